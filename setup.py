@@ -1,0 +1,57 @@
+"""Packaging of bayesbinn_nb. The names, the version and the library's requirements are read from settings.ini."""
+from configparser import ConfigParser
+from pathlib import Path
+import shutil
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+cfg = ConfigParser(delimiters=["="])
+cfg.read(ROOT / "settings.ini", encoding="utf-8")
+cfg = cfg["DEFAULT"]
+
+EXTRAS = {
+    # drawing figures
+    "plots": ["matplotlib", "seaborn"],
+    # running templates and suites with the `bayesbinn` command
+    "repro": ["matplotlib", "seaborn", "papermill", "nbformat", "ipykernel", "scipy", "pillow"],
+    # training loggers
+    "loggers": ["tensorboard", "wandb"],
+}
+EXTRAS["site"] = EXTRAS["repro"] + ["nbconvert", "sphinx-mathjax-offline"]
+EXTRAS["dev"] = EXTRAS["site"] + [
+    "jupyterlab", "nbdev>=2.4,<3", "execnb<0.2", "fastcore<1.13", "ghapi<2", "sympy",
+    "pytest", "pytest-xdist", "pytest-timeout", "tensorboard", "build",
+]
+
+
+class BuildWithNotebooks(build_py):
+    """Ship the run templates, the suites and the published numbers (nbs/experiments) inside the wheel."""
+
+    def run(self):
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        source, target = ROOT / "nbs" / "experiments", Path(self.build_lib) / "bayesbinn_nb" / "experiments"
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "_*"))
+
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    keywords=cfg["keywords"],
+    author=cfg["author"],
+    license="MIT",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["bayesbinn_nb", "bayesbinn_nb.*"]),
+    python_requires=f">={cfg['min_python']}",
+    install_requires=cfg["requirements"].split(),
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["bayesbinn=bayesbinn_nb.repro.cli:main"]},
+    cmdclass={"build_py": BuildWithNotebooks},
+    zip_safe=False,
+)
