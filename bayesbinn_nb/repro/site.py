@@ -148,6 +148,7 @@ def exported_names(
     return items
 
 # %% ../../nbs/repro/site.ipynb #1574bddb
+_doc_html = lambda doc: re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(doc))
 FOLD_ABOVE = 14  # exported cells longer than this many lines are folded under their signature
 
 def visible_notebook(
@@ -169,9 +170,10 @@ def visible_notebook(
         if {"export", "exports", "exporti"} & set(found):
             items = exported_names(cell.source)
             site |= {"export": module or "exported", "api": items, "names": [i["name"] for i in items]}
-            if "exports" not in found and len(cell.source.splitlines()) > FOLD_ABOVE:
-                one = lambda i: f"<code>{html.escape(i['signature'])}</code><span class=doc>{html.escape(i['doc'])}</span>"
-                site |= {"fold": True, "summary": "".join(map(one, items)) or "Imports and helpers"}
+            only_imports = bool(re.fullmatch(r"(\s*((from|import) .*|#.*|__all__.*)?\n)*", cell.source + "\n"))
+            if only_imports or ("exports" not in found and len(cell.source.splitlines()) > FOLD_ABOVE):
+                one = lambda i: f"<code>{html.escape(i['signature'])}</code><span class=doc>{_doc_html(i['doc'])}</span>"
+                site |= {"fold": True, "summary": "".join(map(one, items)) or ("Imports" if only_imports else "Helpers")}
         elif found.get("code-fold") in ("true", "show"): site |= {"fold": True, "summary": found.get("code-summary", "Code")}
         cell.metadata["site"] = site
         if cell.source.strip() or cell.outputs: cells.append(cell)
@@ -331,8 +333,8 @@ class Renderer:
         return self.page_template.render(
             page=page, body=body, nav=nav, toc=self.toc, up="" if up == "./" else up, module=module, site_title=self.config["website"]["title"],
             description=html.escape(self.config["website"].get("description", "")), footer=(self.config["website"].get("page-footer") or {}).get("left", ""),
-            api=[{**i, "signature": html.escape(i["signature"]), "doc": html.escape(i["doc"]),
-                  "methods": [{k: html.escape(v) for k, v in m.items()} for m in i["methods"]]}
+            api=[{**i, "signature": html.escape(i["signature"]), "doc": _doc_html(i["doc"]),
+                  "methods": [dict(signature=html.escape(m["signature"]), doc=_doc_html(m["doc"])) for m in i["methods"]]}
                  for c in nb.cells if c.cell_type == "code" for i in c.metadata.site.get("api", [])],
             has_math=bool(re.search(r"\$|\\begin\{|\\\(", body)), mathjax_config=(self.theme / "mathjax.html").read_text(encoding="utf-8"),
             previous=name(reading[k - 1]) if k else None, next=name(reading[k + 1]) if k is not None and k + 1 < len(reading) else None)

@@ -1,0 +1,184 @@
+"""The site: what is listed, what is shown, what is checked, and the README."""
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from bayesbinn_nb.repro import site
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Listed in _quarto.yml and not written yet. A page leaves this set when it is written; the set ends empty.
+PLANNED = set("""
+math/notation math/errata methods/bayesbinn methods/ste methods/bop methods/pmf methods/lrnet methods/full_precision methods/write_your_own
+library/data library/models library/metrics library/trainer library/checkpoint library/recipes library/plots library/packing
+repro/records repro/runner repro/suites repro/report repro/cli
+results/index results/benchmark_mnist results/two_moons results/snelson results/scorecard
+""".split())
+
+
+def write(root, path, *cells):
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=list(cells)), file)
+    return file
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A small checkout: three listed pages of which one is not written, one run notebook, the real theme"
+    root = tmp_path / "checkout"
+    (root / "nbs").mkdir(parents=True)
+    shutil.copytree(ROOT / "nbs" / "theme", root / "nbs" / "theme")
+    config = {"project": {"type": "website"}, "execute": {"enabled": False}, "website": {"title": "tiny", "sidebar": {"contents": [
+        {"text": "Home", "href": "index.ipynb"}, {"section": "Mathematics", "contents": ["math/coin.ipynb", "math/later.ipynb"]}]}}}
+    (root / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    write(root, "nbs/index.ipynb", new_markdown_cell("# Tiny\n\n> A promise.\n\nSee [the coin](math/coin.ipynb#a-fair-coin), [later](math/later.ipynb), `toss_coin`."))
+    write(root, "nbs/math/coin.ipynb",
+          new_markdown_cell("# Coin\n\n> One coin.\n\n## A fair coin\n\n$$ p = q \\tag{1}\\label{eq:p} $$\n\nBy $\\eqref{eq:p}$, [home](../index.ipynb), "
+                            "[a run](../results/runs/short/row/row.ipynb), [its record](../results/runs/short/row/seed0.json)."),
+          new_code_cell("#| default_exp math.coin"), new_code_cell("#| hide\nsecret = 1"),
+          new_code_cell('#| export\ndef toss_coin(p:float=.5)->int:\n    "Toss it. Twice."\n    return 1'),
+          new_code_cell("print('out')", outputs=[new_output("stream", text="out\n"),
+                        new_output("display_data", data={"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"})]))
+    write(root, "nbs/results/runs/short/row/row.ipynb", new_markdown_cell("# Row\n\nAn executed run."))
+    (root / "nbs/results/runs/short/row/seed0.json").write_text("{}")
+    return root
+
+
+def build(root, **kw):
+    return site.build_site(root=root, use=kw.pop("use", "nbconvert"), quiet=kw.pop("quiet", True), **kw)
+
+
+# ---- this repository's own site
+
+def test_every_notebook_is_listed_and_every_listed_notebook_is_written():
+    pages, missing, unlisted = site.collect_pages(ROOT, site.site_config(ROOT))
+    assert unlisted == [], f"add to _quarto.yml: {unlisted}"
+    assert {m.removesuffix(".ipynb") for m in missing} <= PLANNED
+    assert pages[0].is_home
+
+
+def test_the_equation_references_of_every_page_exist():
+    pages, *_ = site.collect_pages(ROOT, site.site_config(ROOT))
+    faults = [f for p in pages for f in site.check_equations(nbformat.read(p.file, as_version=4), p.source)]
+    assert faults == []
+
+
+def test_readme_is_in_step_with_the_home_page():
+    text, pictures = site.readme_text(ROOT)
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "run: python -c 'from bayesbinn_nb.repro.site import write_readme; write_readme()'"
+    for path, svg in pictures.items():
+        assert (ROOT / path).read_text(encoding="utf-8") == svg
+    for link in re.findall(r"\]\(([^)\s#]+)\)", text):
+        if not re.match(r"[a-z]+:", link) and link.removeprefix("nbs/").removesuffix(".ipynb") not in PLANNED:
+            assert (ROOT / link).exists(), f"README links to {link}, which is not there"
+
+
+# ---- rendering
+
+def test_a_page_shows_what_a_reader_needs_and_nothing_else(checkout):
+    out = build(checkout)
+    page = (out / "math/coin.html").read_text()
+    assert 'href="../index.html"' in page and 'href="../results/runs/short/row/row.html"' in page
+    assert "secret" not in page and "#| " not in page and "default_exp" not in page
+    assert 'id="toss_coin"' in page and "toss_coin(p=0.5)" in page and "Toss it." in page
+    assert r"\label{eq:p}" in page and '<div class="lead"><p>One coin.</p>' in page.replace("\n", "")
+    assert 'src="data:image/svg+xml;base64,' in page and '<pre class="out">out' in page
+    assert (out / "results/runs/short/row/seed0.json").read_text() == "{}"
+    home = (out / "index.html").read_text()
+    assert 'href="math/coin.html#a-fair-coin"' in home
+    assert 'href="math/coin.html#toss_coin"' in home, "names of exported functions link to their source"
+    assert 'class="missing"' in home and "later.html" not in home
+    assert "A fair coin" in (out / "search.js").read_text()
+
+
+def test_nothing_is_loaded_from_the_network_and_mathjax_is_there(checkout):
+    out = build(checkout)
+    assert (out / "mathjax/tex-svg-full.js").stat().st_size > 1e6
+    for file in out.rglob("*.html"):
+        parser = site._Links()
+        parser.feed(file.read_text())
+        assert not [x for x in parser.loads if re.match("https?:|//", x)]
+    assert 'src="../mathjax/tex-svg-full.js"' in (out / "math/coin.html").read_text()
+    assert "http" not in re.sub(r"/\*.*?\*/", "", (out / "theme/site.css").read_text())
+
+
+def test_missing_and_unlisted_pages_are_said_aloud(checkout, capsys):
+    write(checkout, "nbs/math/orphan.ipynb", new_markdown_cell("# Orphan"))
+    build(checkout, quiet=False)
+    said = capsys.readouterr().out
+    assert "math/later.ipynb is listed in _quarto.yml and not written yet" in said
+    assert "nbs/math/orphan.ipynb is not listed in _quarto.yml" in said
+    assert "index.ipynb links to math/later.ipynb" in said
+    assert (checkout / "_docs/math/orphan.html").is_file()
+
+
+def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
+    write(checkout, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons\n\n[run](../moons/moons.ipynb)"))
+    write(checkout, "_runs/quick/moons/moons.ipynb", new_markdown_cell("# Moons run"))
+    out = build(checkout)
+    page = (out / "results/quick/two_moons.html").read_text()
+    assert 'class="banner"' in page and "stand-in" in page and "../runs/quick/moons/moons.html" in page
+    assert "math/coin.html" in page and "quick/two_moons.html" in (out / "index.html").read_text()
+
+
+@pytest.mark.parametrize("text, fault", [
+    ("[x](coin2.ipynb)", "coin2.ipynb, which is not there"),
+    ("[x](../index.ipynb#nowhere)", "no anchor “nowhere”"),
+    ("![x](picture.png)", "picture.png, which is not there"),
+    ("![x](https://example.org/x.png)", "from the network"),
+    ("[x](/index.html)", "root of the server"),
+    (r"$\eqref{eq:none}$", r"\eqref{eq:none} has no \label"),
+    ("$$ a \\tag{1}\\label{x} $$\n\n$$ b \\tag{2}\\label{x} $$", "given 2 times"),
+    ("$$ a \\label{x} $$", "without \\tag"),
+])
+def test_faults_are_found(checkout, text, fault):
+    write(checkout, "nbs/math/coin.ipynb", new_markdown_cell("# Coin\n\n## A fair coin\n\n" + text), new_code_cell("#| default_exp math.coin"))
+    with pytest.raises(site.SiteError) as e:
+        build(checkout)
+    assert fault in str(e.value) and len(e.value.faults) == 1
+    assert (checkout / "_docs/index.html").is_file(), "the site is written all the same, to look at"
+
+
+def test_links_in_code_and_to_the_web_are_no_faults(checkout):
+    write(checkout, "nbs/math/coin.ipynb", new_markdown_cell("# Coin\n\n## A fair coin\n\n`[x](nothing.ipynb)` `\\eqref{no}` [web](https://example.org)"))
+    build(checkout)
+
+
+# ---- refusing
+
+def test_bad_requests_say_what_to_do(checkout, tmp_path):
+    with pytest.raises(ValueError, match="choose 'auto'"):
+        build(checkout, use="sphinx")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("x")
+    with pytest.raises(site.SiteError, match="Choose another folder"):
+        build(checkout, out=mine)
+    assert (mine / "thesis.tex").is_file()
+    (checkout / "nbs/math/coin.ipynb").write_text('{"cells": [')
+    with pytest.raises(site.SiteError, match="coin.ipynb cannot be read as a notebook"):
+        build(checkout)
+    (checkout / "_quarto.yml").write_text("website: {title: x}")
+    with pytest.raises(site.SiteError, match="lists no pages"):
+        build(checkout)
+    with pytest.raises(FileNotFoundError, match="inside a checkout"):
+        site.find_root(tmp_path)
+
+
+def test_a_failed_build_leaves_the_last_site_alone(checkout):
+    out = build(checkout)
+    before = (out / "index.html").read_text()
+    (checkout / "nbs/math/coin.ipynb").write_text("{")
+    with pytest.raises(site.SiteError):
+        build(checkout)
+    assert (out / "index.html").read_text() == before
