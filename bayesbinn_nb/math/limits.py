@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['binary_sign', 'ste_step', 'hysteresis', 'bop_step', 'decayed_sum', 'sign_of_decayed_sum']
 
-# %% ../../nbs/math/limits.ipynb #da4b9237
+# %% ../../nbs/math/limits.ipynb #77de68da
 import torch
 from torch import Tensor
 
-# %% ../../nbs/math/limits.ipynb #77de68da
+# %% ../../nbs/math/limits.ipynb #c1dfd96e
 def binary_sign(
     x:Tensor,  # any shape, real
 )->Tensor:     # same shape and dtype, every entry -1 or +1
     "Sign with sign(0) = +1, the convention of STE and of Bop"
     return torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))
 
-# %% ../../nbs/math/limits.ipynb #1b645389
+# %% ../../nbs/math/limits.ipynb #fe5dbbce
 def ste_step(
     latent:Tensor,          # real latent weights w_r, any shape
     grad:Tensor,            # gradient of the loss at w_b = sign(w_r), same shape
@@ -28,30 +28,30 @@ def ste_step(
     latent = latent - lr * grad
     return latent if clip is None else latent.clamp(-clip, clip)
 
-# %% ../../nbs/math/limits.ipynb #ac3478d6
+# %% ../../nbs/math/limits.ipynb #17ba0791
 def hysteresis(
     momentum:Tensor,   # moving average m of the gradients, any shape
     weight:Tensor,     # present binary weights in {-1,+1}, same shape
-    threshold:float,   # τ ≥ 0
-)->Tensor:             # binary weights in {-1,+1}: flipped where w·m > τ
-    "Bop's decision, paper eq. 16; at equality w·m = τ the weight becomes +1, as in Bop's own code"
+    threshold:float,   # θ ≥ 0
+)->Tensor:             # binary weights in {-1,+1}: flipped where w·m > θ
+    "Bop's decision, paper eq. 16; at equality w·m = θ the weight becomes +1, as in Bop's own code"
     if not threshold >= 0: raise ValueError(f"threshold is {threshold}; it must be ≥ 0 (0 flips on the sign alone)")
     return binary_sign(-torch.sign(weight * momentum - threshold) * weight)
 
-# %% ../../nbs/math/limits.ipynb #c1dfd96e
+# %% ../../nbs/math/limits.ipynb #1574bddb
 def bop_step(
     momentum:Tensor,        # moving average m of the gradients, any shape; 0 at the start
     grad:Tensor,            # gradient of the loss at the binary weights, same shape
     weight:Tensor,          # present binary weights in {-1,+1}, same shape
     adaptivity_rate:float,  # γ in (0, 1]
-    threshold:float,        # τ ≥ 0
+    threshold:float,        # θ ≥ 0
 )->tuple[Tensor, Tensor]:   # the next (momentum, weight)
-    "One step of Bop: `m ← (1-γ) m + γ g`, then flip where `w·m > τ` (paper Table 1 and eq. 16)"
+    "One step of Bop: `m ← (1-γ) m + γ g`, then flip where `w·m > θ` (paper Table 1 and eq. 16)"
     if not 0 < adaptivity_rate <= 1: raise ValueError(f"adaptivity_rate is {adaptivity_rate}; it must lie in (0, 1]")
     momentum = (1 - adaptivity_rate) * momentum + adaptivity_rate * grad
     return momentum, hysteresis(momentum, weight, threshold)
 
-# %% ../../nbs/math/limits.ipynb #902ba3cd
+# %% ../../nbs/math/limits.ipynb #7719a1c7
 def decayed_sum(
     grads:Tensor,           # gradients g_1 … g_T stacked in front, (T, …)
     lr:float|Tensor,        # α in (0, 1): one number, or one per step, (T,)
@@ -63,7 +63,7 @@ def decayed_sum(
     keep = torch.cat([(1 - lr).flip(0).cumprod(0).flip(0), torch.ones_like(lr[:1])])
     return keep[0] * initial - torch.tensordot(lr * keep[1:], grads, dims=1)
 
-# %% ../../nbs/math/limits.ipynb #fe5dbbce
+# %% ../../nbs/math/limits.ipynb #22d200f8
 def sign_of_decayed_sum(
     grads:Tensor,           # gradients g_1 … g_T stacked in front, (T, …)
     lr:float|Tensor,        # α in (0, 1): one number, or one per step, (T,)
