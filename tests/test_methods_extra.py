@@ -27,3 +27,316 @@ def test_sign_ste_under_vmap_and_autocast():
     torch.testing.assert_close(per_example, x * (x.abs() <= 1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert set(BinaryActivation()(nn.Linear(5, 6)(x)).unique().tolist()) <= {-1., 1.}
+
+
+# ---------------------------------------------------------------- helpers
+
+import copy
+
+import numpy as np
+
+from bayesbinn_nb.methods.bop import Bop, BopOptimizer, bop_update_, flip_ratio
+from bayesbinn_nb.methods.method import Method
+
+
+def small_net(seed=0, bias=False):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(12, 16, bias=bias), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3, bias=bias), nn.BatchNorm1d(3))
+
+
+def small_data(n=300):
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(n, 12, generator=g)
+    teacher = torch.where(torch.rand(12, 3, generator=g) < .5, -1., 1.)
+    return x, (x @ teacher).argmax(1)
+
+
+def train(net, method, steps, start=0, batch=50):
+    "The protocol's loop; the batches depend on the step number only"
+    x, y = small_data()
+    for t in range(start, start + steps):
+        i = torch.randint(len(x), (batch,), generator=torch.Generator().manual_seed(t))
+        for p in method.train_passes():
+            with p:
+                loss = nn.functional.cross_entropy(net(x[i]), y[i])
+                extra = method.regularizer()
+                (loss if extra is None else loss + extra).backward()
+        method.step()
+
+
+def accuracy(net):
+    x, y = small_data()
+    net.eval()
+    with torch.no_grad():
+        return (net(x).argmax(1) == y).float().mean().item()
+
+
+def assert_levels(method, levels=(-1., 1.)):
+    for name, p in method.binary_parameters.items():
+        assert set(p.detach().unique().tolist()) <= set(levels), name
+
+
+METHODS = {"bop": lambda: Bop(1e-2, 1e-4)}
+
+
+@pytest.fixture(params=list(METHODS))
+def make(request):
+    return METHODS[request.param]
+
+
+def prepared(make, seed=0):
+    net, method = small_net(), make()
+    return method.prepare(net, train_size=300, seed=seed), method
+
+
+# ---------------------------------------------------------------- every method of this file
+
+def test_levels_before_between_and_after_steps(make):
+    net, method = prepared(make)
+    levels = getattr(method, "levels", (-1., 1.))
+    assert_levels(method, levels)
+    before = [p.detach().clone() for p in method.binary_parameters.values()]
+    train(net, method, 30)
+    assert_levels(method, levels)
+    assert any((b != p).any() for b, p in zip(before, method.binary_parameters.values()))
+    for how in method.predictions:
+        for p in method.predict_passes(how, samples=3):
+            with p, torch.no_grad():
+                net(small_data()[0])
+        assert_levels(method, levels)
+
+
+def test_levels_and_state_survive_a_body_that_raises(make):
+    net, method = prepared(make)
+    train(net, method, 3)
+    before = copy.deepcopy(net.state_dict())
+    x, y = small_data()
+    with pytest.raises(RuntimeError, match="boom"):
+        for p in method.train_passes():
+            with p:
+                net.eval()                        # so that the BatchNorm statistics stay
+                nn.functional.cross_entropy(net(x), y).backward()
+                raise RuntimeError("boom")
+    assert_levels(method, getattr(method, "levels", (-1., 1.)))
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in method.binary_parameters.values())
+    with pytest.raises(RuntimeError, match="no gradient to learn from"):
+        method.step()
+    for how in method.predictions:
+        with pytest.raises(RuntimeError, match="boom"):
+            for p in method.predict_passes(how, samples=2):
+                with p:
+                    raise RuntimeError("boom")
+        assert_levels(method, getattr(method, "levels", (-1., 1.)))
+
+
+def test_learns_the_tiny_problem(make):
+    net, method = prepared(make)
+    train(net, method, 300)
+    assert accuracy(net) > .8
+
+
+def test_resume_is_bit_identical(make, tmp_path):
+    net, method = prepared(make)
+    method.on_epoch_start(1)
+    train(net, method, 20)
+    torch.save({"model": net.state_dict(), "method": method.state_dict()}, tmp_path / "half.pt")
+    train(net, method, 20, start=20)
+
+    saved = torch.load(tmp_path / "half.pt", weights_only=True)
+    again, other = prepared(make, seed=7)
+    train(again, other, 2)                        # whatever happened before loading must not matter
+    again.load_state_dict(saved["model"])
+    other.load_state_dict(saved["method"])
+    train(again, other, 20, start=20)
+    for (name, a), (_, b) in zip(net.state_dict().items(), again.state_dict().items()):
+        assert torch.equal(a, b), name
+    one, two = flatten(method.state_dict()), flatten(other.state_dict())
+    assert one.keys() == two.keys()
+    for key, a in one.items():
+        b = two[key]
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, key
+    assert method.metrics() == other.metrics()
+
+
+def flatten(x, prefix=""):
+    if isinstance(x, dict):
+        items = x.items()
+    elif isinstance(x, (list, tuple)):
+        items = enumerate(x)
+    else:
+        return {prefix: x}
+    return {k: v for key, value in items for k, v in flatten(value, f"{prefix}.{key}").items()}
+
+
+def test_state_dict_of_another_method_is_refused(make):
+    _, method = prepared(make)
+    with pytest.raises(ValueError, match="saved by the method 'other'"):
+        method.load_state_dict({**method.state_dict(), "method": "other"})
+
+
+def test_same_seed_same_run(make):
+    one, two = prepared(make), prepared(make)
+    for net, method in (one, two):
+        train(net, method, 10)
+    for a, b in zip(one[0].parameters(), two[0].parameters()):
+        assert torch.equal(a, b)
+
+
+def test_model_state_dict_is_the_binary_model(make):
+    net, method = prepared(make)
+    assert set(net.state_dict()) == set(small_net().state_dict())
+    train(net, method, 5)
+    copy_ = small_net(seed=9)
+    copy_.load_state_dict(net.state_dict())
+    x, _ = small_data()
+    net.eval(), copy_.eval()
+    assert torch.equal(net(x), copy_(x))
+
+
+# ---------------------------------------------------------------- Bop
+
+def bop_reference(w, m, g, gamma, tau, convention):
+    "float64, from the paper: average, then flip where |m| > τ and the signs agree; the conventions at equality"
+    m = (1 - gamma) * m + gamma * g
+    if convention == "original":
+        s = -np.sign(w * m - tau) * w
+        return np.where(s >= 0, 1., -1.), m
+    return np.where((np.abs(m) >= tau) & (np.sign(m) == np.sign(w)), -w, w), m
+
+
+@pytest.mark.parametrize("convention", ["original", "report"])
+@pytest.mark.parametrize("gamma,tau", [(1e-2, .1), (.3, 0.), (1e-3, 1e-2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bop_equals_its_reference_for_100_steps(convention, gamma, tau, dtype):
+    rng = np.random.default_rng(1)
+    p = nn.Parameter(torch.tensor(rng.normal(size=(30, 20)), dtype=dtype))
+    w, m = np.where(p.detach().numpy() >= 0, 1., -1.), np.zeros((30, 20))
+    opt = BopOptimizer([p], gamma, tau, convention=convention)
+    total = 0
+    for _ in range(100):
+        g = rng.normal(size=(30, 20)) + .2 * w
+        g[0] = 0                                  # weights that never see a gradient
+        p.grad = torch.tensor(g, dtype=dtype)
+        opt.step()
+        old, (w, m) = w, bop_reference(w, m, g, gamma, tau, convention)
+        np.testing.assert_array_equal(p.detach().numpy(), w)
+        assert opt.flips().item() == (old != w).sum()
+        total += (old != w).sum()
+    assert total > 100
+    np.testing.assert_allclose(opt.state[p]["momentum"].numpy(), m, atol=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+def test_bop_conventions_at_equality():
+    for convention, expected in (("original", [1., 1., -1., 1.]), ("report", [-1., 1., -1., 1.])):
+        w, m = torch.tensor([1., -1., -1., 1.]), torch.tensor([.5, -.5, .5, -.5])
+        bop_update_(w, m, torch.zeros(4), 1e-30, .5, convention)
+        assert w.tolist() == expected
+    w = torch.tensor([1., -1.])                   # τ = 0 and no gradient at all
+    assert bop_update_(w, torch.zeros(2), torch.zeros(2), .1, 0., "report").item() == 0 and w.tolist() == [1, -1]
+    assert bop_update_(w, torch.zeros(2), torch.zeros(2), .1, 0., "original").item() == 1 and w.tolist() == [1, 1]
+
+
+def test_bop_pieces_equal_the_whole_and_layouts_do_not_matter():
+    torch.manual_seed(3)
+    n = (1 << 18) * 2 + 77
+    w, m, g = torch.where(torch.rand(n) < .5, -1., 1.), torch.randn(n), torch.randn(n)
+    expected_m = m.lerp(g, .1)
+    expected = torch.where(.2 * w - expected_m >= 0, 1., -1.)
+    flips = bop_update_(w_ := w.clone(), m, g, .1, .2)
+    assert torch.equal(w_, expected) and flips.item() == (w != expected).sum().item()
+
+    w = torch.where(torch.rand(4, 3, 5, 5) < .5, -1., 1.).to(memory_format=torch.channels_last)
+    g = torch.randn(4, 3, 5, 5)                   # another layout than the weights'
+    m = torch.zeros_like(w)
+    expected = torch.where(.2 * w - .1 * g >= 0, 1., -1.)
+    bop_update_(w, m, g, .1, .2)
+    assert torch.equal(w, expected) and w.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bop_first_gradient_start():
+    p, q = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5))
+    p.grad, q.grad = torch.full((5,), .2), torch.full((5,), .2)
+    zero, first = BopOptimizer([p], .1, .1), BopOptimizer([q], .1, .1, initial_momentum="first_gradient")
+    zero.step(), first.step()
+    assert p.tolist() == [1] * 5 and q.tolist() == [-1] * 5
+    torch.testing.assert_close(first.state[q]["momentum"], torch.full((5,), .2))
+
+
+def test_bop_groups_schedulers_and_closures():
+    a, b = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(4))
+    opt = BopOptimizer([{"params": [a], "adaptivity_rate": .5}, {"params": [b], "threshold": 9.}], adaptivity_rate=.1, threshold=0.)
+    schedule = torch.optim.lr_scheduler.StepLR(opt, 1, .1)
+
+    def closure():
+        opt.zero_grad()
+        loss = (a + b).sum()
+        loss.backward()
+        return loss
+
+    loss = opt.step(closure)
+    assert loss.item() == (a + b).sum().item() + 2 * opt.flips().item()
+    assert opt.state[a]["momentum"].tolist() == [.5] * 4 and a.tolist() == [-1] * 4
+    torch.testing.assert_close(opt.state[b]["momentum"], torch.full((4,), .1))
+    schedule.step()
+    opt.step(closure)
+    torch.testing.assert_close(opt.state[a]["momentum"], torch.full((4,), .5 + .05 * .5))
+
+
+@pytest.mark.parametrize("bad,message", [
+    (dict(adaptivity_rate=0.), r"adaptivity_rate is 0.0, but must lie in \(0, 1\]"),
+    (dict(adaptivity_rate=1.5), "adaptivity_rate is 1.5"),
+    (dict(threshold=-1e-8), "threshold is -1e-08, but must be ≥ 0"),
+    (dict(threshold=float("inf")), "threshold is inf"),
+    (dict(convention="larq"), "convention is 'larq'"),
+    (dict(initial_momentum="one"), "'first_gradient'"),
+])
+def test_bop_errors_teach(bad, message):
+    with pytest.raises(ValueError, match=message):
+        BopOptimizer([torch.ones(3)], **bad)
+    with pytest.raises(ValueError, match=message):
+        Bop(**bad)
+
+
+def test_bop_more_errors():
+    with pytest.raises(ValueError, match="decay is 0"):
+        Bop(decay=0)
+    with pytest.raises(ValueError, match="decay_every is 0"):
+        Bop(decay_every=0)
+    with pytest.raises(TypeError, match="autocast"):
+        BopOptimizer([torch.ones(3, dtype=torch.bfloat16)])
+    with pytest.raises(ValueError, match="total must be"):
+        flip_ratio(1, 0)
+
+
+def test_bop_decay_by_epochs_and_metrics():
+    net, method = small_net(), Bop(1e-3, 1e-6, decay=.1, decay_every=2)
+    method.prepare(net, train_size=300)
+    rates = []
+    for epoch in range(1, 6):
+        method.on_epoch_start(epoch)
+        rates.append(method.metrics()["adaptivity_rate"])
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+    assert method.metrics()["flip_ratio"] == -9
+    total = sum(p.numel() for p in method.parameters)
+    flips = 0
+    for t in range(4):
+        before = [p.detach().clone() for p in method.parameters]
+        train(net, method, 1, start=t)
+        flips += sum((a != b).sum().item() for a, b in zip(before, method.parameters))
+    assert flips > 0
+    assert method.metrics()["flip_ratio"] == pytest.approx(np.log(flips / 4 / total + np.exp(-9)))
+    assert len(method.optimizers()) == 2 and isinstance(method, Method)
+
+
+def test_bop_more_flips_with_higher_adaptivity_and_lower_threshold():
+    def flips(gamma, tau):
+        net, method = small_net(), Bop(gamma, tau)
+        method.prepare(net, train_size=300)
+        method.on_epoch_start(1)
+        train(net, method, 100)
+        return method.metrics()["flip_ratio"]
+
+    assert flips(.1, 1e-3) > flips(1e-2, 1e-3) > flips(1e-3, 1e-3)
+    assert flips(1e-2, 0.) > flips(1e-2, 1e-3) > flips(1e-2, 1e-1)
