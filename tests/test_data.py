@@ -293,3 +293,140 @@ def test_real_snelson():
     raw = x.double().numpy()*sd + mean
     assert abs(raw.min() - .0598) < 1e-3 and abs(raw.max() - 5.966) < 1e-2
     assert b.baseline()["value"] == pytest.approx(1 - 1/200, rel=1e-4)
+
+
+def test_real_isbi():
+    need("isbi2012")
+    b = load_data("isbi2012")
+    assert len(b.train) == 24 and len(b.val) == 6 and b.test is None and b.task == "segmentation"
+    x, y = b.train.tensors()
+    assert x.shape == (24, 1, 512, 512) and y.shape == (24, 512, 512) and abs(x.mean()) < 1e-4 and abs(x.std() - 1) < 1e-3
+    assert .7 < (y == 1).double().mean() < .85
+    assert x[:, 0][y == 1].mean() > .2 and x[:, 0][y == 0].mean() < -.5        # aligned: membranes are dark
+    tiles = load_data("isbi2012", crop=256)
+    assert len(tiles.train) == 96 and tiles.input_shape == (1, 256, 256)
+    assert torch.equal(tiles.train.x[1, 0], b.train.x[0, 0, :256, 256:]) and torch.equal(tiles.train.y[2], b.train.y[0, 256:, :256])
+
+
+def test_real_cifar10():
+    need("cifar10")
+    b = load_data("cifar10", split_seed=10)
+    assert (len(b.train), len(b.val), len(b.test)) == (45000, 5000, 10000) and isinstance(b.train.augmentation, CropFlip) and b.val.augmentation is None
+    x, _ = next(iter(b.train.batches(50, shuffle=True, generator=generator(), augment=True)))
+    assert x.shape == (50, 3, 32, 32) and x.min() >= -2.5 and x.max() <= 2.8
+    assert [(r["name"], r["state"]) for r in D.data_status(decode=False) if r["name"] == "cifar10"] == [("cifar10", "present")]
+
+
+# --- stand-ins and options of the image sets
+
+@pytest.mark.parametrize("name,sizes,shape,classes", [("mnist-standin", (1294, 143, 360), (1, 28, 28), 10), ("cifar10-standin", (1800, 200, 500), (3, 32, 32), 10),
+                                                      ("cifar100-standin", (4500, 500, 1000), (3, 32, 32), 100)])
+def test_stand_ins_say_what_they_are(name, sizes, shape, classes):
+    b = load_data(name)
+    assert (len(b.train), len(b.val), len(b.test)) == sizes and b.input_shape == shape and b.num_classes == classes
+    assert b.stand_in.startswith("This is not ") and b.name == name and b.fingerprint == load_data(name).fingerprint
+    assert sorted(b.test.y.unique().tolist()) == list(range(classes))
+    assert not torch.equal(b.train.x[0], b.test.x[0])
+
+
+def test_real_names_never_give_a_stand_in(tmp_path):
+    for name in D.SETS:
+        with pytest.raises(FileNotFoundError):
+            load_data(name, root=tmp_path)
+
+
+def test_isbi_standin_is_aligned_and_can_be_cropped():
+    b = load_data("isbi2012-standin")
+    x, y = b.train.tensors()
+    assert x.shape == (16, 1, 96, 96) and y.shape == (16, 96, 96) and .6 < y.double().mean() < .9
+    assert x[:, 0][y == 1].mean() > .2 and x[:, 0][y == 0].mean() < -.5
+    assert isinstance(b.train.augmentation, Dihedral) and b.val.augmentation is None
+    base = b.baseline()
+    assert base["name"] == "cell everywhere" and base["value"] + base["pixel_error"] == pytest.approx(1)
+    tiles = load_data("isbi2012-standin", crop=32)
+    assert len(tiles.train) == 144 and torch.equal(tiles.train.x[4], b.train.x[0][:, 32:64, 32:64])
+    with pytest.raises(ValueError, match="crop must divide the image side 96"):
+        load_data("isbi2012-standin", crop=40)
+
+
+def test_inputs_and_split_options():
+    b = load_data("cifar10-standin", inputs="signed", augment=False)
+    x, _ = b.train.tensors()
+    assert x.min() >= -1 and x.max() <= 1 and b.train.augmentation is None
+    x, _ = load_data("cifar10-standin", inputs="per_image", pad=2).test.tensors()
+    assert torch.allclose(x.flatten(1).mean(1), torch.zeros(500), atol=1e-4)
+    whole, last = load_data("mnist-standin", validation=0.), load_data("mnist-standin", split="last")
+    assert torch.equal(last.val.x, whole.train.x[-143:]) and torch.equal(last.train.x, whole.train.x[:-143])
+    with pytest.raises(ValueError, match="inputs must be"):
+        load_data("mnist-standin", inputs="raw")
+    with pytest.raises(ValueError, match="split must be"):
+        load_data("mnist-standin", split="first")
+    with pytest.raises(ValueError, match="two_moons has no limit"):
+        load_data("two_moons", limit=10)
+    with pytest.raises(TypeError, match="limit must be an int"):
+        load_data("digits", limit=10.5)
+
+
+def test_permuted_mnist():
+    base = load_data("mnist-standin", validation=0.)
+    t1, t2 = (D.permuted_mnist(t, seed=3, base=base) for t in (1, 2))
+    p1, p2 = t1.extras["permutation"], t2.extras["permutation"]
+    assert torch.equal(p1.sort()[0], torch.arange(784)) and not torch.equal(p1, p2) and not torch.equal(p1, torch.arange(784))
+    assert torch.equal(t1.train.tensors()[0].flatten(1), base.train.tensors()[0].flatten(1)[:, p1])
+    assert torch.equal(t1.extras["permutation"], D.permuted_mnist(1, seed=3, base=base).extras["permutation"])
+    assert len({t1.fingerprint, t2.fingerprint, base.fingerprint, D.permuted_mnist(1, seed=4, base=base).fingerprint}) == 4
+    assert t1.val is None and t1.stand_in == base.stand_in and t1.name == "permuted-mnist-standin"
+    with pytest.raises(ValueError, match="counts from 1, got 0"):
+        D.permuted_mnist(0, base=base)
+    with pytest.raises(ValueError, match="no validation split"):
+        D.permuted_mnist(1, base=load_data("mnist-standin"))
+
+
+def test_status_and_fetch(tmp_path, monkeypatch):
+    states = {r["name"]: r["state"] for r in D.data_status(tmp_path)}
+    assert states == dict(mnist="missing", cifar10="missing", cifar100="missing", isbi2012="missing", snelson="missing", two_moons="built in", digits="built in")
+    (tmp_path/"snelson").mkdir()
+    for f in D.SETS["snelson"]["files"]:
+        (tmp_path/"snelson"/f).write_text("1.0\n")
+    row = next(r for r in D.data_status(tmp_path) if r["name"] == "snelson")
+    assert row["state"] == "damaged" and "decodes to shape (1,)" in row["detail"]
+    with pytest.raises(RuntimeError, match="cannot be downloaded automatically.*imagej.net"):
+        D.fetch("isbi2012", tmp_path)
+    with pytest.raises(ValueError, match="needs no files"):
+        D.fetch("digits", tmp_path)
+    with pytest.raises(ValueError, match="Unknown data set 'x'"):
+        D.fetch("x", tmp_path)
+    import torchvision
+
+    def no_network(self, root, download):
+        raise OSError("no route to host")
+    monkeypatch.setattr(torchvision.datasets.MNIST, "__init__", no_network)
+    with pytest.raises(RuntimeError, match="could not be downloaded .*no route to host.*BAYESBINN_DATA"):
+        D.fetch("mnist", tmp_path)
+
+
+def test_isbi_damage_is_named(tmp_path):
+    from PIL import Image
+    for kind in ("image", "label"):
+        (tmp_path/"isbi2012"/kind).mkdir(parents=True)
+        for i in range(30):
+            Image.fromarray(np.full((512, 512), 255*(i % 2), np.uint8)).save(tmp_path/"isbi2012"/kind/f"{i:02d}.png")
+    with pytest.raises(ValueError, match="decoded arrays have checksum"):
+        load_data("isbi2012", root=tmp_path)
+    assert len(load_data("isbi2012", root=tmp_path, verify=False).val) == 6
+    path = tmp_path/"isbi2012"/"label"/"07.png"
+    Image.fromarray(np.full((388, 388), 255, np.uint8)).save(path)
+    with pytest.raises(ValueError, match="label slices.*388.*aligned"):
+        load_data("isbi2012", root=tmp_path)
+    Image.fromarray(np.full((512, 512), 128, np.uint8)).save(path)
+    with pytest.raises(ValueError, match="labels hold the values .0, 128, 255."):
+        load_data("isbi2012", root=tmp_path)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match="07.png cannot be decoded"):
+        load_data("isbi2012", root=tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match="29 label slices"):
+        load_data("isbi2012", root=tmp_path)
+    shutil.rmtree(tmp_path/"isbi2012"/"label")
+    with pytest.raises(FileNotFoundError, match="neither label/.*png nor train-labels.tif"):
+        load_data("isbi2012", root=tmp_path)
