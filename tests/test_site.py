@@ -2,8 +2,6 @@
 import os
 import re
 import shutil
-import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +19,7 @@ PLANNED = set("""
 math/notation math/errata methods/bayesbinn methods/ste methods/bop methods/pmf methods/lrnet methods/full_precision methods/write_your_own
 library/data library/models library/metrics library/trainer library/checkpoint library/recipes library/plots library/packing
 repro/records repro/runner repro/suites repro/report repro/cli
-results/index results/benchmark_mnist results/two_moons results/snelson results/scorecard
+results/index results/benchmark_mnist results/two_moons results/snelson results/speed results/scorecard
 """.split())
 
 
@@ -55,7 +53,10 @@ def checkout(tmp_path):
 
 
 def build(root, **kw):
-    return site.build_site(root=root, use=kw.pop("use", "nbconvert"), quiet=kw.pop("quiet", True), **kw)
+    "Build and return the folder"
+    index = site.build_site(root=root, use=kw.pop("use", "nbconvert"), quiet=kw.pop("quiet", True), **kw)
+    assert index.name == "index.html" and index.is_file()
+    return index.parent
 
 
 # ---- this repository's own site
@@ -125,10 +126,17 @@ def test_missing_and_unlisted_pages_are_said_aloud(checkout, capsys):
 def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
     write(checkout, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons\n\n[run](../moons/moons.ipynb)"))
     write(checkout, "_runs/quick/moons/moons.ipynb", new_markdown_cell("# Moons run"))
+    write(checkout, "_runs/quick/moons/moons.failed.ipynb", new_markdown_cell("# Half a run"))
+    write(checkout, "_runs/quick/moons/_work/x.ipynb", new_markdown_cell("# Scratch"))
     out = build(checkout)
     page = (out / "results/quick/two_moons.html").read_text()
     assert 'class="banner"' in page and "stand-in" in page and "../runs/quick/moons/moons.html" in page
-    assert "math/coin.html" in page and "quick/two_moons.html" in (out / "index.html").read_text()
+    assert "Your quick run" in page and "math/coin.html" in page and "quick/two_moons.html" in (out / "index.html").read_text()
+    assert not [f.name for f in out.rglob("*.html") if f.stem in ("x", "moons.failed")]
+    out = build(checkout, suites=["short"])
+    assert not (out / "results/quick").exists() and (out / "results/runs/short/row/row.html").is_file()
+    with pytest.raises(site.SiteError, match="bayesbinn batch paper"):
+        build(checkout, suites=["paper"])
 
 
 @pytest.mark.parametrize("text, fault", [
@@ -182,3 +190,63 @@ def test_a_failed_build_leaves_the_last_site_alone(checkout):
     with pytest.raises(site.SiteError):
         build(checkout)
     assert (out / "index.html").read_text() == before
+
+
+# ---- Quarto
+
+FAKE_QUARTO = """#!{python}
+# Stands for `quarto render FOLDER`: one page for each notebook to render, as Quarto writes them where our pages differ.
+import pathlib, sys, yaml, json
+command, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+config = yaml.safe_load((folder / "_quarto.yml").read_text())
+assert command == "render" and config["execute"] == {{"enabled": False}}
+if (folder.parent / "break-quarto").exists(): sys.exit("ERROR: no such thing")
+for source in config["project"]["render"]:
+    nb = json.loads((folder / source).read_text())
+    text = "".join("".join(c["source"]) + chr(10) for c in nb["cells"])
+    page = folder / config["project"]["output-dir"] / source.replace(".ipynb", ".html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text('<script src="https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js"></script>'
+                    '<script src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-chtml-full.js" type="text/javascript"></script>'
+                    '<pre>' + text.replace("<", "&lt;") + '</pre>' + ('<a href="gone.html">x</a>' if (folder.parent / "dead-link").exists() else ""))
+"""
+
+
+@pytest.fixture
+def quarto(checkout, tmp_path, monkeypatch):
+    shutil.copy(ROOT / "settings.ini", checkout)
+    (checkout / "bayesbinn_nb").mkdir()
+    (checkout / "bayesbinn_nb/__init__.py").write_text("")
+    (checkout / "bayesbinn_nb/_modidx.py").write_text("d = {'syms': {}, 'settings': {}}")
+    fake = tmp_path / "bin" / "quarto"
+    fake.parent.mkdir()
+    fake.write_text(FAKE_QUARTO.format(python=sys.executable))
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    return checkout
+
+
+def test_quarto_renders_the_pages_that_exist_and_reads_offline(quarto):
+    write(quarto, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons"), new_code_cell("#| hide\nsecret = 1"))
+    out = build(quarto, use="auto")
+    config = yaml.safe_load((quarto / "_proc/_quarto.yml").read_text())
+    assert config["project"]["render"] == ["index.ipynb", "math/coin.ipynb", "results/runs/short/row/row.ipynb", "results/quick/two_moons.ipynb"]
+    assert config["website"]["sidebar"]["contents"] == [{"text": "Home", "href": "index.ipynb"}, {"section": "Mathematics", "contents": ["math/coin.ipynb"]},
+                                                       {"section": "Your quick run", "contents": ["results/quick/two_moons.ipynb"]}]
+    page = (out / "results/quick/two_moons.html").read_text()
+    assert 'src="../../mathjax/tex-svg-full.js"' in page and "https:" not in page and "stand-in" in page and "secret" not in page
+    assert (out / "mathjax/tex-svg-full.js").is_file()
+    assert sorted(p.name for p in (quarto / "nbs").iterdir()) == ["index.ipynb", "math", "results", "theme"], "nbdev leaves its own description behind"
+    (quarto / "dead-link").touch()  # Quarto itself returns 0 here
+    with pytest.raises(site.SiteError, match="gone.html, which is not there"):
+        build(quarto, use="quarto")
+    (quarto / "break-quarto").touch()
+    with pytest.raises(site.SiteError, match="(?s)quarto render failed with exit code 1.*no such thing"):
+        build(quarto, use="quarto")
+
+
+def test_without_quarto_asking_for_it_names_the_other_way(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(site.SiteError, match="nbconvert"):
+        build(checkout, use="quarto")
+    build(checkout, use="auto")

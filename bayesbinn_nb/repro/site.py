@@ -74,15 +74,18 @@ def listed_pages(config:dict)->list[tuple[str, str, str]]:
 
 # %% ../../nbs/repro/site.ipynb #0ade7c2c
 ROOMS = ("math", "methods", "library", "repro", "results")
-_QUICK = ("From the <b>{suite}</b> suite, run on this machine: small or generated stand-in data and short schedules. "
+_QUICK = ("From the <b>quick</b> suite, run on this machine: small or generated stand-in data and short schedules. "
           "It shows that every part works; it says nothing about the published numbers.")
+_LOCAL = "From the suite <b>{suite}</b>, run on this machine. It is not one of the committed results."
 
 def _notebooks(folder:Path, pattern:str="*.ipynb")->list[Path]:
-    return sorted(p for p in folder.glob(pattern) if not any(part.startswith((".", "_")) for part in p.relative_to(folder).parts))
+    return sorted(p for p in folder.glob(pattern) if not p.name.endswith(".failed.ipynb")
+                  and not any(part.startswith((".", "_")) for part in p.relative_to(folder).parts))
 
 def collect_pages(
     root:Path,     # the checkout
     config:dict,   # content of _quarto.yml
+    suites:list[str]|None=None, # show the runs of these suites only; of every suite that was run when left out
 )->tuple[list[Page], list[str], list[str]]:  # pages in reading order · listed but not there · there but not listed
     "Find every notebook that becomes a page"
     nbs, pages, missing = root / "nbs", [], []
@@ -94,15 +97,20 @@ def collect_pages(
                 if f.relative_to(nbs).as_posix() not in listed]
     pages += [Page(f, f.relative_to(nbs).as_posix(), f.parent.name.capitalize(), listed=False) for f in unlisted]
     pages += [Page(f, f.relative_to(nbs).as_posix(), "Run template", listed=False) for f in _notebooks(nbs / "experiments")]
-    for f in _notebooks(nbs / "results" / "runs", "**/*.ipynb"):
-        pages.append(Page(f, f.relative_to(nbs).as_posix(), "Executed run", listed=False))
-    for suite in sorted(p for p in (root / "_runs").glob("*") if p.is_dir()):
-        banner = _QUICK.format(suite=html.escape(suite.name))
+    local = [p for p in sorted((root / "_runs").glob("*")) if p.is_dir() and (suites is None or p.name in suites)]
+    committed = [p for p in sorted((nbs / "results" / "runs").glob("*")) if p.is_dir() and (suites is None or p.name in suites)]
+    for name in suites or ():
+        if name not in {p.name for p in local + committed}:
+            raise SiteError(f"The suite {name!r} has not been run: there is neither _runs/{name} nor nbs/results/runs/{name}. Run it first: bayesbinn batch {name}")
+    for suite in committed:
+        for f in _notebooks(suite, "**/*.ipynb"): pages.append(Page(f, f.relative_to(nbs).as_posix(), f"Executed run, suite {suite.name}", listed=False))
+    for suite in local:
+        banner = _QUICK if suite.name == "quick" else _LOCAL.format(suite=html.escape(suite.name))
         for f in _notebooks(suite, "**/*.ipynb"):
             inside = f.relative_to(suite).as_posix()
             if inside.startswith("pages/"):
-                pages.append(Page(f, f"results/{suite.name}/{f.name}", f"Results of `{suite.name}`", banner=banner))
-            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", "Executed run", listed=False, banner=banner))
+                pages.append(Page(f, f"results/{suite.name}/{f.name}", f"Your {suite.name} run", banner=banner))
+            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", f"Executed run, suite {suite.name}", listed=False, banner=banner))
     return pages, missing, [f.relative_to(nbs).as_posix() for f in unlisted]
 
 # %% ../../nbs/repro/site.ipynb #17ba0791
@@ -326,7 +334,7 @@ class Renderer:
         for p in reading:
             if not p.section: nav.append(name(p))
             else:
-                if not nav or nav[-1].get("section") != p.section: nav.append(dict(section=p.section, text=re.sub(r"`(.*?)`", r"\1", p.section), pages=[]))
+                if not nav or nav[-1].get("section") != p.section: nav.append(dict(section=p.section, text=html.escape(p.section), pages=[]))
                 nav[-1]["pages"].append(name(p))
                 nav[-1]["open"] = nav[-1].get("open") or p.section == page.section or page.is_home
         up = posixpath.relpath(".", posixpath.dirname(page.href) or ".") + "/"
@@ -441,8 +449,7 @@ def quarto_config(config:dict, pages:list[Page])->dict:
     known = {source for _, _, source in listed_pages(config)}
     for page in pages:  # results of suites run on this machine
         if page.listed and page.source not in known:
-            name = page.section.replace("`", "")
-            if not contents or not isinstance(contents[-1], dict) or contents[-1].get("section") != name: contents.append({"section": name, "contents": []})
+            if not isinstance(contents[-1], dict) or contents[-1].get("section") != page.section: contents.append({"section": page.section, "contents": []})
             contents[-1]["contents"].append(page.source)
     config["website"]["sidebar"]["contents"] = contents
     config["project"] |= {"render": [p.source for p in pages], "output-dir": "_docs"}
@@ -464,7 +471,9 @@ def _with_quarto(root:Path, config:dict, pages:list[Page], out:Path)->list[str]:
     def run(what, command, **kw):
         done = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
         if done.returncode: raise SiteError(f"{what} failed with exit code {done.returncode}. Its last words:", done.stdout.strip().splitlines()[-12:])
+    left_behind = [f for f in (root / "nbs" / n for n in ("_quarto.yml", "nbdev.yml", "sidebar.yml")) if not f.exists()]
     run("nbdev_proc_nbs", [sys.executable, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs.__wrapped__(n_workers=1)"])
+    for file in left_behind: file.unlink(missing_ok=True)  # nbdev's own description of a site; ours is the root _quarto.yml
     for page in pages:  # what lies outside nbs/ has not come through nbdev
         if not page.file.is_relative_to(root / "nbs"):
             nb = visible_notebook(page.nb)
@@ -482,9 +491,10 @@ def _with_quarto(root:Path, config:dict, pages:list[Page], out:Path)->list[str]:
 def build_site(
     out:str|Path|None=None,        # where to write; _docs in the checkout when left out
     use:str="auto",                # "quarto", "nbconvert", or "auto": Quarto where it is installed
+    suites:list[str]|None=None,    # show the runs of these suites only; of every suite that was run when left out
     root:str|Path|None=None,       # the checkout; found from the working directory when left out
     quiet:bool=False,              # print nothing
-)->Path:                           # the folder of the site; open index.html in it
+)->Path:                           # the site's index.html
     "Render the site and check it. Raises SiteError when a link, a picture or an equation's reference leads nowhere."
     if use not in ("auto", "quarto", "nbconvert"): raise ValueError(f"use={use!r}: choose 'auto', 'quarto' or 'nbconvert'.")
     has_quarto = shutil.which("quarto") is not None
@@ -499,7 +509,7 @@ def build_site(
     if out.exists() and any(out.iterdir()) and not (out / ".bayesbinn-site").is_file() and out != root / "_docs":
         raise SiteError(f"{out} holds files that are no site of ours. Choose another folder, or empty it first.")
     config, mathjax = site_config(root), mathjax_file()
-    pages, missing, unlisted = collect_pages(root, config)
+    pages, missing, unlisted = collect_pages(root, config, suites)
     _load(pages)
     fresh = out.with_name(out.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -516,7 +526,7 @@ def build_site(
     for note in dict.fromkeys(notes): say(f"WARNING: {note}")
     if faults: raise SiteError(f"The site was written to {out}, with {len(faults)} fault{'s' * (len(faults) > 1)}:", faults)
     say(f"The site is at {out / 'index.html'}")
-    return out
+    return out / "index.html"
 
 # %% ../../nbs/repro/site.ipynb #f1f836cb
 def readme_text(
