@@ -17,7 +17,8 @@ def natural_from_prob(
 )->Tensor:       # λ, same shape; ±inf at p = 1 and 0
     "Natural parameter λ = ½ log(p/(1-p)) of a weight that is +1 with probability p, paper eq. 6"
     if ((p < 0) | (p > 1)).any():
-        raise ValueError(f"p must lie in [0,1], got values from {p.min().item():g} to {p.max().item():g}. A mean in [-1,1] goes to natural_from_mean.")
+        raise ValueError(f"p must lie in [0,1], got {p.min().item():g} to {p.max().item():g}. "
+                         "A mean in [-1,1] goes to natural_from_mean.")
     return torch.logit(p) / 2
 
 # %% ../../nbs/math/bernoulli.ipynb #17ba0791
@@ -39,7 +40,7 @@ def log_prob(
     w:Tensor,    # weights in {-1,+1}
     lam:Tensor,  # natural parameter λ, broadcastable against w
 )->Tensor:       # log q(w_j), one value per weight, ≤ 0
-    "Log-probability λw - A(λ) of each weight; sum over the last axis for a whole vector. Paper eq. 3 and 5"
+    "Log-probability λw - A(λ) of each weight (sum them for a whole vector), paper eq. 3 and 5"
     return w * lam - log_partition(lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #91032ad7
@@ -55,7 +56,8 @@ def natural_from_mean(
 )->Tensor:       # λ, same shape; ±inf at μ = ±1
     "Natural parameter λ = artanh(μ), the inverse of `mean_from_natural`"
     if (mu.abs() > 1).any():
-        raise ValueError(f"a mean of ±1 weights lies in [-1,1], got values from {mu.min().item():g} to {mu.max().item():g}.")
+        raise ValueError(f"a mean lies in [-1,1], got {mu.min().item():g} to {mu.max().item():g}. "
+                         "A probability in [0,1] goes to natural_from_prob.")
     return torch.atanh(mu)
 
 # %% ../../nbs/math/bernoulli.ipynb #0a57cb53
@@ -78,14 +80,14 @@ def entropy(
     lam:Tensor,  # natural parameter λ, any shape
 )->Tensor:       # nats, in [0, log 2], same shape
     "Entropy A(λ) - λμ of each weight, in nats"
-    # both terms are ≈ |λ| for a decided weight: the second form keeps the digits that their difference would lose
+    # for a decided weight both terms are ≈ |λ|; this form keeps the digits that their difference loses
     a = 2 * lam.abs()
     return F.softplus(-a) + a * torch.sigmoid(-a)
 
 # %% ../../nbs/math/bernoulli.ipynb #cb7a1d77
 def kl_divergence(
     lam:Tensor,   # natural parameter of q, any shape
-    lam0:Tensor,  # natural parameter of p, broadcastable
+    lam0:Tensor|float, # natural parameter of p, broadcastable
 )->Tensor:        # nats, ≥ 0, one value per weight
     "KL[q ‖ p] = (λ-λ0)μ - A(λ) + A(λ0) of each weight, in nats"
     lam0 = torch.as_tensor(lam0, dtype=lam.dtype, device=lam.device)
@@ -98,7 +100,8 @@ def sign_vectors(
 )->Tensor:                           # (2^d, d); row k holds the bits of k, 0 written as -1
     "All 2^d vectors of signs"
     if not 1 <= d <= 20:
-        raise ValueError(f"sign_vectors lists 2^d rows, so d must lie in 1…20, got {d}. For more weights draw samples.")
+        raise ValueError(f"sign_vectors lists 2^d rows, so d must lie in 1…20, got {d}. "
+                         "For more weights draw samples.")
     k = torch.arange(2**d)[:, None]
     bits = k >> torch.arange(d - 1, -1, -1)
     return (2 * (bits & 1) - 1).to(dtype)
@@ -110,7 +113,7 @@ def exact_expectation(
 )->Tensor:       # Σ_w q(w) f(w), of the shape of one value; differentiable in λ
     "Expectation under the mean-field distribution, summed over all 2^d sign vectors"
     w = sign_vectors(len(lam), lam.dtype).to(lam.device)
-    return torch.tensordot(log_prob(w, lam).sum(-1).exp(), f(w), dims=1)
+    return torch.tensordot(log_prob(w, lam).sum(-1).exp(), f(w).to(lam.dtype), dims=1)
 
 # %% ../../nbs/math/bernoulli.ipynb #64e095fe
 def sample(
