@@ -1,9 +1,15 @@
 """Activations, Bop, PMF, LR-Net: against float64 references written from the papers, and their contracts."""
+import copy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bayesbinn_nb.methods.activations import BinaryActivation, sign_ste
+from bayesbinn_nb.methods.bop import Bop, BopOptimizer, bop_update_, flip_ratio
+from bayesbinn_nb.methods.method import Method
+from bayesbinn_nb.methods.pmf import PMF, pmf_gradient_, pmf_weights, released_pair_gradient
 
 
 # ---------------------------------------------------------------- binary activations
@@ -30,14 +36,6 @@ def test_sign_ste_under_vmap_and_autocast():
 
 
 # ---------------------------------------------------------------- helpers
-
-import copy
-
-import numpy as np
-
-from bayesbinn_nb.methods.bop import Bop, BopOptimizer, bop_update_, flip_ratio
-from bayesbinn_nb.methods.method import Method
-
 
 def small_net(seed=0, bias=False):
     torch.manual_seed(seed)
@@ -76,7 +74,11 @@ def assert_levels(method, levels=(-1., 1.)):
         assert set(p.detach().unique().tolist()) <= set(levels), name
 
 
-METHODS = {"bop": lambda: Bop(1e-2, 1e-4)}
+METHODS = {
+    "bop": lambda: Bop(1e-2, 1e-4),
+    "pmf": lambda: PMF(1e-2, beta_every=5),
+    "pmf-released": lambda: PMF(1e-2, beta_every=5, jacobian="released", weight_decay=1e-4),
+}
 
 
 @pytest.fixture(params=list(METHODS))
@@ -340,3 +342,119 @@ def test_bop_more_flips_with_higher_adaptivity_and_lower_threshold():
 
     assert flips(.1, 1e-3) > flips(1e-2, 1e-3) > flips(1e-3, 1e-3)
     assert flips(1e-2, 0.) > flips(1e-2, 1e-3) > flips(1e-2, 1e-1)
+
+
+# ---------------------------------------------------------------- PMF
+
+class AdamReference:
+    "Adam with coupled weight decay, float64 numpy"
+    def __init__(self, lr, decay=0., eps=1e-8):
+        self.lr, self.decay, self.eps, self.t, self.m, self.v = lr, decay, eps, 0, 0., 0.
+
+    def __call__(self, x, g):
+        g = g + self.decay * x
+        self.t += 1
+        self.m = .9 * self.m + .1 * g
+        self.v = .999 * self.v + .001 * g**2
+        return x - self.lr * (self.m / (1 - .9**self.t)) / (np.sqrt(self.v / (1 - .999**self.t)) + self.eps)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("jacobian,decay,opposite", [("true", 0., False), ("true", 1e-2, True), ("released", 0., False), ("released", 1e-2, False)])
+def test_pmf_equals_its_reference_for_100_steps(jacobian, decay, opposite):
+    """The pair ũ of every weight, its softmax, the written-out Jacobian, Adam: against our fewer numbers"""
+    layer = nn.Linear(7, 5, bias=False).double()
+    method = PMF(1e-2, beta_every=10, lr_decay=.5, lr_every=40, jacobian=jacobian, weight_decay=decay)
+    method.prepare(layer, train_size=10)
+    rng = np.random.default_rng(0)
+    pair = rng.normal(size=(35, 2)) * .1
+    if opposite:
+        pair[:, 1] = -pair[:, 0]
+    with torch.no_grad():
+        shaped = torch.tensor(pair.T.reshape(2, 5, 7))
+        method.auxiliary[0].copy_(shaped if jacobian == "released" else (shaped[1] - shaped[0]) / 2)
+    adam, beta, labels = AdamReference(1e-2, decay), 1., np.array([-1., 1.])
+    for t in range(100):
+        target = rng.normal(size=35)
+        u = softmax(beta * pair)
+        w = u @ labels
+        for p in method.train_passes():
+            with p:
+                np.testing.assert_allclose(layer.weight.detach().numpy().ravel(), w, atol=1e-9)
+                ((layer.weight - torch.tensor(target).view(5, 7)) ** 2).sum().backward()
+        method.step()
+        g_u = (2 * (w - target))[:, None] * labels
+        if jacobian == "true":
+            jac = np.stack([np.diag(q) - np.outer(q, q) for q in u])
+        else:
+            jac = np.stack([np.eye(2) - np.outer(q, q) for q in softmax(beta * u)])
+        pair = adam(pair, beta * np.einsum("nij,nj->ni", jac, g_u))
+        if t % 10 == 0:
+            beta = min(beta * 1.2, 1e4)
+        if t and t % 40 == 0:
+            adam.lr *= .5
+        rounded = np.where(pair[:, 1] > pair[:, 0], 1., -1.)
+        np.testing.assert_array_equal(layer.weight.detach().numpy().ravel(), rounded)
+    assert method.beta == pytest.approx(1.2**10) and method.optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-3)
+
+
+def test_pmf_gradient_is_the_derivative():
+    h = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(torch.tanh(3. * h).sum(), h)
+    torch.testing.assert_close(pmf_weights(h.detach(), 3.), torch.tanh(3. * h.detach()))
+    torch.testing.assert_close(2 * pmf_gradient_(torch.ones(50, dtype=torch.float64), h.detach(), 3.), expected)
+
+
+def test_pmf_released_gradient_does_not_vanish_where_the_true_one_does():
+    released = released_pair_gradient(torch.ones(1), torch.ones(1), 1e4)
+    assert released.flatten().tolist() == [-1e4, 0]
+    assert pmf_gradient_(torch.ones(1), torch.ones(1), 1e4).item() == 0
+
+
+def test_pmf_ties_go_to_minus_one():
+    net, method = prepared(METHODS["pmf"])
+    method.auxiliary[0].data.zero_()
+    method._round()
+    assert (method.parameters[0] == -1).all()
+
+
+def test_pmf_schedule():
+    net, method = prepared(lambda: PMF(1., beta_growth=10., beta_every=2, beta_max=500., lr_every=3))
+    seen = []
+    for t in range(7):
+        seen.append((method.beta, round(method.optimizer.param_groups[0]["lr"], 6)))
+        train(net, method, 1, start=t)
+    # β grows after iterations 0, 2, 4, …; the rate falls after 3, 6, …
+    assert seen == [(1, 1), (10, 1), (10, 1), (100, 1), (100, .2), (500, .2), (500, .2)]
+    _, method = prepared(lambda: PMF(1., lr_every=3, decay_at_start=True))
+    train(net, method, 1)
+    assert method.optimizer.param_groups[0]["lr"] == pytest.approx(.2)
+
+
+def test_pmf_beta_drives_the_weights_to_decide():
+    net, method = prepared(METHODS["pmf"])
+    early = method.metrics()["decidedness"]
+    train(net, method, 300)
+    late = method.metrics()["decidedness"]
+    assert early < .3 and late > .99
+
+
+@pytest.mark.parametrize("bad,message", [
+    (dict(lr=0.), "lr is 0.0"), (dict(beta=0.), "beta is 0.0"), (dict(beta=2., beta_max=1.), "beta_max=1"),
+    (dict(beta_growth=.9), "beta_growth is 0.9"), (dict(beta_every=0), "beta_every is 0"), (dict(lr_decay=0.), "lr_decay is 0.0"),
+    (dict(lr_every=-1), "lr_every is -1"), (dict(weight_decay=-1.), "weight_decay is -1.0"), (dict(jacobian="diag"), "jacobian is 'diag'"),
+])
+def test_pmf_errors_teach(bad, message):
+    with pytest.raises(ValueError, match=message):
+        PMF(**bad)
+
+
+def test_pmf_refuses_a_state_of_the_other_jacobian():
+    _, one = prepared(METHODS["pmf"])
+    _, other = prepared(METHODS["pmf-released"])
+    with pytest.raises(ValueError, match="saved with jacobian='released'"):
+        one.load_state_dict(other.state_dict())
