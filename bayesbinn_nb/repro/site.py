@@ -537,6 +537,7 @@ def readme_text(
     from nbconvert.exporters import MarkdownExporter
     root, pictures = find_root(root), {}
     nb = visible_notebook(nbformat.read(root / "nbs" / "index.ipynb", as_version=4))
+    nb.metadata["language_info"] = {"name": "python"}
     for cell in nb.cells:
         if cell.cell_type != "code": continue
         if cell.metadata.site.get("no_source"): cell.source = ""
@@ -547,7 +548,7 @@ def readme_text(
                 pictures[path] = svg if svg.endswith("\n") else svg + "\n"
                 output["data"] = {"text/markdown": f"![{cell.metadata.site.get('alt') or 'figure'}]({path})"}
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = re.sub(r"(?m)^```python\s*\n\s*```\n", "", text)
+    text = re.sub(r"(?m)^```\w*\s*\n\s*```\n", "", text)
     def link(m):
         path = m[1].partition("#")[0]
         return m[0] if re.match(r"[a-z]+:|#|nbs/", m[1]) else f"]({posixpath.normpath('nbs/' + m[1])})"
