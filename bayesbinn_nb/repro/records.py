@@ -4,7 +4,7 @@
 
 # %% ../../nbs/repro/records.ipynb #1b645389
 from __future__ import annotations
-import dataclasses, hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, subprocess, warnings
+import dataclasses, functools, hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, subprocess, sys, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from fnmatch import fnmatchcase
@@ -249,6 +249,7 @@ def run_context()->dict:
     "suite, row, hash, notebook and deviations of the run this process belongs to; empty by hand"
     return json.loads(os.environ.get(CONTEXT, "") or "{}")
 
+@functools.cache
 def code_commit()->str:
     "Commit of the package's checkout, with '+changes' if package or templates differ from it; 'release <version>' when installed"
     if given := os.environ.get("BAYESBINN_COMMIT"): return given
@@ -272,6 +273,7 @@ def device_name(
     device=None,        # torch.device, string or None
 )->str:
     "A device as a reader would name it"
+    if device is None and "torch" not in sys.modules: return "cpu"
     import torch
     device = torch.device("cpu" if device is None else device)
     if device.type == "cuda": return torch.cuda.get_device_name(device)

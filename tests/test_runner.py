@@ -1,0 +1,343 @@
+"""The runner: whole rows never twice, a failing row hurts only itself, a killed one goes on, nothing finished is lost."""
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from bayesbinn_nb.repro import runner
+from bayesbinn_nb.repro.records import load_records, read_record
+from bayesbinn_nb.repro.runner import (RunnerError, clean_notebook, code_of, execute_job, folder_lock, package_hash, row_job, row_state, run_hash,
+                                       run_suite, run_template, shrink_notebook)
+from bayesbinn_nb.repro.suites import SuiteError, load_suite
+
+PARAMETERS = '''value: float = .5
+fault: str = ""
+seeds: list[int] = [0]
+out: str = "."
+work_dir: str = "_work"
+'''
+CODE = '''
+import os, time
+from pathlib import Path
+from bayesbinn_nb.repro import records
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+ran = pending_seeds(out, seeds)
+for seed in ran:
+    checkpoint = Path(work_dir)/f"seed{seed}.txt"
+    resumed = checkpoint.exists()
+    print(f"epoch 1/1  seed {seed}")
+    if fault == "raise" and seed == 1: raise ValueError("the loss is nan at step 3")
+    if fault == "dead": os.kill(os.getpid(), 9)
+    if fault == "disk":
+        def full(*a): raise OSError(28, "No space left on device")
+        records.os.fsync = full
+    if fault == "silent": continue
+    if fault == "wait" and seed == 1 and not resumed:
+        checkpoint.write_text("half way")
+        time.sleep(120)
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", parameters=dict(value=value), bundle=dict(name="nothing"), history={"test_accuracy": [value]},
+               baseline=dict(name="chance", metric="test_accuracy", value=.1), extra=dict(resumed=resumed, threads=os.environ["OMP_NUM_THREADS"]))
+print("here:", os.getcwd(), "ran", ran)
+if fault == "large": print("x"*700_000)
+'''
+
+
+def notebook(path, code=CODE, parameters=PARAMETERS):
+    cells = ([new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []) + [new_code_cell(code)]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def suite_in(folder, rows, **kw):
+    notebook(folder/"demo.ipynb")
+    (folder/"mine.yaml").write_text(json.dumps(dict(defaults=dict(template="demo"), rows=rows, **kw)))
+    return folder/"mine.yaml"
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    "One batch with every kind of row"
+    folder = tmp_path_factory.mktemp("batch")
+    path = suite_in(folder, [
+        dict(row="good", seeds=[0, 1], baseline="chance", deviations=["nothing is trained"], pages=["page", "absent"]),
+        dict(row="raises", seeds=[0, 1], params=dict(fault="raise")),
+        dict(row="dead", params=dict(fault="dead")),
+        dict(row="disk", params=dict(fault="disk")),
+        dict(row="silent", params=dict(fault="silent")),
+        dict(row="low", params=dict(value=.1), baseline="chance"),
+        dict(row="unnamed", baseline="a coin"),
+        dict(row="large", params=dict(fault="large")),
+    ])
+    notebook(folder/"page.ipynb", 'from bayesbinn_nb.repro.records import load_records\nprint(suite, [r.row for r in load_records(records_root, problems=[])])',
+             'suite: str = ""\nrecords_root: str = "runs"')
+    log = io.StringIO()
+    outcome = run_suite(path, out=folder/"runs", jobs=2, stream=log)
+    return folder, path, outcome, log.getvalue()
+
+
+def rows(outcome): return {r["name"]: r for r in outcome.rows}
+
+
+def test_good_row_is_whole(batch):
+    folder, path, outcome, log = batch
+    assert rows(outcome)["good"]["status"] == "whole"
+    records = load_records(folder/"runs", row="good")
+    assert [r.seed for r in records] == [0, 1]
+    r = records[0]
+    assert (r.suite, r.notebook, r.deviations) == ("mine", "good.ipynb", ["nothing is trained"])
+    share, own = max(1, runner.cores()//2), os.environ.get("OMP_NUM_THREADS", "")
+    assert r.extra["threads"] == (own if own.isdigit() and int(own) <= share else str(share))     # 2 jobs share the cores
+    assert sorted(p.name for p in (folder/"runs"/"good").iterdir()) == ["good.ipynb", "row.json", "seed0.json", "seed1.json"]
+
+
+def test_failures_hurt_only_their_row_and_are_named(batch):
+    folder, path, outcome, log = batch
+    got = rows(outcome)
+    assert {n for n, r in got.items() if r["status"] == "failed"} == {"raises", "dead", "disk", "silent", "low", "unnamed"}
+    assert not outcome.ok
+    for name, message in dict(raises="ValueError: the loss is nan at step 3", dead="kernel died", disk="No space left on device. Free some space",
+                              silent="without writing a record for seed 0", low="does not beat the baseline 'chance'", unnamed="no baseline of that name").items():
+        assert message in got[name]["error"], got[name]["error"]
+        assert "\n" not in got[name]["error"] and "Traceback" not in log
+        assert got[name]["error"] in log
+    failed = folder/"runs"/"raises"/"_failed"/"raises.failed.ipynb"
+    assert got["raises"]["notebook"] == str(failed) and "the loss is nan" in failed.read_text()
+    assert not (folder/"runs"/"raises"/"raises.ipynb").exists()               # a failed notebook never takes the place of a whole one
+    assert [r.seed for r in load_records(folder/"runs", row="raises")] == [0] # the seed that was finished is kept
+    assert load_records(folder/"runs"/"disk") == []
+    assert "run the same command again" in log
+
+
+def test_kept_notebook_is_clean(batch):
+    folder, *_ = batch
+    text = (folder/"runs"/"good"/"good.ipynb").read_text()
+    nb = nbformat.reads(text, 4)
+    nbformat.validate(nb)
+    assert "papermill" not in text and str(folder) not in text and "epoch 1/1" not in json.dumps([c.get("outputs") for c in nb.cells])
+    assert nb.cells[1].metadata.tags == ["injected-parameters"]
+    assert nb.cells[-1].outputs[0].text == "here: . ran [0, 1]\n"
+
+
+def test_size_limit(batch):
+    folder, _, outcome, log = batch
+    path = folder/"runs"/"large"/"large.ipynb"
+    assert rows(outcome)["large"]["status"] == "whole" and path.stat().st_size < 600_000
+    assert "700 kB was left out" in path.read_text() and "its largest outputs were left out" in log
+
+
+def test_pages_run_last_and_read_the_records(batch):
+    folder, _, outcome, log = batch
+    assert {p["name"]: p["status"] for p in outcome.pages} == {"page": "whole"}
+    page = nbformat.read(folder/"runs"/"pages"/"page.ipynb", 4)
+    assert page.cells[-1].outputs[0].text.startswith("mine ['good', 'good', 'large'")
+    assert "outputs" not in json.dumps(nbformat.read(folder/"page.ipynb", 4).cells[-1].get("outputs", []))
+
+
+def test_second_run_repeats_nothing_whole(batch):
+    folder, path, *_ = batch
+    stamp = {p: p.stat().st_mtime_ns for p in (folder/"runs"/"good").iterdir()}
+    log = io.StringIO()
+    outcome = run_suite(path, only="good,large", out=folder/"runs", stream=log)
+    assert outcome.ok and {r["status"] for r in outcome.rows + outcome.pages} == {"kept"}
+    assert "0 of 2 rows to run, 2 already whole" in log.getvalue()
+    assert {p: p.stat().st_mtime_ns for p in (folder/"runs"/"good").iterdir()} == stamp
+
+
+def test_what_makes_a_row_run_again(batch, monkeypatch):
+    folder, path, *_ = batch
+    row = load_suite(path).select("good")[0]
+    where = folder/"runs"/"good"
+    assert row_state(row, where) == "whole"
+    original = (folder/"demo.ipynb").read_text()
+    try:
+        notebook(folder/"demo.ipynb", CODE.replace("import os, time", "# time is short\nimport os, time\n"))
+        assert row_state(row, where) == "whole"                               # a comment is not code
+        notebook(folder/"demo.ipynb", CODE.replace("value", "value + 0", 1))
+        assert row_state(row, where) == "older code"
+    finally: (folder/"demo.ipynb").write_text(original)
+    assert row_state(row, where, package="another") == "older code"
+    row.params = dict(value=.7)
+    assert row_state(row, where) == "older code"
+    row.params = {}
+    row.seeds = [0]
+    assert row_state(row, where) == "whole"                                   # fewer seeds: nothing to do
+    row.seeds = [0, 1, 2]
+    assert row_state(row, where) == "partial"                                 # more seeds: the others are kept
+    monkeypatch.setattr(runner, "package_hash", lambda *a: "another")
+    outcome = run_suite(path, only="good", out=folder/"runs", keep_older=True, pages=False, quiet=True)
+    assert rows(outcome)["good"]["status"] == "kept"
+
+
+def test_corrupt_record_is_reported_and_only_its_seed_runs_again(tmp_path):
+    path = suite_in(tmp_path, [dict(row="r", seeds=[0, 1])])
+    assert run_suite(path, out=tmp_path/"runs", quiet=True).ok
+    victim, other = tmp_path/"runs"/"r"/"seed0.json", tmp_path/"runs"/"r"/"seed1.json"
+    before = other.stat().st_mtime_ns
+    victim.write_text(victim.read_text()[:300])
+    log = io.StringIO()
+    assert run_suite(path, out=tmp_path/"runs", stream=log).ok
+    assert "left unread" in log.getvalue() and "seed0.json" in log.getvalue()
+    assert read_record(victim).seed == 0 and other.stat().st_mtime_ns == before
+    assert "ran [0]" in (tmp_path/"runs"/"r"/"r.ipynb").read_text()
+
+
+START = "import sys; from bayesbinn_nb.repro.runner import run_suite; o = run_suite(sys.argv[1], out=sys.argv[2]); sys.exit(0 if o.ok else 130 if o.stopped else 1)"
+
+
+def start(path, out):
+    return subprocess.Popen([sys.executable, "-c", START, str(path), str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def until(condition, seconds=40):
+    end = time.time() + seconds
+    while time.time() < end:
+        if condition(): return True
+        time.sleep(.05)
+    return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle_goes_on(tmp_path, how):
+    path, row = suite_in(tmp_path, [dict(row="r", seeds=[0, 1], params=dict(fault="wait")), dict(row="never")]), tmp_path/"runs"/"r"
+    process = start(path, tmp_path/"runs")
+    assert until((row/"_work"/"seed1.txt").exists), process.communicate(timeout=5)[0]
+    family = psutil.Process(process.pid).children(recursive=True)
+    with pytest.raises(RunnerError, match=f"pid {process.pid} "):             # a second runner on the same folder
+        run_suite(path, out=tmp_path/"runs", quiet=True)
+    process.send_signal(how)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    if how == signal.SIGINT: assert "Stopped. Run the same command again" in output and "Traceback" not in output
+    assert not psutil.wait_procs(family, timeout=15)[1]                        # no orphan goes on writing
+    first = (row/"seed0.json").read_bytes()
+    assert not (row/"seed1.json").exists() and not (row/"r.ipynb").exists()
+    outcome = run_suite(path, only="r", out=tmp_path/"runs", quiet=True)       # the dead runner's lock is free
+    assert outcome.ok
+    assert (row/"seed0.json").read_bytes() == first
+    assert read_record(row/"seed1.json").extra["resumed"] is True             # the checkpoint in work_dir survived
+    assert not (row/"_work").exists()
+
+
+def test_stale_lock_is_taken_over_and_released(tmp_path):
+    (tmp_path/".lock").write_text("pid 999999 on elsewhere")
+    with folder_lock(tmp_path):
+        with pytest.raises(RunnerError, match=f"pid {os.getpid()} .*Wait until it ends"):
+            with folder_lock(tmp_path): pass
+    with folder_lock(tmp_path): pass
+    (tmp_path/"file").write_text("")
+    with pytest.raises(RunnerError, match="cannot write to"):
+        with folder_lock(tmp_path/"file"): pass
+
+
+class Shipping(ThreadPoolExecutor):
+    "Stands for a cluster: what is submitted must survive pickling"
+    jobs = 0
+
+    def submit(self, fn, /, *args):
+        self.jobs += 1
+        fn, args = pickle.loads(pickle.dumps((fn, args)))
+        return super().submit(lambda: pickle.loads(pickle.dumps(fn(*args))))
+
+
+def test_any_executor(tmp_path):
+    path = suite_in(tmp_path, [dict(row="a")])
+    with Shipping(1) as executor:
+        assert run_suite(path, out=tmp_path/"runs", executor=executor, quiet=True).ok
+        assert executor.jobs == 1
+        assert executor.submit(abs, -1).result() == 1                          # still open
+
+
+def test_wrong_parameters_stop_before_anything_runs(tmp_path):
+    path = suite_in(tmp_path, [dict(row="a"), dict(row="b", params=dict(valeu=1.))])
+    with pytest.raises(SuiteError, match="b: template demo has no parameter 'valeu'; did you mean 'value'"):
+        run_suite(path, out=tmp_path/"runs", quiet=True)
+    assert not (tmp_path/"runs").exists()
+    notebook(tmp_path/"demo.ipynb", parameters="value: float = 1.")
+    with pytest.raises(SuiteError, match="must declare 'seeds'"):
+        run_template(tmp_path/"demo.ipynb", dict(value=2.), out=tmp_path/"runs", quiet=True)
+    with pytest.raises(SuiteError, match="given by the runner"):
+        run_template(tmp_path/"demo.ipynb", dict(out="x"), out=tmp_path/"runs", quiet=True)
+    with pytest.raises(SuiteError, match="jobs is 0"):
+        run_suite(suite_in(tmp_path, [dict(row="a")]), jobs=0, out=tmp_path/"runs")
+
+
+def test_missing_data_is_said_without_starting_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("BAYESBINN_DATA", str(tmp_path/"nothing"))
+    suite = load_suite(suite_in(tmp_path, [dict(row="a", needs=["mnist"])]))
+    with pytest.raises(RunnerError, match="MNIST is not on this machine.*--fetch mnist"):
+        runner._need(suite.rows[0].needs)
+    runner._need(["digits"])
+
+
+def test_marks_results_inside_nbdevs_tree(tmp_path):
+    (tmp_path/"results").mkdir()
+    (tmp_path/"results"/".notest").touch()
+    path = suite_in(tmp_path, [dict(row="a")])
+    suite = load_suite(path)
+    runner._mark_untested(tmp_path/"results"/"runs"/"mine", suite.rows)
+    assert (tmp_path/"results"/"runs"/"mine"/"a"/".notest").exists()
+    runner._mark_untested(tmp_path/"elsewhere", suite.rows)
+    assert not (tmp_path/"elsewhere").exists()
+
+
+@pytest.mark.parametrize("a, b, same", [
+    ("x = 1  # one", "x = 1", True),
+    ('def f():\n    "doc"\n    return 1', "def f():\n    return 1", True),
+    ('"""module"""\nx = 1', "x = 1", True),
+    ('class A:\n    """doc\n\n    more"""\n    y = 2', "class A:\n    y = 2", True),
+    ('x = "# text"', 'x = "# other"', False),
+    ("x = 1", "x = 2", False),
+    ("if a:\n    x = 1", "if a:\n  x = 1\n", False),
+    ("%magic # x", "%magic", False),
+])
+def test_code_of(a, b, same):
+    assert (code_of(a) == code_of(b)) is same
+
+
+def test_hash_sees_parameters_and_package(tmp_path, monkeypatch):
+    rows_ = load_suite(suite_in(tmp_path, [dict(row="a"), dict(row="b"), dict(row="c", params=dict(value=.6))])).rows
+    a, b, c = map(run_hash, rows_)
+    assert a == b != c
+    assert run_hash(rows_[0], "other") != a
+    package = tmp_path/"bayesbinn_nb"
+    for name in ("math/a.py", "methods/b.py", "library/c.py", "library/plots.py", "repro/records.py", "repro/site.py"):
+        (package/name).parent.mkdir(parents=True, exist_ok=True)
+        (package/name).write_text("x = 1")
+    monkeypatch.setattr(runner, "package_dir", lambda: package)
+    before = package_hash()
+    for name, changes in {"math/a.py": True, "methods/b.py": True, "library/c.py": True, "repro/records.py": True, "library/plots.py": False, "repro/site.py": False}.items():
+        (package/name).write_text("x = 1  # the same")
+        assert package_hash() == before
+        (package/name).write_text("x = 2")
+        assert (package_hash() != before) is changes, name
+        (package/name).write_text("x = 1")
+
+
+def test_clean_and_shrink():
+    nb = new_notebook(metadata={"papermill": {"start_time": "now"}, "language_info": {"name": "python", "version": "3.11.7"}}, cells=[new_code_cell("x")])
+    nb.cells[0].outputs = [
+        new_output("stream", name="stdout", text="a"), new_output("stream", name="stdout", text="b\n 10%\r 20%\rdone\n"),
+        new_output("stream", name="stderr", text="  3%|▎  | 1/30\r  7%|▋ | 2/30\n"),
+        new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}),
+        new_output("execute_result", data={"text/plain": "<A at 0x7f12345678ab> in /here/x"}, execution_count=1),
+        new_output("display_data", data={"image/png": "A"*5000}),
+    ]
+    nb = clean_notebook(json.loads(nbformat.writes(nb)), ["/here"])
+    texts = [o.get("text") or o["data"].get("text/plain") for o in nb["cells"][0]["outputs"]]
+    assert texts == ["ab\ndone\n", "<A> in x", None]
+    assert set(nb["metadata"]) == {"kernelspec"}
+    nb = shrink_notebook(nb, 3000)
+    assert "left out" in nb["cells"][0]["outputs"][2]["text"] and nb["cells"][0]["outputs"][0]["text"] == "ab\ndone\n"
+    nbformat.validate(nbformat.from_dict(nb))
