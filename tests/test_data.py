@@ -430,3 +430,13 @@ def test_isbi_damage_is_named(tmp_path):
     shutil.rmtree(tmp_path/"isbi2012"/"label")
     with pytest.raises(FileNotFoundError, match="neither label/.*png nor train-labels.tif"):
         load_data("isbi2012", root=tmp_path)
+
+
+def test_snelson_standin_has_the_shape_of_snelson():
+    b = load_data("snelson-standin")
+    assert b.stand_in.startswith("This is not Snelson") and b.task == "regression" and len(b.train) == 200
+    x, y = b.train.tensors()
+    assert abs(x.mean()) < 1e-5 and abs(y.std() - 1) < 1e-5
+    inputs = b.extras["test_inputs"].tensors()[0]
+    assert len(inputs) == 301 and inputs.min() < x.min() and inputs.max() > x.max()
+    assert b.fingerprint == load_data("snelson-standin").fingerprint
