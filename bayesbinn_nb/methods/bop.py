@@ -20,9 +20,15 @@ __all__ = ['CONVENTIONS', 'bop_update_', 'flip_ratio', 'BopOptimizer', 'Bop']
 CONVENTIONS = ("original", "report")
 
 
-def _pieces(*tensors: Tensor):
-    "The same pieces, in memory order, of tensors that share one dense layout"
-    n, size = tensors[0].numel(), 1 << (18 if tensors[0].device.type == "cpu" else 24)
+def _pieces(*tensors:Tensor):
+    "The same pieces, in memory order, of tensors of one shape; whole tensors where their layouts differ or have gaps"
+    first = tensors[0]
+    n, layout = first.numel(), first.stride()
+    dense = n > 0 and 1 + sum((size - 1) * step for size, step in zip(first.shape, layout)) == n
+    if not dense or any(t.stride() != layout for t in tensors):
+        yield tensors
+        return
+    size = 1 << (18 if first.device.type == "cpu" else 24)
     flat = [t.as_strided((n,), (1,)) for t in tensors]
     for i in range(0, n, size):
         yield [t[i:i + size] for t in flat]
@@ -49,7 +55,7 @@ def bop_update_(
         else:
             smallest = torch.finfo(m.dtype).smallest_normal     # so that τ = 0 leaves m = 0 alone
             new = torch.mul(w, m, out=scratch).lt_(max(threshold, smallest)).mul_(2).sub_(1).mul_(w)
-        agree.append(torch.dot(w, new))
+        agree.append(torch.dot(w.flatten(), new.flatten()))
         w.copy_(new)
     return torch.stack(agree).sum().float().sub_(weights.numel()).mul_(-.5)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .bop import _pieces
 from .method import Method, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
@@ -24,7 +25,9 @@ def pmf_weights(
 )->Tensor:                 # w = u₊ - u₋ in [-1, 1], same shape
     "The fractional weights tanh(β h̃), eqs. a and e"
     out = torch.empty_like(auxiliary) if out is None else out
-    return torch.mul(auxiliary, beta, out=out).tanh_()
+    for h, w in _pieces(auxiliary, out):
+        torch.mul(h, beta, out=w).tanh_()
+    return out
 
 
 def pmf_gradient_(
@@ -33,30 +36,43 @@ def pmf_gradient_(
     beta:float,        # β > 0
 )->Tensor:             # `grad`, now ∂ℓ/∂ũ₊
     "The true Jacobian, eq. d: 2β u₊ u₋ g, with both probabilities exact however close to 0"
-    u = torch.mul(auxiliary, 2 * beta).sigmoid_()
-    grad.mul_(u).mul_(2 * beta)
-    torch.mul(auxiliary, -2 * beta, out=u).sigmoid_()
-    return grad.mul_(u)
+    u = None
+    for h, g in _pieces(auxiliary, grad):
+        u = torch.empty_like(h) if u is None else u[:h.numel()]
+        torch.mul(h, 2 * beta, out=u).sigmoid_()
+        g.mul_(u).mul_(2 * beta)
+        torch.mul(h, -2 * beta, out=u).sigmoid_()
+        g.mul_(u)
+    return grad
 
 # %% ../../nbs/methods/pmf.ipynb #1574bddb
 def pmf_pair_weights(
-    pair:Tensor,           # (ũ₋, ũ₊), shape (2, …)
+    minus:Tensor,          # ũ₋, any shape
+    plus:Tensor,           # ũ₊, same shape
     beta:float,            # β > 0
     out:Tensor|None=None,  # where to write
-)->Tensor:                 # w = u₊ - u₋, shape (…)
+)->Tensor:                 # w = u₊ - u₋, same shape
     "The fractional weights of a pair, eq. a"
-    out = torch.empty_like(pair[0]) if out is None else out
-    return torch.sub(pair[1], pair[0], out=out).mul_(beta / 2).tanh_()
+    out = torch.empty_like(plus) if out is None else out
+    for minus, plus, w in _pieces(minus, plus, out):
+        torch.sub(plus, minus, out=w).mul_(beta / 2).tanh_()
+    return out
 
 
 def released_pair_gradient(
-    grad:Tensor,  # g = ∂ℓ/∂w, shape (…)
+    grad:Tensor,  # g = ∂ℓ/∂w, any shape
     w:Tensor,     # fractional weights, same shape
     beta:float,   # β > 0
-)->Tensor:        # shape (2, …)
+)->tuple[Tensor, Tensor]:  # the gradients of ũ₋ and ũ₊
     "The released code's gradient of the pair, eqs. f and g"
-    t = torch.tanh(w * (beta / 2))
-    return torch.stack([-beta * grad * (1 + (1 - t) / 2 * t), beta * grad * (1 - (1 + t) / 2 * t)])
+    out = torch.empty_like(w), torch.empty_like(w)
+    for g, w, minus, plus in _pieces(grad, w, *out):
+        t = torch.mul(w, beta / 2).tanh_()
+        torch.mul(g, beta, out=plus)                                    # β g
+        half, square = t / 2, t * t / 2
+        torch.addcmul(plus, plus, half.sub_(square), out=minus).neg_()  # -β g (1 + t/2 - t²/2), v₋ = (1 - t)/2
+        plus.addcmul_(plus, half.add_(square, alpha=2), value=-1)       # +β g (1 - t/2 - t²/2), v₊ = (1 + t)/2
+    return out
 
 # %% ../../nbs/methods/pmf.ipynb #b3f0c7f6
 class PMF(Method):
@@ -110,17 +126,22 @@ class PMF(Method):
                 pair = (torch.rand(2, *p.shape, generator=generator) * 2 - 1) * bound
             else:
                 pair = torch.randn(2, *p.shape, generator=generator) * .1
-            start = pair if self.jacobian == "released" else (pair[1] - pair[0]) / 2
-            self.auxiliary.append(nn.Parameter(start.to(p.device, p.dtype)))
-        self.optimizer = torch.optim.Adam(self.auxiliary, lr=self.lr, weight_decay=self.weight_decay, fused=True)
-        self.fractional = [torch.empty_like(p) for p in self.parameters]
+            start = pair if self.jacobian == "released" else [(pair[1] - pair[0]) / 2]
+            # in the memory layout of the weights, so that one walk over memory serves both
+            self.auxiliary.append([nn.Parameter(torch.empty_like(p.data).copy_(a)) for a in start])
+        self.optimizer = torch.optim.Adam([a for group in self.auxiliary for a in group], lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        self.fractional = [torch.empty_like(p.data) for p in self.parameters]
         self._round()
+
+    def _project(self, auxiliary:list, out:Tensor|None=None) -> Tensor:
+        project = pmf_weights if self.jacobian == "true" else pmf_pair_weights
+        return project(*(a.detach() for a in auxiliary), self.beta, out=out)
 
     @torch.no_grad()
     def _round(self) -> None:
-        for p, a in zip(self.parameters, self.auxiliary):
-            difference = a if self.jacobian == "true" else a[1] - a[0]
-            binary_sign(difference, zero=-1, out=p.data)
+        for p, auxiliary in zip(self.parameters, self.auxiliary):
+            for w, *a in _pieces(p.data, *auxiliary):
+                binary_sign(a[0] if len(a) == 1 else a[1] - a[0], zero=-1, out=w)
 
     def train_passes(self):
         yield self._pass()
@@ -129,7 +150,7 @@ class PMF(Method):
     def _pass(self):
         with torch.no_grad():
             for a, w in zip(self.auxiliary, self.fractional):
-                (pmf_weights if self.jacobian == "true" else pmf_pair_weights)(a.detach(), self.beta, out=w)
+                self._project(a, out=w)
         try:
             with swapped(self.parameters, self.fractional):
                 yield
@@ -141,13 +162,13 @@ class PMF(Method):
 
     @torch.no_grad()
     def update(self) -> None:
-        for a, w, g in zip(self.auxiliary, self.fractional, self.gradients):
+        for auxiliary, w, g in zip(self.auxiliary, self.fractional, self.gradients):
             if g is None:
-                a.grad = None
-            elif self.jacobian == "true":
-                a.grad = pmf_gradient_(g.to(a.dtype), a, self.beta)
+                continue
+            if self.jacobian == "true":
+                auxiliary[0].grad = pmf_gradient_(g if g.stride() == w.stride() else torch.empty_like(w).copy_(g), auxiliary[0], self.beta)
             else:
-                a.grad = released_pair_gradient(g, w, self.beta)
+                auxiliary[0].grad, auxiliary[1].grad = released_pair_gradient(g, w, self.beta)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients = None
@@ -165,11 +186,11 @@ class PMF(Method):
     @torch.no_grad()
     def metrics(self) -> dict:
         "beta, and decidedness: the mean |w| of the fractional weights, 1 when all have decided"
-        total = sum((pmf_weights if self.jacobian == "true" else pmf_pair_weights)(a.detach(), self.beta).abs().sum().item() for a in self.auxiliary)
+        total = sum(self._project(a).abs().sum().item() for a in self.auxiliary)
         return {"beta": self.beta, "decidedness": total / sum(p.numel() for p in self.parameters)}
 
     def state(self) -> dict:
-        return {"auxiliary": [a.detach() for a in self.auxiliary], "optimizer": self.optimizer.state_dict(),
+        return {"auxiliary": [[a.detach() for a in group] for group in self.auxiliary], "optimizer": self.optimizer.state_dict(),
                 "beta": self.beta, "iteration": self.iteration, "jacobian": self.jacobian}
 
     def load_state(self, state:dict) -> None:
@@ -177,8 +198,9 @@ class PMF(Method):
             raise ValueError(f"The state was saved with jacobian={state['jacobian']!r}, this PMF has {self.jacobian!r}: "
                              "the one keeps one number per weight, the other two. Build the method with the saved setting.")
         with torch.no_grad():
-            for a, saved in zip(self.auxiliary, state["auxiliary"], strict=True):
-                a.copy_(saved)
+            for group, saved in zip(self.auxiliary, state["auxiliary"], strict=True):
+                for a, value in zip(group, saved, strict=True):
+                    a.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.beta, self.iteration = state["beta"], state["iteration"]
         self._round()
