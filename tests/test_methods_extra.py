@@ -8,7 +8,9 @@ from torch import nn
 
 from bayesbinn_nb.methods.activations import BinaryActivation, sign_ste
 from bayesbinn_nb.methods.bop import Bop, BopOptimizer, bop_update_, flip_ratio
-from bayesbinn_nb.methods.method import Method
+from bayesbinn_nb.methods.lrnet import (LRConv2d, LRLinear, LRNet, local_reparameterisation_layer, logits_from_weights, mode_weights,
+                                       sample_weights, weight_moments, weight_probabilities)
+from bayesbinn_nb.methods.method import Method, is_binary_weight_or_bias
 from bayesbinn_nb.methods.pmf import PMF, pmf_gradient_, pmf_weights, released_pair_gradient
 
 
@@ -77,6 +79,8 @@ def assert_levels(method, levels=(-1., 1.)):
 METHODS = {
     "bop": lambda: Bop(1e-2, 1e-4),
     "pmf": lambda: PMF(1e-2, beta_every=5),
+    "lrnet": lambda: LRNet(5e-2),
+    "lrnet-ternary": lambda: LRNet(5e-2, ternary=True),
     "pmf-released": lambda: PMF(1e-2, beta_every=5, jacobian="released", weight_decay=1e-4),
 }
 
@@ -320,7 +324,7 @@ def test_bop_decay_by_epochs_and_metrics():
         method.on_epoch_start(epoch)
         rates.append(method.metrics()["adaptivity_rate"])
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
-    assert method.metrics()["flip_ratio"] == -9
+    assert method.metrics()["step_flip_ratio"] == -9
     total = sum(p.numel() for p in method.parameters)
     flips = 0
     for t in range(4):
@@ -328,7 +332,7 @@ def test_bop_decay_by_epochs_and_metrics():
         train(net, method, 1, start=t)
         flips += sum((a != b).sum().item() for a, b in zip(before, method.parameters))
     assert flips > 0
-    assert method.metrics()["flip_ratio"] == pytest.approx(np.log(flips / 4 / total + np.exp(-9)))
+    assert method.metrics()["step_flip_ratio"] == pytest.approx(np.log(flips / 4 / total + np.exp(-9)))
     assert len(method.optimizers()) == 2 and isinstance(method, Method)
 
 
@@ -338,7 +342,7 @@ def test_bop_more_flips_with_higher_adaptivity_and_lower_threshold():
         method.prepare(net, train_size=300)
         method.on_epoch_start(1)
         train(net, method, 100)
-        return method.metrics()["flip_ratio"]
+        return method.metrics()["step_flip_ratio"]
 
     assert flips(.1, 1e-3) > flips(1e-2, 1e-3) > flips(1e-3, 1e-3)
     assert flips(1e-2, 0.) > flips(1e-2, 1e-3) > flips(1e-2, 1e-1)
@@ -459,3 +463,215 @@ def test_pmf_refuses_a_state_of_the_other_jacobian():
     _, other = prepared(METHODS["pmf-released"])
     with pytest.raises(ValueError, match="saved with jacobian='released'"):
         one.load_state_dict(other.state_dict())
+
+
+# ---------------------------------------------------------------- LR-Net
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("ternary", [False, True])
+def test_lrnet_equals_its_reference_for_100_steps(ternary):
+    """One linear layer, squared loss: moments, sampled pre-activation, gradients by hand, Adam; the same noise"""
+    layer = nn.Linear(7, 5, bias=False).double()
+    omega = 1e-2
+    method = LRNet(5e-2, ternary=ternary, regularization=omega, init="pretrained")
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(5, 7))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(start))
+    layer = method.prepare(layer, train_size=10, seed=3)
+    noise = torch.Generator().manual_seed(3)
+
+    w = np.clip(start / start.std(), -1, 1)
+    logit = lambda p: np.log(p / (1 - p))
+    if ternary:
+        p0 = .95 - .9 * abs(w)
+        c, s = logit(p0), logit(np.clip(.5 * (1 + w / (1 - p0)), .05, .95))
+    else:
+        s = logit(np.clip(.5 * (1 + w), .05, .95))
+    adam_c, adam_s = AdamReference(5e-2), AdamReference(5e-2)
+    for t in range(100):
+        x, y = rng.normal(size=(11, 7)), rng.normal(size=(11, 5))
+        for p in method.train_passes():
+            with p:
+                loss = ((layer(torch.tensor(x)) - torch.tensor(y)) ** 2).mean() + method.regularizer()
+                loss.backward()
+        method.step()
+
+        p = sigmoid(s)
+        q = 1 - sigmoid(c) if ternary else np.ones_like(p)
+        mean, var = q * (2 * p - 1), q - (q * (2 * p - 1)) ** 2
+        eps = torch.randn(11, 5, generator=noise, dtype=torch.float64).numpy()
+        sd = np.sqrt(x**2 @ var.T + 1e-3)
+        z = x @ mean.T + sd * eps
+        d = 2 * (z - y) / z.size
+        d_mean, d_var = d.T @ x, (d * eps / (2 * sd)).T @ x**2
+        d_p = 2 * q * d_mean - 4 * q**2 * (2 * p - 1) * d_var
+        reference = ((z - y) ** 2).mean()
+        if ternary:
+            reference += omega / 2 * (c**2 + s**2).sum()
+            d_q = (2 * p - 1) * d_mean + (1 - 2 * q * (2 * p - 1) ** 2) * d_var
+            c_new = adam_c(c, -q * (1 - q) * d_q + omega * c)
+            s = adam_s(s, d_p * p * (1 - p) + omega * s)
+            c = c_new
+            levels = np.stack([(1 - sigmoid(c)) * (1 - sigmoid(s)), sigmoid(c), (1 - sigmoid(c)) * sigmoid(s)])
+            mode = levels.argmax(0) - 1.
+        else:
+            reference += omega * (p * (1 - p)).sum()
+            s = adam_s(s, (d_p + omega * (1 - 2 * p)) * p * (1 - p))
+            mode = np.where(s >= 0, 1., -1.)
+        assert loss.item() == pytest.approx(reference, rel=1e-9)
+        np.testing.assert_allclose(method.logits[0][-1].detach().numpy(), s, atol=1e-7)
+        np.testing.assert_array_equal(layer.weight.detach().numpy(), mode)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_lrnet_moments_against_the_sum_over_values(n):
+    logits = [(4 * torch.randn(200, dtype=torch.float64)).requires_grad_() for _ in range(n)]
+    p = torch.stack(weight_probabilities(*logits))
+    values = torch.tensor([-1., 0., 1.], dtype=torch.float64)[:, None]
+    mean = (p * values).sum(0)
+    mean_, var_ = weight_moments(*logits)
+    torch.testing.assert_close(mean_, mean)
+    torch.testing.assert_close(var_, (p * values**2).sum(0) - mean**2)
+    assert torch.autograd.gradcheck(lambda *l: weight_moments(*l), logits)
+
+
+def test_lrnet_gaussian_preactivations_match_sampled_weights():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 3, 3, bias=False)
+    method = LRNet(init="pretrained")
+    layer = method.prepare(layer, train_size=1)
+    x = torch.randn(1, 6, 5, 5)
+    with torch.no_grad():
+        sampled = []
+        for p in method.predict_passes("sample", samples=3000):
+            with p:
+                sampled.append(layer(x))
+        gaussian = []
+        for _ in range(3000):
+            for p in method.train_passes():
+                with p:
+                    gaussian.append(layer(x))
+    a, b = torch.stack(sampled).flatten(1), torch.stack(gaussian).flatten(1)
+    sd = a.std(0)
+    assert ((a.mean(0) - b.mean(0)).abs() / sd).max() < .12
+    assert (b.std(0) / sd - 1).abs().max() < .08
+    quantiles = torch.tensor([.05, .25, .5, .75, .95])
+    assert ((a.quantile(quantiles, 0) - b.quantile(quantiles, 0)).abs() / sd).max() < .25
+
+
+def test_lrnet_noise_is_its_own_and_seeded():
+    outs = []
+    for seed, disturb in ((1, 0), (1, 5), (2, 0)):
+        net, method = prepared(METHODS["lrnet"], seed=seed)
+        torch.manual_seed(disturb)
+        torch.rand(disturb + 1)
+        for p in method.train_passes():
+            with p:
+                outs.append(net(small_data()[0]).detach())
+    assert torch.equal(outs[0], outs[1]) and not torch.equal(outs[0], outs[2])
+
+
+def test_lrnet_layers_share_parameters_and_are_plain_outside_passes():
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Flatten(), nn.Linear(48, 4))
+    weights = [net[0].weight, net[2].weight]
+    method = LRNet()
+    net = method.prepare(net, train_size=1)
+    assert isinstance(net[0], LRConv2d) and isinstance(net[2], LRLinear) and net[0].weight is weights[0] and net[2].weight is weights[1]
+    x = torch.randn(2, 2, 4, 4)
+    assert torch.equal(net(x), net(x))            # deterministic outside
+    plain = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Flatten(), nn.Linear(48, 4))
+    plain.load_state_dict(net.state_dict())
+    assert torch.equal(plain(x), net(x))
+    for p in method.train_passes():
+        with p:
+            assert not torch.equal(net(x), net(x))
+    again = LRNet()
+    assert again.prepare(net, train_size=1)[0] is net[0]     # replaced once
+
+
+def test_lrnet_real_last_layer_and_its_weight_decay():
+    net, method = small_net(), LRNet(real_last=True, regularization=0., real_weight_decay=.5)
+    before = net[3].weight.detach().clone()
+    method.prepare(net, train_size=300)
+    assert list(method.binary_parameters) == ["0.weight"] and torch.equal(net[3].weight, before) and type(net[3]) is nn.Linear
+    assert method.regularizer().item() == pytest.approx(.25 * before.square().sum().item(), rel=1e-5)
+    train(net, method, 5)
+    assert not torch.equal(net[3].weight, before)
+    with pytest.raises(ValueError, match="leaves no discrete layer"):
+        LRNet(real_last=True).prepare(nn.Linear(2, 2), train_size=1)
+
+
+def test_lrnet_binary_biases():
+    net, method = small_net(bias=True), LRNet(5e-2, binary=is_binary_weight_or_bias)
+    method.prepare(net, train_size=300)
+    train(net, method, 50)
+    assert_levels(method)
+    assert len(method.binary_parameters) == 4
+
+
+def test_lrnet_initialisation():
+    w = torch.tensor([-5., -.5, 0., .5, 5.])
+    sd = w.std(correction=0)
+    (a,) = logits_from_weights(w)
+    torch.testing.assert_close(torch.sigmoid(a), (.5 * (1 + (w / sd).clamp(-1, 1))).clamp(.05, .95))
+    c, s = logits_from_weights(w, ternary=True)
+    zero = .95 - .9 * (w / sd).clamp(-1, 1).abs()
+    torch.testing.assert_close(torch.sigmoid(c), zero)
+    assert mode_weights(c, s).tolist() == [-1, 0, 0, 0, 1]
+    net, method = prepared(lambda: LRNet(ternary=True))
+    torch.testing.assert_close(torch.sigmoid(method.logits[0][0]), torch.full_like(method.logits[0][0], .33))
+    assert prepared(lambda: LRNet())[1].metrics()["posterior_entropy"] == pytest.approx(np.log(2))
+
+
+def test_lrnet_samples_follow_the_probabilities():
+    c, s = torch.full((100_000,), -.5), torch.full((100_000,), .8)
+    w = sample_weights(c, s, generator=torch.Generator().manual_seed(0))
+    for value, p in zip((-1, 0, 1), weight_probabilities(c[0], s[0])):
+        assert abs((w == value).float().mean() - p) < .008
+    net, method = prepared(METHODS["lrnet"])
+    draws = []
+    for p in [*method.predict_passes("sample", 2), *method.predict_passes("mean", 1)]:
+        with p:
+            draws.append(method.parameters[0].detach().clone())
+            assert_levels(method)
+    assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1])
+
+
+def test_lrnet_rates_decay_by_epochs():
+    net, method = small_net(), LRNet(.01, lr_decay=.1, lr_every=2)
+    method.prepare(net, train_size=300)
+    rates = []
+    for epoch in range(1, 6):
+        method.on_epoch_start(epoch)
+        rates.append([o.param_groups[0]["lr"] for o in method.optimizers()])
+    np.testing.assert_allclose(rates, [[.01] * 2] * 2 + [[.001] * 2] * 2 + [[.0001] * 2])
+
+
+@pytest.mark.parametrize("bad,message", [
+    (dict(lr=0.), "lr is 0.0"), (dict(init="warm"), "init is 'warm'"), (dict(regularization=-1.), "must be ≥ 0"),
+    (dict(lr_decay=2.), "lr_decay is 2.0"), (dict(lr_every=-1), "lr_every is -1"),
+])
+def test_lrnet_errors_teach(bad, message):
+    with pytest.raises(ValueError, match=message):
+        LRNet(**bad)
+
+
+def test_lrnet_more_errors():
+    with pytest.raises(TypeError, match="ConvTranspose2d was chosen to be binary"):
+        LRNet().prepare(nn.Sequential(nn.ConvTranspose2d(2, 2, 2)), train_size=1)
+    with pytest.raises(TypeError, match="Exclude it with binary="):
+        local_reparameterisation_layer(nn.Bilinear(2, 2, 2))
+    with pytest.raises(ValueError, match="but not its weight"):
+        LRNet(binary=lambda m, module, name: name == "bias" and isinstance(module, nn.Linear)).prepare(nn.Linear(2, 2), train_size=1)
+    _, method = prepared(METHODS["lrnet"])
+    _, ternary = prepared(METHODS["lrnet-ternary"])
+    with pytest.raises(ValueError, match="ternary=True"):
+        method.load_state_dict(ternary.state_dict())
+    with pytest.raises(ValueError, match="samples is 0"):
+        next(method.predict_passes("mean", 0))
+    with pytest.raises(ValueError, match="cannot predict by how='median'"):
+        next(method.predict_passes("median"))

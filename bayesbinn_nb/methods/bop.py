@@ -202,12 +202,12 @@ class Bop(Method):
         self.epoch_flips.zero_(); self.epoch_steps.zero_()
 
     def metrics(self) -> dict:
-        "flip_ratio (eq. 7 of the mean flips per step this epoch, all weights), flip_ratio_last (last binary layer), adaptivity_rate"
+        "step_flip_ratio (eq. 7 of the mean flips per step this epoch, all weights), step_flip_ratio_last (last binary layer), adaptivity_rate"
         steps = max(self.epoch_steps.item(), 1)
         flips = (self.epoch_flips / steps).tolist()
         sizes = [p.numel() for p in self.parameters]
         group = self.optimizer.param_groups[0]
-        return {"flip_ratio": flip_ratio(sum(flips), sum(sizes)), "flip_ratio_last": flip_ratio(flips[-1], sizes[-1]),
+        return {"step_flip_ratio": flip_ratio(sum(flips), sum(sizes)), "step_flip_ratio_last": flip_ratio(flips[-1], sizes[-1]),
                 "adaptivity_rate": group["lr"] * group["adaptivity_rate"]}
 
     def state(self) -> dict:
