@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['CHUNK', 'LARGEST_NOISE', 'SATURATED', 'draw_key', 'random_bits', 'half_logistic_noise', 'settled_beyond',
-           'sample_weights_', 'accumulate_gradient_', 'update_natural_parameter_']
+__all__ = ['CHUNK', 'LARGEST_NOISE', 'BITS_TO_UNIFORM', 'SATURATED', 'draw_key', 'random_bits', 'half_logistic_noise',
+           'settled_beyond', 'sample_weights_', 'accumulate_gradient_', 'update_natural_parameter_']
 
 # %% ../../nbs/methods/kernels.ipynb #c1dfd96e
 _M32 = 0xFFFFFFFF
@@ -74,18 +74,18 @@ def random_bits(
     "The hash of (key, offset), (key, offset+1), …"
     x, t = _buffer("bits", n, device, torch.int32), _buffer("bits2", n, device, torch.int32)
     torch.add(_spread_indices(n, device), _signed(offset * _GOLDEN + key[0]), out=x)
-    for shift, multiplier in ((16, 0x21F0AAAD), (15, 0x735A2D97), (15, None)):
-        # x ^= x >> shift, the shift filling with zeros (int32 shifts copy the sign bit: mask it away)
-        torch.bitwise_right_shift(x, shift, out=t).bitwise_and_((1 << (32 - shift)) - 1)
-        x.bitwise_xor_(t)
-        if multiplier is not None:
-            x.mul_(_signed(multiplier))
-            if shift == 16:
-                x.bitwise_xor_(key[1])
-    return x
+    # x ^= x >> 16, filling with zeros (int32 shifts copy the sign bit: mask it away)
+    torch.bitwise_right_shift(x, 16, out=t).bitwise_and_(0xFFFF)
+    x.bitwise_xor_(t)
+    # x = key₁ + multiplier · x (a tensor without dimensions stays on the host, whatever the device)
+    torch.add(torch.tensor(key[1], dtype=torch.int32), x, alpha=0x21F0AAAD, out=x)
+    # x ^= x >> 15, here with the sign bit copied
+    x.bitwise_xor_(torch.bitwise_right_shift(x, 15, out=t))
+    return x.mul_(0x735A2D97)
 
 # %% ../../nbs/methods/kernels.ipynb #0ade7c2c
 LARGEST_NOISE = math.atanh(1 - 2**-23)  # no draw of the half-logistic noise exceeds it
+BITS_TO_UNIFORM = 2**-31 * (1 - 2**-23)  # exactly a float32
 
 
 def half_logistic_noise(
@@ -96,8 +96,7 @@ def half_logistic_noise(
 ) -> Tensor:  # (n,) float32, |δ| ≤ LARGEST_NOISE; a scratch buffer
     "δ = ½ log(u/(1-u)), u uniform: half a Logistic variable"
     z = _buffer("noise", n, device)
-    z.copy_(random_bits(n, key, offset, device).bitwise_right_shift_(9))
-    return z.mul_(2**-22).add_(2**-23).atanh_()
+    return z.copy_(random_bits(n, key, offset, device)).mul_(BITS_TO_UNIFORM).atanh_()
 
 # %% ../../nbs/methods/kernels.ipynb #1574bddb
 SATURATED = 9.02  # from here on tanh rounds to exactly ±1 in float32
