@@ -141,7 +141,7 @@ def exported_names(
     "The public functions and classes that a cell defines"
     try: tree = ast.parse(source)
     except SyntaxError: return []
-    doc = lambda node: re.split(r"(?<=[.!?])\s|\n\s*\n", (ast.get_docstring(node) or "").strip(), maxsplit=1)[0].replace("\n", " ")
+    doc = lambda node: re.split(r"(?<=[.!?])(?<!eq\.)(?<!e\.g\.)\s+(?=[A-Z])|\n\s*\n", (ast.get_docstring(node) or "").strip(), maxsplit=1)[0].replace("\n", " ")
     function, items = (ast.FunctionDef, ast.AsyncFunctionDef), []
     for node in tree.body:
         if not isinstance(node, (*function, ast.ClassDef)) or node.name.startswith("_"): continue
@@ -222,7 +222,7 @@ def _plain(markdown:str)->str:
     "Words of a piece of Markdown, for the search index and descriptions"
     text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]+>", " ", markdown, flags=re.S)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return re.sub(r"\s+", " ", re.sub(r"[*`#>|]+", " ", text)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[*`#>|$]+", " ", text)).strip()
 
 # %% ../../nbs/repro/site.ipynb #472b07b9
 class Renderer:

@@ -63,8 +63,8 @@
     found.sort((a, b) => b[0] - a[0]);
     chosen = -1;
     hits.innerHTML = found.slice(0, 12).map(([, e]) => {
-      const at = Math.max(0, e.t.toLowerCase().indexOf(words[0]) - 40);
-      return `<a href="${up}${esc(e.u)}"><b>${esc(e.h)}</b> <i>${esc(e.p)}</i><span>${esc(e.t.slice(at, at + 130))}</span></a>`;
+      const found = e.t.toLowerCase().indexOf(words[0]), at = found < 60 ? 0 : e.t.indexOf(' ', found - 50) + 1;
+      return `<a href="${up}${esc(e.u)}"><b>${esc(e.h)}</b> <i>${e.p === e.h ? '' : esc(e.p)}</i><span>${at ? '… ' : ''}${esc(e.t.slice(at, at + 140).replace(/\s\S*$/, ''))} …</span></a>`;
     }).join('') || '<p>Nothing found.</p>';
     hits.hidden = false;
   };
