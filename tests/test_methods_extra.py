@@ -1,5 +1,9 @@
 """Activations, Bop, PMF, LR-Net: against float64 references written from the papers, and their contracts."""
 import copy
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -675,3 +679,100 @@ def test_lrnet_more_errors():
         next(method.predict_passes("mean", 0))
     with pytest.raises(ValueError, match="cannot predict by how='median'"):
         next(method.predict_passes("median"))
+
+
+# ---------------------------------------------------------------- through the trainer
+
+LEARN = {  # settings for the tiny problem and the accuracy to reach on its test split
+    "bop": ("Bop(1e-2, 1e-4)", .9),
+    "pmf": ("PMF(1e-2, beta_every=5)", .9),
+    "pmf-released": ("PMF(1e-2, beta_every=5, jacobian='released')", .9),
+    "lrnet": ("LRNet(3e-2)", .85),
+    "lrnet-ternary": ("LRNet(3e-2, ternary=True)", .85),
+}
+SETUP = """
+import torch
+from bayesbinn_nb.library.data import load_data
+from bayesbinn_nb.library.models import build_model
+from bayesbinn_nb.library.trainer import Trainer
+from bayesbinn_nb.methods.bop import Bop
+from bayesbinn_nb.methods.lrnet import LRNet
+from bayesbinn_nb.methods.pmf import PMF
+
+def new_trainer(method):
+    torch.manual_seed(0)
+    return Trainer(build_model("mnist_mlp", in_features=64, hidden=128, layers=1, dropout=0.), device="cpu", seed=0).compile(method=eval(method))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "One trained and saved trainer per method, with its predictions"
+    torch.manual_seed(0)
+    scope, folder, done = {}, tmp_path_factory.mktemp("trained"), {}
+    exec(SETUP, scope)
+    data = scope["load_data"]("digits")
+    for name, (method, _) in LEARN.items():
+        trainer = scope["new_trainer"](method)
+        trainer.fit(data.train, data.val, epochs=25, batch_size=50, progress="silent")
+        path = trainer.save(folder / f"{name}.pt")
+        predictions = {how: trainer.predict(data.test.x[:50].float() / 16, how=how, samples=3) for how in trainer.method.predictions}
+        done[name] = trainer, path, predictions
+    return data, done, folder
+
+
+@pytest.mark.parametrize("name", list(LEARN))
+def test_trainer_learns_saves_loads_and_predicts_identically(trained, name):
+    data, done, _ = trained
+    trainer, path, predictions = done[name]
+    assert trainer.evaluate(data.test)["accuracy"] > LEARN[name][1]
+    assert_levels(trainer.method, getattr(trainer.method, "levels", (-1., 1.)))
+    scope = {}
+    exec(SETUP, scope)
+    other = scope["new_trainer"](LEARN[name][0]).load(path)
+    assert_levels(other.method, getattr(other.method, "levels", (-1., 1.)))
+    for how, expected in predictions.items():
+        assert torch.equal(other.predict(data.test.x[:50].float() / 16, how=how, samples=3), expected)
+    assert other.evaluate(data.test) == trainer.evaluate(data.test)
+
+
+def test_a_fresh_process_predicts_identically(trained):
+    data, done, folder = trained
+    x = data.test.x[:50].float() / 16
+    torch.save({"x": x, **{n: p for n, (_, _, p) in done.items()}}, folder / "expected.pt")
+    code = SETUP + textwrap.dedent(f"""
+        expected = torch.load("expected.pt", weights_only=True)
+        for name, (method, _) in {LEARN!r}.items():
+            trainer = new_trainer(method).load(name + ".pt")
+            for how, value in expected[name].items():
+                assert torch.equal(trainer.predict(expected["x"], how=how, samples=3), value), (name, how)
+        print("identical")
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "identical" in result.stdout, result.stderr
+
+
+def test_trainer_resumes_bit_identically_with_schedule_and_bfloat16(tmp_path):
+    scope = {}
+    exec(SETUP, scope)
+    data = scope["load_data"]("digits", limit=300)
+    from bayesbinn_nb.library.trainer import Trainer
+
+    def run(name, epochs, folder=None):
+        torch.manual_seed(0)
+        model = scope["build_model"]("mnist_mlp", in_features=64, hidden=32, layers=1)
+        trainer = Trainer(model, device="cpu", seed=2, precision="bfloat16").compile(
+            method=eval(LEARN[name][0]), scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1, .5))
+        trainer.fit(data.train, data.val, epochs=epochs, batch_size=50, progress="silent", checkpoint_dir=folder)
+        return trainer
+
+    for name in ("bop", "pmf", "lrnet"):
+        whole = run(name, 4)
+        run(name, 2, tmp_path / name)
+        resumed = run(name, 4, tmp_path / name)
+        for (key, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values()):
+            assert torch.equal(a, b), (name, key)
+        strip = lambda history: [{k: v for k, v in row.items() if "seconds" not in k} for row in history]
+        assert strip(whole.history) == strip(resumed.history)
+        assert whole.history[-1]["lr"] == pytest.approx(whole.history[0]["lr"] / 8)

@@ -197,7 +197,7 @@ class LRNet(Method):
         real_last:bool=False,             # leave the last chosen layer real, as published
         real_weight_decay:float=1e-4,     # L2 on the weights of real linear and convolutional layers, ≥ 0
         lr_decay:float=.1,                # factor in (0, 1] on all rates …
-        lr_every:int=100,                 # … every so many epochs; 0: never
+        lr_every:int=0,                   # … every so many epochs; 0: constant rates (or drive them by a scheduler)
         binary=is_binary_weight,          # which parameters are discrete
         real_optimizer=None,              # for the others; default Adam at 0.01
     ):
