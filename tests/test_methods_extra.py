@@ -685,10 +685,10 @@ def test_lrnet_more_errors():
 
 LEARN = {  # settings for the tiny problem and the accuracy to reach on its test split
     "bop": ("Bop(1e-2, 1e-4)", .9),
-    "pmf": ("PMF(1e-2, beta_every=5)", .9),
-    "pmf-released": ("PMF(1e-2, beta_every=5, jacobian='released')", .9),
-    "lrnet": ("LRNet(3e-2)", .85),
-    "lrnet-ternary": ("LRNet(3e-2, ternary=True)", .85),
+    "pmf": ("PMF(2e-2, beta_every=3)", .9),
+    "pmf-released": ("PMF(2e-2, beta_every=3, jacobian='released')", .9),
+    "lrnet": ("LRNet(5e-2)", .85),
+    "lrnet-ternary": ("LRNet(5e-2, ternary=True)", .85),
 }
 SETUP = """
 import torch
@@ -714,7 +714,7 @@ def trained(tmp_path_factory):
     data = scope["load_data"]("digits")
     for name, (method, _) in LEARN.items():
         trainer = scope["new_trainer"](method)
-        trainer.fit(data.train, data.val, epochs=25, batch_size=50, progress="silent")
+        trainer.fit(data.train, data.val, epochs=12, batch_size=50, progress="silent")
         path = trainer.save(folder / f"{name}.pt")
         predictions = {how: trainer.predict(data.test.x[:50].float() / 16, how=how, samples=3) for how in trainer.method.predictions}
         done[name] = trainer, path, predictions
