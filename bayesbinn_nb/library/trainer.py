@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,10 +20,11 @@ from torch.nn import functional as F
 
 from .checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from .data import ArrayData
+from .metrics import METRICS
 from ..methods.method import Method
 
 # %% auto #0
-__all__ = ['METRICS', 'LOSSES', 'History', 'Callback', 'Progress', 'FlipRatio', 'StopWhenStill', 'CSVLogger', 'TensorBoardLogger',
+__all__ = ['LOSSES', 'History', 'Callback', 'Progress', 'FlipRatio', 'StopWhenStill', 'CSVLogger', 'TensorBoardLogger',
            'WandbLogger', 'Trainer']
 
 # %% ../../nbs/library/trainer.ipynb #c1dfd96e
@@ -31,11 +33,6 @@ def _column(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return (outputs[:, 0] if outputs.dim() == targets.dim() + 1 and outputs.shape[1] == 1 else outputs), targets.float()
 
 
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "accuracy": lambda out, y: (out.argmax(1) == y).float(),
-    "binary_accuracy": lambda out, y: ((_column(out, y)[0] > 0) == (y > 0.5)).float(),
-    "mse": lambda out, y: (_column(out, y)[0] - y).square(),
-}
 LOSSES: dict[str, tuple[Callable, Callable, Callable]] = {
     # name: (loss of outputs and targets, outputs → prediction, loss of predictions and targets)
     "cross_entropy": (
@@ -230,6 +227,7 @@ class Trainer:
         precision: str = "float32",  # "float32" or "bfloat16" (autocast in the network; λ and latent weights stay float32)
         channels_last: bool = False,  # memory layout of convolutional models; faster in bfloat16
         seed: int = 0,
+        cuda_graph: bool = True,  # on a GPU, record a training step once and replay it (methods that allow it)
         eval_in_train_mode: bool = False,  # batch-norm by batch statistics in evaluation too (the authors' toy regression)
     ):
         if precision not in ("float32", "bfloat16"):
@@ -243,6 +241,7 @@ class Trainer:
         self.model = model.to(self.device)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        self.cuda_graph = cuda_graph and self.device.type == "cuda"
         self.precision, self.seed, self.eval_in_train_mode = precision, int(seed), eval_in_train_mode
         self.method: Method | None = None
         self.history = History()
@@ -276,7 +275,7 @@ class Trainer:
         self.metrics = dict(metrics) if isinstance(metrics, dict) else {m: METRICS[m] for m in metrics}
         self.metric_names = list(self.metrics)
         self.scheduler_factory, self.scheduler_step = scheduler, scheduler_step
-        self.scheduler, self._prepared = None, False
+        self.scheduler, self._prepared, self._replayed = None, False, None
         return self
 
     def _need(self) -> Method:
@@ -311,7 +310,8 @@ class Trainer:
         drop_last: bool = False,  # leave out a last batch that is not full
         callbacks: Sequence[Callback] = (),
         progress: str | Progress = "auto",  # "auto", "bar", "line", "silent" or a Progress
-        checkpoint_dir: str | Path | None = None,  # last.pt after each epoch, best.pt at the best validation; an unfinished run found there goes on
+        checkpoint_dir: str | Path | None = None,  # last.pt and best.pt (best validation) are kept there; an unfinished run found there goes on
+        checkpoint_seconds: float = 0.0,  # write them at most this often (and after the last epoch); 0: after each epoch
         monitor: str | None = None,  # what "best" means; default the first metric on the validation split
         monitor_mode: str | None = None,  # "max" or "min"; default "max" for accuracies, else "min"
         evaluate_every: int = 1,  # validation and test after each so-many-th epoch (and the last)
@@ -337,13 +337,13 @@ class Trainer:
         if last is not None and last.exists() and not self.history:
             self.load(last, callbacks)
         start = len(self.history)
-        self.stop_training = False
+        self.stop_training, self._best_state, saved_at = False, None, time.perf_counter()
         for c in callbacks:
             c.on_train_begin(self, {"epochs": epochs, "start": start})
         watchers = [c for c in callbacks if type(c).on_batch_end is not Callback.on_batch_end]
 
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=cuda), self._training_dtype():
             if self._random_state is None:
                 torch.manual_seed(self.seed)
             else:
@@ -376,8 +376,13 @@ class Trainer:
                 if last is not None:
                     done = [row[monitor] for row in self.history if row.get(monitor) is not None] if monitor else []
                     if monitor in logs and logs[monitor] == better(done) and done.index(logs[monitor]) == len(done) - 1:
-                        self.save(last.with_name("best.pt"), callbacks)
-                    self.save(last, callbacks)
+                        self._best_state = _copied(self._state(callbacks))
+                    if time.perf_counter() - saved_at >= checkpoint_seconds or epoch == epochs or self.stop_training:
+                        if self._best_state is not None:
+                            save_checkpoint(self._best_state, last.with_name("best.pt"))
+                            self._best_state = None
+                        self.save(last, callbacks)
+                        saved_at = time.perf_counter()
                 if self.stop_training:
                     break
         for c in callbacks:
@@ -407,6 +412,10 @@ class Trainer:
             batches = train.batches(batch_size, shuffle=True, generator=self._order, augment=True, drop_last=drop_last)
         self.model.train()
         sums, seen = torch.zeros(1 + len(self.metrics), device=self.device), 0
+        if self.cuda_graph and isinstance(train, ArrayData) and self.method.capturable and not watchers and self.scheduler_step != "step":
+            if self._replayed is None or self._replayed.train is not train:
+                self._replayed = _ReplayedStep(self, train)
+            seen, batches = self._replayed.epoch(batches, sums), []
         for step, (x, y) in enumerate(batches):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             seen += self._train_step(x, y, sums)
@@ -423,6 +432,21 @@ class Trainer:
                 + (f"; the last good state is in {self._last_saved}." if getattr(self, "_last_saved", None) else ".")
             )
         return dict(zip(["loss", *self.metrics], means))
+
+    @contextmanager
+    def _training_dtype(self):
+        "In bfloat16, the binary weights are bfloat16 numbers while training: ±1 is exact there, and autocast has nothing to convert"
+        weights = list(self.method.binary_parameters.values())
+        narrow = self.precision == "bfloat16" and self.method.low_precision_weights
+        self._replayed = None  # captured steps remember addresses
+        try:
+            for p in weights if narrow else []:
+                p.grad, p.data = None, p.data.to(torch.bfloat16)
+            yield
+        finally:
+            self._replayed = None
+            for p in weights if narrow else []:
+                p.grad, p.data = None, p.data.to(torch.float32)
 
     def _train_step(self, x: Tensor, y: Tensor, sums: Tensor) -> int:
         "One step: every pass of the method, then learn. Adds loss and metrics to `sums`; returns how many examples were seen"
@@ -526,10 +550,14 @@ class Trainer:
 
     def save(self, path: str | Path, callbacks: Sequence[Callback] = ()) -> Path:
         "A training checkpoint: everything needed to go on as if nothing had happened"
+        self._last_saved = save_checkpoint(self._state(callbacks), path)
+        return self._last_saved
+
+    def _state(self, callbacks: Sequence[Callback] = ()) -> dict:
         self._need()
         if not self._prepared:
             raise RuntimeError("There is nothing to save before fit (or prepare).")
-        state = {
+        return {
             "format": "bayesbinn_nb.checkpoint.1",
             "model": self.model.state_dict(),
             "method": self.method.state_dict(),
@@ -540,8 +568,6 @@ class Trainer:
             "history": [dict(row) for row in self.history],
             "callbacks": [[type(c).__name__, c.state_dict()] for c in callbacks],
         }
-        self._last_saved = save_checkpoint(state, path)
-        return self._last_saved
 
     def load(self, path: str | Path, callbacks: Sequence[Callback] = ()) -> "Trainer":
         "Take back a checkpoint; the trainer must have been compiled with the same method and settings"
@@ -565,6 +591,63 @@ class Trainer:
             if type(c).__name__ in saved:
                 c.load_state_dict(saved[type(c).__name__])
         return self
+
+
+def _copied(x):
+    "A copy of nested containers in which no tensor is shared"
+    if isinstance(x, Tensor):
+        return x.detach().clone()
+    if isinstance(x, dict):
+        return {k: _copied(v) for k, v in x.items()}
+    return type(x)(_copied(v) for v in x) if isinstance(x, (list, tuple)) else x
+
+
+class _ReplayedStep:
+    "A training step recorded as a CUDA graph, from the choice of examples to the update, and replayed for each mini-batch"
+
+    def __init__(self, trainer: Trainer, train: ArrayData):
+        self.trainer, self.train, self.graph, self.key = trainer, train, None, None
+        self.side = torch.cuda.Stream()
+
+    def _step(self) -> None:
+        x, y = self.train.batch(self.index, self.draws)
+        self.seen = self.trainer._train_step(x, y, self.sums)
+
+    def epoch(self, batches, sums: Tensor) -> int:
+        size, total, eager = batches.batch_size, 0, 3
+        order = batches.order
+        if self.graph is None:
+            self.index, self.sums = order[:size].clone(), torch.zeros_like(sums)
+            self.draws = None if batches.draws is None else batches.draws[:size].clone()
+        self.sums.zero_()
+        self.trainer.method.before_replay()
+        if self.key != self.trainer.method.graph_key():
+            self.graph = None
+        for i in range(len(batches)):
+            part = slice(i * size, (i + 1) * size)
+            if len(order[part]) < size:  # a last batch of another size is not worth a graph of its own
+                x, y = self.train.batch(order[part], None if batches.draws is None else batches.draws[part])
+                total += self.trainer._train_step(x, y, self.sums)
+                continue
+            self.index.copy_(order[part])
+            if self.draws is not None:
+                self.draws.copy_(batches.draws[part])
+            if self.graph is None and eager:  # the first steps run as usual: libraries choose their kernels, optimisers make their state
+                eager -= 1
+                self.side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(self.side):
+                    self._step()
+                torch.cuda.current_stream().wait_stream(self.side)
+                total += self.seen
+                continue
+            if self.graph is None:
+                self.graph, self.key = torch.cuda.CUDAGraph(), self.trainer.method.graph_key()
+                with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                    self._step()
+            self.graph.replay()
+            total += self.seen
+        sums.copy_(self.sums)
+        return total
 
 
 def _plain(state: dict) -> dict:

@@ -15,6 +15,7 @@ from ..math.bernoulli import entropy
 from bayesbinn_nb.methods.kernels import (
     _flat, accumulate_gradient_, draw_key, sample_weights_, update_natural_parameter_,
 )
+from . import kernels_cuda
 from .method import Method, is_binary_weight, swapped
 
 # %% auto #0
@@ -47,6 +48,8 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         )
         self.seed = int(seed)
         self._draws = 0  # how many training draws were made: with the seed, all there is to the noise
+        self._rates: dict = {}  # learning rates on the GPU, by group
+        self._counters: dict = {}  # the same number on each GPU, for the kernels to read
         self._size = 0  # weights so far: each parameter has its own range of the noise
         self._active = False
         self._forget()
@@ -101,7 +104,7 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
             bits = torch.randint(0, 2, (p.numel(),), dtype=torch.int8, generator=generator)
             lam.copy_(bits.view(p.shape).to(p.device)).mul_(2).sub_(1)
         state["lam"] = lam.mul_(group["init_lambda"])
-        state["step"] = 0
+        state["step"] = torch.zeros((), device=p.device) if kernels_cuda.available(p.device) else 0
         if group["momentum"] > 0:
             state["momentum_buffer"] = torch.zeros_like(lam)
         if group["mean"] == "lagged":
@@ -117,6 +120,24 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 yield p, self.state[p], group
+
+    # -- on a GPU: numbers that a captured graph must read from device memory
+    def _counter(self, device: torch.device) -> Tensor:
+        "How many draws were made, on `device`"
+        if device not in self._counters:
+            self._counters[device] = torch.tensor(self._draws, device=device)
+        return self._counters[device]
+
+    def draws(self) -> int:
+        "How many training draws were made"
+        return int(next(iter(self._counters.values()))) if self._counters else self._draws
+
+    def refresh(self) -> None:
+        "Copy the learning rates to the GPU; the trainer calls this before it replays a captured step"
+        for group in self.param_groups:
+            device = group["params"][0].device
+            if kernels_cuda.available(device):
+                self._rates.setdefault(id(group), torch.zeros((), device=device)).fill_(group["lr"])
 
     # -- a pass
     def _forget(self) -> None:
@@ -137,14 +158,20 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
             raise RuntimeError("sampled_params() cannot be nested: one draw at a time. Leave the first context before entering another.")
         self._fold()  # the buffers are needed again: put the last pass into the sum
         buffers, key, settled = self._buffers(), draw_key(self.seed, self._draws), []
+        counters = {p.device: self._counter(p.device) for p, _, _ in self._each() if kernels_cuda.available(p.device)}
         with torch.no_grad():
             for (p, state, group), w in zip(self._each(), buffers):
                 if group["samples"] == 0:
                     torch.tanh(state["lam"], out=w) if w.dtype == torch.float32 else w.copy_(torch.tanh(state["lam"]))
                     settled.append(None)
+                elif p.device in counters:
+                    kernels_cuda.sample_weights_cuda_(w, state["lam"], group["temperature"], self.seed, counters[p.device], 0, state["offset"])
+                    settled.append(None)
                 else:
                     settled.append(sample_weights_(w, state["lam"], group["temperature"], key, state["offset"]))
         self._draws += 1
+        for counter in counters.values():
+            counter.add_(1)
         ps = [p for p, _, _ in self._each()]
         outside, self._active = [p.grad for p in ps], True
         for p in ps:
@@ -200,21 +227,28 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         nothing = [None] * sum(len(g["params"]) for g in self.param_groups)
         gradients, buffers, settled = self._last or (nothing, nothing, nothing)
         totals = self._totals or nothing
+        if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+            self.refresh()
         for (p, state, group), g, w, flags, total in zip(self._each(), gradients, buffers, settled, totals):
             state["step"] += 1
             beta = group["momentum"]
             if g is None and total is None:  # this parameter took no part in the loss: only the prior acts
                 total = torch.zeros_like(state["lam"])
-            update_natural_parameter_(
+            tensors = (
                 state["lam"], p.data,
                 None if g is None else _laid_out_like(state["lam"], g),
                 None if group["samples"] == 0 else w,
                 total, state.get("momentum_buffer"),
-                lr=group["lr"] / (1 - beta ** state["step"]),
+            )
+            settings = dict(
                 data_scale=group["train_size"] / self._passes,
                 temperature=group["temperature"], beta=beta, kl_weight=group["kl_weight"],
-                prior=state.get("prior", group["prior"]), eps=group["eps"], mean=state.get("mean"), settled=flags,
+                prior=state.get("prior", group["prior"]), eps=group["eps"], mean=state.get("mean"),
             )
+            if kernels_cuda.available(p.device):
+                kernels_cuda.update_natural_parameter_cuda_(*tensors, lr=self._rates[id(group)], step=state["step"], **settings)
+            else:
+                update_natural_parameter_(*tensors, lr=group["lr"] / (1 - beta ** state["step"]), settled=flags, **settings)
         self._forget()
         return loss
 
@@ -235,7 +269,11 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
             for p, state, _ in self._each():
                 ps.append(p)
                 draws.append(torch.empty_like(p.data))
-                sample_weights_(draws[-1], state["lam"], 0.0, key, state["offset"])
+                if kernels_cuda.available(p.device):
+                    which = torch.tensor(index, device=p.device)
+                    kernels_cuda.sample_weights_cuda_(draws[-1], state["lam"], 0.0, self.seed, which, 1, state["offset"])
+                else:
+                    sample_weights_(draws[-1], state["lam"], 0.0, key, state["offset"])
         with swapped(ps, draws):
             yield
 
@@ -251,7 +289,7 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         if self._passes or self._active:
             raise RuntimeError("Save between steps: gradients of a pass are waiting, call step() first.")
         saved = super().state_dict()
-        saved["noise"] = {"seed": self.seed, "draws": self._draws}
+        saved["noise"] = {"seed": self.seed, "draws": self.draws()}
         return saved
 
     def load_state_dict(self, saved: dict) -> None:
@@ -261,12 +299,15 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         before = {p: dict(state) for p, state, _ in self._each()}
         super().load_state_dict(saved)
         self.seed, self._draws = noise["seed"], noise["draws"]
+        self._counters.clear()
         self._forget()
         # torch casts state to the parameter's dtype; λ stays float32 even behind bfloat16 parameters
         order = [i for group in saved["param_groups"] for i in group["params"]]
         for (p, state, _), i in zip(self._each(), order):
             for name, value in saved["state"][i].items():
-                if isinstance(value, Tensor):
+                if name == "step":  # saved on one kind of device, loaded on another
+                    state[name] = torch.tensor(float(value), device=p.device) if kernels_cuda.available(p.device) else int(value)
+                elif isinstance(value, Tensor):
                     if value.shape != p.shape:
                         self.state[p].update(before[p])
                         raise ValueError(f"The saved {name} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}: not the same model.")
@@ -275,7 +316,7 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        for name, value in (("_active", False), ("_draws", 0), ("seed", 0)):
+        for name, value in (("_active", False), ("_draws", 0), ("seed", 0), ("_counters", {}), ("_rates", {})):
             self.__dict__.setdefault(name, value)
         self._forget()
 
@@ -290,6 +331,8 @@ class BayesBiNN(Method):
 
     name = "bayesbinn"
     predictions = ("mode", "mean", "sample")
+    capturable = True
+    low_precision_weights = True
 
     def __init__(
         self,
@@ -332,6 +375,9 @@ class BayesBiNN(Method):
                 yield self.optimizer.posterior_sample(index)
         else:
             yield from super().predict_passes(how)  # raises
+
+    def before_replay(self) -> None:
+        self.optimizer.refresh()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer, *super().optimizers()]

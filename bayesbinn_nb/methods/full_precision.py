@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .method import Method, is_binary_weight
+from .method import Method, adam, is_binary_weight
 from .ste import ste_init_
 
 # %% auto #0
@@ -36,7 +36,7 @@ class FullPrecision(Method):
     ):
         if not lr > 0:
             raise ValueError(f"lr must be > 0, not {lr!r}.")
-        super().__init__(binary=clipped, real_optimizer=optimizer or partial(torch.optim.Adam, lr=lr))
+        super().__init__(binary=clipped, real_optimizer=optimizer or partial(adam, lr=lr))
         self.clip_weights, self.clip_gradients, self.init = clip_weights, clip_gradients, init
 
     def select(self, model: nn.Module) -> dict[str, nn.Parameter]:
@@ -50,6 +50,10 @@ class FullPrecision(Method):
             for full_name, p in self.weights.items():
                 module_name, _, name = full_name.rpartition(".")
                 self.init(p.data, modules[module_name], name, generator)
+
+    @property
+    def capturable(self) -> bool:
+        return bool(self.real_optimizer.param_groups[0].get("capturable")) and self.clip_gradients is None
 
     def train_passes(self):
         yield self._pass()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['WEIGHT_LAYERS', 'is_binary_weight', 'is_binary_weight_or_bias', 'select_binary', 'binary_sign', 'swapped', 'Method']
+__all__ = ['WEIGHT_LAYERS', 'is_binary_weight', 'is_binary_weight_or_bias', 'select_binary', 'binary_sign', 'swapped', 'adam',
+           'Method']
 
 # %% ../../nbs/methods/method.ipynb #c1dfd96e
 WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -84,11 +85,25 @@ def swapped(
             p.data = t
 
 # %% ../../nbs/methods/method.ipynb #9e6a55b6
+def adam(
+    parameters: list[nn.Parameter],
+    lr: float = 1e-3,
+    **settings,  # betas, weight_decay, … of torch.optim.Adam
+) -> torch.optim.Adam:
+    "torch's Adam, fused, and on a GPU ready for CUDA graphs"
+    parameters = list(parameters)
+    if parameters[0].device.type == "cuda":
+        return torch.optim.Adam(parameters, lr=torch.tensor(lr, device=parameters[0].device), fused=True, capturable=True, **settings)
+    return torch.optim.Adam(parameters, lr=lr, fused=parameters[0].device.type == "cpu", **settings)
+
+# %% ../../nbs/methods/method.ipynb #91032ad7
 class Method:
     "How weights become binary, how they learn, how they predict. Subclasses implement `setup`, `train_passes` and `update`."
 
     name = "method"  # used in records and on the command line
     predictions = ("mode",)  # the values of `how` that `predict_passes` understands
+    capturable = False  # may a whole training step be captured as a CUDA graph and replayed? (no host decisions inside it)
+    low_precision_weights = False  # may the binary parameters be bfloat16 while training? (±1 is exact there)
 
     def __init__(
         self,
@@ -97,7 +112,7 @@ class Method:
         real_optimizer: Callable[[list], torch.optim.Optimizer] | None = None,  # for all others; default Adam at 0.01
     ):
         self.binary = binary
-        self.real_optimizer_factory = real_optimizer or partial(torch.optim.Adam, lr=1e-2)
+        self.real_optimizer_factory = real_optimizer or partial(adam, lr=1e-2)
         self.model: nn.Module | None = None
         self.binary_parameters: dict[str, nn.Parameter] = {}
         self.real_optimizer: torch.optim.Optimizer | None = None
@@ -196,6 +211,13 @@ class Method:
     def optimizers(self) -> list[torch.optim.Optimizer]:
         "The optimisers that a learning-rate schedule should drive, the method's own first"
         return [] if self.real_optimizer is None else [self.real_optimizer]
+
+    def before_replay(self) -> None:
+        "Called before captured steps are replayed: bring to the device what changes between epochs, such as a learning rate"
+
+    def graph_key(self) -> tuple:
+        "Numbers baked into a captured step; when they change, the trainer captures it anew"
+        return ()
 
     def on_epoch_start(self, epoch: int) -> None:
         "Called before epoch `epoch` (counted from 1)"

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .method import Method, binary_sign, is_binary_weight, swapped
+from .method import Method, adam, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
 __all__ = ['ste_init_', 'STE']
@@ -39,6 +39,7 @@ class STE(Method):
     "Straight-through estimator: an optimiser on latent weights, gradients taken at their signs"
 
     name = "ste"
+    low_precision_weights = True
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class STE(Method):
         for name, value in (("clip_weights", clip_weights), ("clip_gradients", clip_gradients)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be > 0, or None for no clipping; it is {value!r}.")
-        self.optimizer_factory = optimizer or partial(torch.optim.Adam, lr=lr)
+        self.optimizer_factory = optimizer or partial(adam, lr=lr)
         self.clip_weights, self.clip_gradients, self.init = clip_weights, clip_gradients, init
 
     @torch.no_grad()
@@ -104,6 +105,10 @@ class STE(Method):
         "The model holds its latent weights (for experiments that ask what they are worth)"
         with swapped(self.binary_parameters.values(), [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())]):
             yield
+
+    @property
+    def capturable(self) -> bool:
+        return bool(self.optimizer.param_groups[0].get("capturable")) and self.clip_gradients is None
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer, *super().optimizers()]
