@@ -146,9 +146,9 @@ def _benchmark(dataset, method):
     elif method == "lrnet":
         mnist = dataset == "mnist"
         r.update(model=dict(name="lrnet_mnist" if mnist else "lrnet_cifar", kwargs=dict(variant="lrnet", **({} if mnist else dict(num_classes=_pick(dataset, 10, 10, 100))))),
-                 method_kwargs={}, batch_size=256, epochs=190 if mnist else 450, data=dict(validation=0.) if mnist else dict(validation=0., inputs="per_image", pad=2),
-                 schedule=dict(kind="step", start=1e-2, every=100 if mnist else 200, factor=.1, when="epoch_end"), real_optimizer=dict(kind="adam", lr=1e-2),
-                 source="LR-Net's released scripts, binary weights", note="its own network; CIFAR-100 is not in the LR-Net paper" if dataset == "cifar100" else "its own network")
+                 method_kwargs=dict(lr=1e-2, lr_decay=.1, lr_every=100 if mnist else 200), batch_size=256, epochs=190 if mnist else 450, mean_samples=7, data=dict(validation=0.) if mnist else dict(validation=0., inputs="per_image", pad=2),
+                 real_optimizer=dict(kind="adam", lr=1e-2),
+                 source="LR-Net's released scripts, binary weights", note="its own network, without pre-training; a test draws 6 to 7 weight samples" + ("; CIFAR-100 is not in the LR-Net paper" if dataset == "cifar100" else ""))
     return r
 
 def _lrnet_comparison(dataset, method):
@@ -167,8 +167,8 @@ def _toy(dataset, method):
              precision="float32", channels_last=False, eval_in_train_mode=not moons, source=f"paper Table {3 if moons else 4} of its early text and the authors' notebook")
     drop = lambda lr: dict(kind="multistep", start=lr, milestones=[1500, 2500], factor=.1, when="step")
     if method == "bayesbinn":
-        r.update(binary_biases=True, mean_samples=10, method_kwargs=dict(temperature=1., momentum=.99, lr=1e-3, samples=5, init_lambda=15.) if moons else
-                 dict(temperature=1., momentum=.99, lr=1e-4, samples=1, init_lambda=10.), schedule=drop(1e-3) if moons else dict(kind="geometric", start=1e-4, end=1e-5, t_max=5000, when="step"))
+        r.update(binary_biases=True, mean_samples=10, method_kwargs=dict(temperature=1., momentum=.99, lr=1e-3, samples=5, init_lambda=15., mean="lagged") if moons else
+                 dict(temperature=1., momentum=.99, lr=1e-4, samples=1, init_lambda=10., mean="lagged"), schedule=drop(1e-3) if moons else dict(kind="geometric", start=1e-4, end=1e-5, t_max=5000, when="step"))
     elif method == "ste":
         r.update(binary_biases=False, method_kwargs=dict(lr=.1, clip_weights=1.), real_optimizer=dict(kind="adam", lr=.1),
                  schedule=drop(.1) if moons else dict(kind="constant", start=.1, when="step"),
@@ -179,7 +179,7 @@ def _continual(dataset, method):
     r = dict(model=dict(name="continual_mlp", kwargs={}), batch_size=100, epochs=100, tasks=5, data=dict(validation=0.), train_size_multiplier=1, seed_base=1,
              precision="float32", channels_last=False, source="paper section A.3, permuted MNIST")
     if method == "bayesbinn":
-        r.update(method_kwargs=dict(lr=1e-3, temperature=1e-2, init_lambda=10., momentum=0., samples=1), schedule=_cosine(1e-3, 100), mean_samples=100,
+        r.update(method_kwargs=dict(lr=1e-3, temperature=1e-2, init_lambda=10., momentum=0., samples=1, mean="lagged"), schedule=_cosine(1e-3, 100), mean_samples=100,
                  note="the schedule restarts with every task; λ, the step count and the normalisation statistics carry over; the prior of a task is a copy of the posterior before it")
     return r
 
@@ -191,12 +191,14 @@ def _segmentation(dataset, method):
     elif method == "adam": r.update(method_kwargs=dict(lr=1e-3), schedule=_cosine(1e-3, 500))
     return r
 
-def _bop_cifar10(dataset, method, report=False):
+def _bop_cifar10(dataset, method, report=False, grid=False):
     data = dict(validation=.1, split="last", inputs="signed") if report else dict(validation=0., inputs="signed")
     r = dict(model=dict(name="bop_binarynet", kwargs=dict(variant="report" if report else "original")), batch_size=50, epochs=500, data=data, train_size_multiplier=1, seed_base=0,
              precision="bfloat16", channels_last=True, binary_biases=report, real_optimizer=dict(kind="adam", lr=1e-2), source="Bop report" if report else "Bop paper, section 5.2 and its released code",
              method_kwargs=dict(adaptivity_rate=1e-3, threshold=1e-7, decay=.1, decay_every=100, initial_momentum="first_gradient", convention="report") if report else
              dict(adaptivity_rate=1e-4, threshold=1e-8, decay=.1, decay_every=100))
+    if grid: r.update(batch_size=100 if not report else 50, epochs=100, source="Bop report, hyper-parameter grid" if report else "Bop paper, section 5.1",
+                      method_kwargs=dict(r["method_kwargs"], adaptivity_rate=1e-2 if report else 1e-3, threshold=1e-5 if report else 1e-6, decay=1.))
     if report: r["note"] = "binary biases; validation is the last tenth, not shuffled; it stops after 10 epochs without a flip"
     return r
 
@@ -214,6 +216,8 @@ EXPERIMENTS = {  # name: (datasets, methods, function of dataset and method)
     "segmentation": (("isbi2012",), ("bayesbinn", "ste", "adam"), _segmentation),
     "bop_cifar10": (("cifar10",), ("bop",), _bop_cifar10),
     "bop_cifar10_report": (("cifar10",), ("bop",), lambda d, m: _bop_cifar10(d, m, report=True)),
+    "bop_grid": (("cifar10",), ("bop",), lambda d, m: _bop_cifar10(d, m, grid=True)),
+    "bop_grid_report": (("cifar10",), ("bop",), lambda d, m: _bop_cifar10(d, m, report=True, grid=True)),
     "latent_study": (("mnist", "cifar10"), ("ste",), _latent_study),
 }
 
