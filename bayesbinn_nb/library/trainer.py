@@ -227,7 +227,7 @@ class Trainer:
         precision: str = "float32",  # "float32" or "bfloat16" (autocast in the network; λ and latent weights stay float32)
         channels_last: bool = False,  # memory layout of convolutional models; faster in bfloat16
         seed: int = 0,
-        cuda_graph: bool = True,  # on a GPU, record a training step once and replay it (methods that allow it)
+        cuda_graph: bool = False,  # on a GPU, record a training step once and replay it (for methods that allow it; not yet measured)
         eval_in_train_mode: bool = False,  # batch-norm by batch statistics in evaluation too (the authors' toy regression)
     ):
         if precision not in ("float32", "bfloat16"):

@@ -31,16 +31,14 @@ if triton is not None:
         return x ^ (x >> 31)
 
     @triton.jit
-    def _half_logistic(i, draw, seed_mixed, stream):
+    def _half_logistic(i, draw, seed_mixed, STREAM: tl.constexpr):
         "δ of the weights with indices i (uint32) in draw number `draw` (int64 scalar)"
-        key = _mix(_mix(seed_mixed.to(tl.uint64, bitcast=True) ^ draw.to(tl.uint64)) ^ stream.to(tl.uint64))
+        key = _mix(_mix(seed_mixed.to(tl.uint64, bitcast=True) ^ draw.to(tl.uint64)) ^ STREAM)
         x = i * 0x9E3779B9 + key.to(tl.uint32)
-        x = (x ^ (x >> 16)) * 0x21F0AAAD
-        x = x ^ (key >> 32).to(tl.uint32)
-        x = (x ^ (x >> 15)) * 0x735A2D97
-        x = x ^ (x >> 15)
-        # 23 bits: z = (2k+1) 2⁻²³ with k = (x as a signed number) >> 9
-        z = (x.to(tl.int32, bitcast=True) >> 9).to(tl.float32) * 2.384185791015625e-07 + 1.1920928955078125e-07
+        x = x ^ (x >> 16)  # unsigned: fills with zeros
+        x = (x * 0x21F0AAAD + (key >> 32).to(tl.uint32)).to(tl.int32, bitcast=True)
+        x = (x ^ (x >> 15)) * 0x735A2D97  # signed: copies the sign bit
+        z = x.to(tl.float32) * 4.65661231796588e-10  # BITS_TO_UNIFORM
         return 0.5 * tl.log((1 + z) / (1 - z))
 
     @triton.jit
@@ -51,11 +49,11 @@ if triton is not None:
         return tl.where(x < 0, -y, y)
 
     @triton.jit
-    def _sample_kernel(out, lam, n, temperature, seed_mixed, draw, stream, offset, BLOCK: tl.constexpr, EXACT: tl.constexpr):
+    def _sample_kernel(out, lam, n, temperature, seed_mixed, draw, offset, STREAM: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr):
         i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = i < n
         x = tl.load(lam + i, mask=inside, other=0.0)
-        x = x + _half_logistic((i + offset).to(tl.uint32), tl.load(draw), seed_mixed, stream)
+        x = x + _half_logistic((i + offset).to(tl.uint32), tl.load(draw), seed_mixed, STREAM)
         if EXACT:
             w = tl.where(x > 0, 1.0, -1.0)
         else:
@@ -125,7 +123,7 @@ def sample_weights_cuda_(
     out, lam = _flat(out), _flat(lam)
     n = lam.numel()
     _sample_kernel[(triton.cdiv(n, _BLOCK),)](
-        out, lam, n, float(temperature) or 1.0, mixed, draw, stream, offset & _M32, BLOCK=_BLOCK, EXACT=temperature == 0
+        out, lam, n, float(temperature) or 1.0, mixed, draw, offset & _M32, STREAM=stream, BLOCK=_BLOCK, EXACT=temperature == 0
     )
 
 
