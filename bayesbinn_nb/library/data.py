@@ -443,21 +443,25 @@ def _mnist_standin():
     raw = enlarge(xtr), ytr, enlarge(xte), yte
     return *raw, fingerprint_arrays(*raw)
 
+_SHAPES = (  # masks from row and column r, c, their distances dr, dc from a centre, a size, and the phase p(t) in [0, 1) of a wave
+    lambda r, c, dr, dc, size, p: p(r) < .5, lambda r, c, dr, dc, size, p: p(c) < .5, lambda r, c, dr, dc, size, p: p((r + c)/1.4142) < .5,
+    lambda r, c, dr, dc, size, p: (p(r) < .5) ^ (p(c) < .5), lambda r, c, dr, dc, size, p: np.hypot(dr, dc) < size,
+    lambda r, c, dr, dc, size, p: np.maximum(abs(dr), abs(dc)) < size*.9, lambda r, c, dr, dc, size, p: (abs(dr) < size) & (abs(dc) < (dr + size)*.6),
+    lambda r, c, dr, dc, size, p: abs(np.hypot(dr, dc) - size) < 2.2, lambda r, c, dr, dc, size, p: (np.minimum(abs(dr), abs(dc)) < 2) & (np.maximum(abs(dr), abs(dc)) < size*1.2),
+    lambda r, c, dr, dc, size, p: np.hypot(p(r) - .5, p(c) - .5) < 1/3.5)
+
 def _shapes(n, classes, seed):
     "n pictures (n, 3, 32, 32) uint8 and labels: pattern = class (10) or class // 10 (100); hue = class or class % 10"
     g = np.random.default_rng(seed)
     y = g.permutation(np.arange(n) % classes)
     kind, hue = (y, y) if classes == 10 else (y//10, y % 10)
     u = lambda low, high: g.uniform(low, high, (n, 1, 1))
-    r, c = np.mgrid[0:32, 0:32][:, None] + .5
     y0, x0, size, period, phase = u(11, 21), u(11, 21), u(5, 9), u(5, 8), u(0, 8)
-    dr, dc = r - y0, c - x0
-    wave = lambda t: (np.mod(t + phase, period) < period/2)
-    dist = np.hypot(dr, dc)
-    masks = [wave(r), wave(c), wave((r + c)/1.4142), wave(r) ^ wave(c), dist < size, np.maximum(abs(dr), abs(dc)) < size*.9,
-             (dr < size) & (dr > -size) & (abs(dc) < (dr + size)*.6), abs(dist - size) < 2.2, (np.minimum(abs(dr), abs(dc)) < 2) & (np.maximum(abs(dr), abs(dc)) < size*1.2),
-             np.hypot(np.mod(r + phase, period) - period/2, np.mod(c + phase, period) - period/2) < period/3.5]
-    mask = np.choose(kind[:, None, None], np.broadcast_arrays(*masks, np.zeros((n, 32, 32)))[:10])[:, None].astype(float)
+    mask = np.empty((n, 1, 32, 32))
+    for k, shape in enumerate(_SHAPES):
+        i = kind == k
+        r, c = np.mgrid[0:32, 0:32][:, None] + .5
+        mask[i, 0] = shape(r, c, r - y0[i], c - x0[i], size[i], lambda t: np.mod(t + phase[i], period[i])/period[i])
     h = (hue/10 + g.normal(0, .06 if classes == 10 else .02, n))[:, None, None, None] + np.array([0, 1/3, 2/3])[:, None, None]
     colour = .5 + .4*np.cos(2*np.pi*h)
     back = g.uniform(.2, .8, (n, 1, 1, 1)) + g.uniform(-.1, .1, (n, 3, 1, 1))
