@@ -166,6 +166,23 @@ def test_history_in_every_form():
 BUNDLE = dict(name="digits", fingerprint="abc", stand_in="8x8 digits instead of MNIST")
 
 
+def test_from_the_trainer_itself():
+    from bayesbinn_nb.library.data import load_data
+    from bayesbinn_nb.library.models import build_model
+    from bayesbinn_nb.library.trainer import Trainer
+    from bayesbinn_nb.methods.ste import STE
+    bundle = load_data("two_moons")
+    trainer = Trainer(build_model("toy_mlp"), device="cpu").compile(STE(), loss="binary_cross_entropy", metrics=("binary_accuracy",))
+    history = trainer.fit(bundle.train, val=bundle.train, epochs=2, batch_size=None, progress="silent")
+    r = make_record(experiment="two_moons", arm="ste", seed=0, bundle=bundle, method=trainer.method, parameters={}, history=history, trainer=trainer,
+                    schedule_epochs=3000, monitor="val_binary_accuracy")
+    records.validate(records._plain(dataclasses.asdict(r)))
+    assert (r.epochs, r.complete, r.method, r.dtype, r.dataset) == (2, False, "ste", "float32", "two_moons")
+    assert r.history["train_binary_accuracy"] == [row["binary_accuracy"] for row in history]
+    assert r.metrics["best_validation"]["epoch"] in (1, 2) and 0 < r.wall_seconds < 60
+    assert r.baseline["metric"] == "train_binary_accuracy" and r.baseline["value"] == .5
+
+
 def test_best_validation_is_the_earliest_best():
     h = {"val_accuracy": [.5, .9, .9], "test_accuracy": [.1, .2, .3]}
     r = make_record(experiment="benchmark", arm="ste", seed=0, bundle=BUNDLE, method="ste", parameters={}, history=h, last={"test_accuracy@mean": .4})

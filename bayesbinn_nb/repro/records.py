@@ -19,7 +19,7 @@ __all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'FOLDERS'
 SCHEMA = 1                              # version of the record format
 SELECTIONS = ("last", "best_validation")
 METRIC = re.compile(r"^(train|val|test)_[a-z0-9][a-z0-9_\-]*(@(mode|mean|sample))?$")
-PROPORTIONS = ("accuracy", "binary_accuracy", "iou", "iou-cell", "iou-membrane", "1-iou-cell", "1-iou-membrane", "pixel_error", "ece")
+PROPORTIONS = ("accuracy", "binary_accuracy", "cell_iou", "membrane_iou", "mean_iou", "score", "pixel_error", "ece", "ece_fitted")
 
 class RecordError(ValueError):
     "A record that must not be written, or a file that is not a whole record"
@@ -41,6 +41,8 @@ class Record:
     history:dict = field(default_factory=dict)      # {"epoch": [1, 2], "val_accuracy": [.96, .97]}; None where nothing was measured
     epochs:int|None = None            # epochs trained
     schedule_epochs:int|None = None   # length of the learning-rate schedule in epochs; None where it has none
+    complete:bool = True              # the run reached the end of its schedule, or its own stopping rule
+    settings:dict = field(default_factory=dict)     # what was really used, after recipes and defaults: lr, temperature, batch_size, …
     data_fingerprint:str = ""         # hash of the data's content
     stand_in:str|None = None          # what replaces the real data, in one sentence
     deviations:list = field(default_factory=list)   # departures from the published set-up, in sentences
@@ -84,7 +86,7 @@ def _checksum(payload:dict)->str:
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Record)}
 _TYPES = {"str": str, "int": int, "dict": dict, "list": list, "float": (int, float),
-          "int|None": (int, type(None)), "str|None": (str, type(None)), "dict|None": (dict, type(None))}
+          "bool": bool, "int|None": (int, type(None)), "str|None": (str, type(None)), "dict|None": (dict, type(None))}
 
 def _bad_number(x): return isinstance(x, bool) or not isinstance(x, (int, float)) or not math.isfinite(x)
 
@@ -99,7 +101,7 @@ def validate(
     for name, f in _FIELDS.items():
         if name not in payload: raise RecordError(f"field {name!r} is missing.")
         value, kind = payload[name], _TYPES[f.type.replace(" ", "")]
-        if not isinstance(value, kind) or isinstance(value, bool): raise RecordError(f"field {name!r} must be {f.type}, not {value!r}.")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool): raise RecordError(f"field {name!r} must be {f.type}, not {value!r}.")
     if payload["seed"] < 0: raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
     for name in ("experiment", "arm", "dataset", "method"):
         if not payload[name]: raise RecordError(f"field {name!r} is empty; the scorecard joins on it.")
@@ -281,7 +283,7 @@ def device_name(
 
 # %% ../../nbs/repro/records.ipynb #d435a6cd
 def history_columns(
-    history,            # a History, a dict of columns, or a list with one dict per epoch
+    history,            # the trainer's History (one dict per epoch), or a dict of columns
 )->dict:                # columns of equal length, with "epoch"; what is not finite becomes None
     "A training history in the form records keep"
     history = getattr(history, "history", history) or {}
@@ -292,7 +294,8 @@ def history_columns(
         x = _plain(x, "history")
         return x if isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) else None
     columns = {k: [number(x) for x in v] for k, v in history.items()}
-    columns = {(f"train_{k}" if k in ("loss", "accuracy", "mse") else k): v for k, v in columns.items() if any(x is not None for x in v)}
+    measured = {k.partition("_")[2] for k in columns if k.startswith(("val_", "test_"))} | {"loss", "accuracy", "binary_accuracy", "mse"}
+    columns = {(f"train_{k}" if k in measured else k): v for k, v in columns.items() if any(x is not None for x in v)}
     if columns and "epoch" not in columns:
         columns = {"epoch": list(range(1, len(next(iter(columns.values()))) + 1))} | columns
     return columns
@@ -301,7 +304,7 @@ def better(
     metric:str,         # a metric's name
 )->str:                 # "higher" or "lower"
     "Which way is better for a metric"
-    return "lower" if re.search(r"loss|mse|nll|ece|error|1-iou|hours|seconds", metric) else "higher"
+    return "lower" if re.search(r"loss|mse|nll|ece|error|score|hours|seconds", metric) else "higher"
 
 # %% ../../nbs/repro/records.ipynb #4d134bc0
 def make_record(*,
@@ -309,6 +312,7 @@ def make_record(*,
     bundle,                    # DataBundle (name, fingerprint, stand_in), or a dict with these keys
     method,                    # the method or its name
     parameters:dict,           # the template's parameters; seeds and folders are left out
+    settings:dict|None=None,   # what they came to, e.g. the recipe that was used
     history=None,              # History of the training; gives the columns and the two selections
     last:dict|None=None,       # further metrics after the last epoch, e.g. {"test_accuracy@mean": .981}
     best:dict|None=None,       # further metrics at the best validation epoch
@@ -319,7 +323,8 @@ def make_record(*,
     device=None, dtype:str|None=None,
     wall_seconds:float|None=None,   # default: the history's own
     deviations=(),             # sentences
-    baseline:dict|None=None,   # {"name":, "metric":, "value":}
+    complete:bool|None=None,   # default: epochs reached the schedule's length, or there is no schedule
+    baseline:dict|None=None,   # {"name":, "metric":, "value":}; default: the bundle's own baseline()
     extra:dict|None=None,
 )->Record:
     "A record of one finished seed, completed with versions, commit, device and run context"
@@ -332,12 +337,17 @@ def make_record(*,
         metrics["best_validation"] = at(min(watched, key=lambda vi: (sign*vi[0], vi[1]))[1]) | _plain(best or {})
     elif best: metrics["best_validation"] = _plain(best)
     get = bundle.get if isinstance(bundle, dict) else lambda k, d=None: getattr(bundle, k, d)
-    if wall_seconds is None:
-        wall_seconds = getattr(history, "wall_seconds", None) or sum(x or 0 for x in columns.get("seconds", []))
+    if wall_seconds is None: wall_seconds = sum(x or 0 for x in columns.get("seconds", []))
+    if epochs is None and columns: epochs = columns["epoch"][-1]
+    if complete is None: complete = schedule_epochs is None or (epochs or 0) >= schedule_epochs
+    if baseline is None and callable(get("baseline")): baseline = get("baseline")()
+    if baseline and "split" in baseline:
+        metric = "binary_accuracy" if get("task") == "binary" and baseline["metric"] == "accuracy" else baseline["metric"]
+        baseline = dict(name=baseline["name"], metric=f"{baseline['split']}_{metric}", value=baseline["value"])
     return Record(
         experiment=experiment, arm=arm, seed=int(seed), dataset=get("name"), method=method if isinstance(method, str) else method.name,
         metrics=metrics, parameters=_plain({k: v for k, v in parameters.items() if k not in FOLDERS}), history=columns,
-        epochs=epochs if epochs is not None else (len(columns["epoch"]) if columns else None), schedule_epochs=schedule_epochs,
+        epochs=epochs, schedule_epochs=schedule_epochs, complete=complete, settings=_plain(settings or {}),
         data_fingerprint=get("fingerprint") or "", stand_in=get("stand_in"),
         deviations=[*deviations, *(d for d in context.get("deviations", []) if d not in deviations)], baseline=_plain(baseline),
         suite=context.get("suite", ""), row=context.get("row", ""), wall_seconds=round(float(wall_seconds), 3),

@@ -4,10 +4,11 @@
 
 # %% ../../nbs/repro/runner.ipynb #da4b9237
 from __future__ import annotations
-import ast, hashlib, io, json, os, re, shutil, signal, subprocess, sys, threading, time, tokenize
+import ast, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, threading, time, tokenize
 from concurrent.futures import Executor, ThreadPoolExecutor, wait, FIRST_COMPLETED
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from .records import CONTEXT, RecordError, Table, atomic_write, better, load_records
 from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, checkout_root, default_out, find_template, load_suite,
@@ -136,7 +137,7 @@ def row_job(
         if name not in declared: raise SuiteError(f"template {row.template.stem} must declare {name!r} in its parameter cell: seeds: list[int] = [0] and out: str = '.'.")
     params = {**row.params, "seeds": row.seeds, "out": "."} | ({"work_dir": "_work"} if "work_dir" in declared else {})
     h = run_hash(row, package)
-    return dict(kind="row", name=row.name, notebook=str(row.template), folder=str(Path(out).resolve()/row.name), params=params, seeds=row.seeds, hash=h,
+    return dict(kind="row", name=row.name, notebook=str(Path(row.template).resolve()), folder=str(Path(out).resolve()/row.name), params=params, seeds=row.seeds, hash=h,
                 baseline=row.baseline, needs=row.needs, threads=max(1, cores()//max(1, jobs)),
                 context=dict(suite=row.suite, row=row.name, hash=h, notebook=f"{row.name}.ipynb", deviations=row.deviations))
 
@@ -259,14 +260,14 @@ def _beat(name, records):
     "RunnerError unless the mean over seeds is better than the named baseline, for every arm that carries it"
     arms = {}
     for r in records:
-        if r.baseline and r.baseline["name"] == name: arms.setdefault((r.arm, r.baseline["metric"]), []).append(r)
+        if r.baseline and fnmatchcase(r.baseline["name"], name): arms.setdefault((r.arm, r.baseline["metric"]), []).append(r)
     if not arms: raise RunnerError(f"the row wants to beat the baseline {name!r}, but its records carry no baseline of that name; give record_run(baseline=…).")
     for (arm, metric), group in arms.items():
         values, bar = [r.metric(metric) for r in group], group[0].baseline["value"]
         if None in values: raise RunnerError(f"the baseline {name!r} is about {metric}, which the records do not hold at the last epoch.")
         mean = sum(values)/len(values)
         if (mean <= bar) if better(metric) == "higher" else (mean >= bar):
-            raise RunnerError(f"{arm}: {metric} {mean:.4g} does not beat the baseline '{name}' ({bar:.4g}).")
+            raise RunnerError(f"{arm}: {metric} {mean:.4g} does not beat the baseline '{group[0].baseline['name']}' ({bar:.4g}).")
 
 def _keep_partial(job):
     "Keep a failed notebook aside, with its traceback; its path"
@@ -436,6 +437,7 @@ def run_suite(
             state = row_state(row, out/row.name, package, outcome.problems)
             if state == "whole" or (keep_older and state == "older code"): outcome.rows.append(dict(name=row.name, status="kept", seconds=0., error=None))
             else: plan.append(row_job(row, out, jobs, package))
+        if plan and importlib.util.find_spec("papermill") is None: raise RunnerError("running notebooks needs papermill: pip install 'bayesbinn_nb[repro]'.")
         _mark_untested(out, rows)
         kept = len(outcome.rows)
         display.line(f"{suite.name}: {len(plan)} of {len(rows)} rows to run" + (f", {kept} already whole" if kept else "") + (f", {jobs} at a time" if jobs > 1 else ""))
@@ -489,9 +491,9 @@ def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
     before, package = _read_json(state_file), package_hash(("",))
     records = [(r.row, r.seed, r.arm, r.hash, r.metrics) for r in load_records(out.parent if in_place else out, problems=[])]
     for name in names:
-        source = next((f/f"{name}.ipynb" for f in (local, folder) if f and (f/f"{name}.ipynb").exists()), None)
+        source = next(((f/f"{name}.ipynb").resolve() for f in (local, folder) if f and (f/f"{name}.ipynb").exists()), None)
         if source is None:
-            if folder is not None: display.line(f"  page {name}: there is no notebook {name}.ipynb in {_shown(folder)}; write it, or take it out of the suite")
+            if (local or folder) is not None: display.line(f"  page {name}: there is no notebook {name}.ipynb{f' in {_shown(folder)}' if folder else ''}; write it, or take it out of the suite")
             continue
         target = source if in_place else out.resolve()/"pages"/f"{name}.ipynb"
         declared = template_parameters(source)

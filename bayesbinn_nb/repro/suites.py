@@ -242,7 +242,7 @@ def find_template(
         raise SuiteError(f"there is no notebook {name}.")
     folders = [f for f in (near, near.parent if near else None, experiments_dir()) if f]
     for f in folders:
-        if (f/f"{name}.ipynb").exists(): return f/f"{name}.ipynb"
+        if (f/f"{name}.ipynb").exists(): return (f/f"{name}.ipynb").resolve()
     known = sorted({p.stem for f in folders for p in f.glob("*.ipynb")})
     near_names = difflib.get_close_matches(str(name), known, 1)
     raise SuiteError(f"there is no run template {name!r}; " + (f"did you mean {near_names[0]!r}?" if near_names else f"there are {', '.join(known) or 'none'}."))
