@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['natural_gradient_step', 'bayesbinn_step']
 
-# %% ../../nbs/math/learning_rule.ipynb #da4b9237
+# %% ../../nbs/math/learning_rule.ipynb #1b645389
 from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from .bernoulli import mean_from_natural
 from .relaxation import half_logistic, relaxed_weights, relaxation_scale
 
-# %% ../../nbs/math/learning_rule.ipynb #77de68da
+# %% ../../nbs/math/learning_rule.ipynb #bd307a3e
 def natural_gradient_step(
     lam:Tensor,            # natural parameter λ of the posterior
     data_gradient:Tensor,  # G = ∇_μ E_q[Σ ℓ], the sum over the data, same shape
@@ -22,12 +22,12 @@ def natural_gradient_step(
     "One step of the Bayesian learning rule: λ ← (1-α)λ - α[G - λ0], paper eq. 4"
     return (1 - lr) * lam - lr * (data_gradient - prior)
 
-# %% ../../nbs/math/learning_rule.ipynb #1b645389
+# %% ../../nbs/math/learning_rule.ipynb #d435a6cd
 def bayesbinn_step(
-    lam:Tensor,              # λ, natural parameters before the step, any shape
+    lam:Tensor,              # λ before the step, any shape
     momentum_buffer:Tensor,  # m, same shape; zeros before the first step
     step:int,                # t = 1, 2, …, the number of this step
-    samples:Sequence[tuple[Tensor|None, Tensor|Callable]], # S pairs (u, g): uniform noise in [0,1), and the gradient of the mean loss at w, or a function w ↦ gradient. u = None: no noise, w = μ and no scale
+    samples:Sequence[tuple[Tensor|None, Tensor|Callable]], # S pairs (u, g), see below
     *,
     train_size:int,          # N, the number of training examples
     lr:float,                # α
@@ -36,21 +36,25 @@ def bayesbinn_step(
     kl_weight:float=1.,      # κ ≥ 0, weight of the KL term
     prior:Tensor|float=0.,   # λ0
     eps:float=1e-10,         # ε of the scale
-    mean:Tensor|None=None,   # μ in the scale; None: tanh(λ), the paper. The released code passes what the last call returned
+    mean:Tensor|None=None,   # μ in the scale; None: tanh(λ), as in the paper
 )->tuple[Tensor,Tensor,Tensor]: # new λ, new m, and tanh of the λ before the update
-    "One step of the released BayesBiNN optimiser, written slowly: paper Table 1 and eq. 7 to 15, with momentum and bias correction"
-    if step < 1: raise ValueError(f"step counts from 1, got {step}: at 0 the bias correction 1 - β^t would be zero.")
-    if not samples: raise ValueError("samples is empty: give S pairs (u, g), or one pair (None, g) for a step without noise.")
-    mu = mean_from_natural(lam)
-    scale_mean = mu if mean is None else mean
-    data_gradient = torch.zeros_like(lam)
+    """One step of the released BayesBiNN optimiser, written slowly: paper Table 1 and eq. 7 to 15
+
+    In each pair of `samples`, u is uniform noise in [0,1) (None: no noise, w = μ and no scale), and g the gradient
+    of the mean loss at w, or a function that returns it. For the released code's lag pass the mean that the last
+    call returned."""
+    if step < 1:
+        raise ValueError(f"step counts from 1, got {step}: at 0 the bias correction 1 - β^t is zero.")
+    if not samples:
+        raise ValueError("samples is empty: give S pairs (u, g), or one pair (None, g) for no noise.")
+    current = mean_from_natural(lam)
+    G = torch.zeros_like(lam)
     for u, g in samples:
-        if u is None: w, s = mu, 1.
+        if u is None: w, s = current, 1.
         else:
-            w = relaxed_weights(lam, half_logistic(u), temperature)        # paper eq. 10, 11
-            s = relaxation_scale(w, scale_mean, temperature, eps)          # paper eq. 9 without its N
-        g = g(w) if callable(g) else g                                     # paper eq. 8
-        data_gradient = data_gradient + train_size * s * g / len(samples)  # paper eq. 7
-    momentum_buffer = momentum * momentum_buffer + (1 - momentum) * (data_gradient + kl_weight * (lam - prior))
-    lam = lam - lr * momentum_buffer / (1 - momentum**step)
-    return lam, momentum_buffer, mu
+            w = relaxed_weights(lam, half_logistic(u), temperature)                        # eq. 10 and 11
+            s = relaxation_scale(w, current if mean is None else mean, temperature, eps)   # eq. 14
+        g = g(w) if callable(g) else g                                                     # eq. 8
+        G = G + train_size / len(samples) * s * g                                          # eq. 7 and 9
+    m = momentum * momentum_buffer + (1 - momentum) * (G + kl_weight * (lam - prior))
+    return lam - lr * m / (1 - momentum**step), m, current
