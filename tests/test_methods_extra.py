@@ -15,7 +15,10 @@ from bayesbinn_nb.methods.bop import Bop, BopOptimizer, bop_update_, flip_ratio
 from bayesbinn_nb.methods.lrnet import (LRConv2d, LRLinear, LRNet, local_reparameterisation_layer, logits_from_weights, mode_weights,
                                        sample_weights, weight_moments, weight_probabilities)
 from bayesbinn_nb.methods.method import Method, is_binary_weight_or_bias
+from bayesbinn_nb.methods.bayesbinn import BayesBiNN
 from bayesbinn_nb.methods.pmf import PMF, pmf_gradient_, pmf_weights, released_pair_gradient
+from bayesbinn_nb.methods.ste import STE
+from bayesbinn_nb.methods.write_your_own import SignEMA, check_method
 
 
 # ---------------------------------------------------------------- binary activations
@@ -85,6 +88,7 @@ METHODS = {
     "pmf": lambda: PMF(1e-2, beta_every=5),
     "lrnet": lambda: LRNet(5e-2),
     "lrnet-ternary": lambda: LRNet(5e-2, ternary=True),
+    "sign-ema": lambda: SignEMA(1e-2),
     "pmf-released": lambda: PMF(1e-2, beta_every=5, jacobian="released", weight_decay=1e-4),
 }
 
@@ -687,6 +691,7 @@ LEARN = {  # settings for the tiny problem and the accuracy to reach on its test
     "bop": ("Bop(1e-2, 1e-4)", .9),
     "pmf": ("PMF(2e-2, beta_every=3)", .9),
     "pmf-released": ("PMF(2e-2, beta_every=3, jacobian='released')", .9),
+    "sign-ema": ("SignEMA(1e-3)", .9),
     "lrnet": ("LRNet(5e-2)", .85),
     "lrnet-ternary": ("LRNet(5e-2, ternary=True)", .85),
 }
@@ -698,6 +703,7 @@ from bayesbinn_nb.library.trainer import Trainer
 from bayesbinn_nb.methods.bop import Bop
 from bayesbinn_nb.methods.lrnet import LRNet
 from bayesbinn_nb.methods.pmf import PMF
+from bayesbinn_nb.methods.write_your_own import SignEMA
 
 def new_trainer(method):
     torch.manual_seed(0)
@@ -767,7 +773,7 @@ def test_trainer_resumes_bit_identically_with_schedule_and_bfloat16(tmp_path):
         trainer.fit(data.train, data.val, epochs=epochs, batch_size=50, progress="silent", checkpoint_dir=folder)
         return trainer
 
-    for name in ("bop", "pmf", "lrnet"):
+    for name in ("bop", "pmf", "lrnet", "sign-ema"):
         whole = run(name, 4)
         run(name, 2, tmp_path / name)
         resumed = run(name, 4, tmp_path / name)
@@ -776,3 +782,56 @@ def test_trainer_resumes_bit_identically_with_schedule_and_bfloat16(tmp_path):
         strip = lambda history: [{k: v for k, v in row.items() if "seconds" not in k} for row in history]
         assert strip(whole.history) == strip(resumed.history)
         assert whole.history[-1]["lr"] == pytest.approx(whole.history[0]["lr"] / 8)
+
+
+# ---------------------------------------------------------------- the protocol, and a method of one's own
+
+@pytest.mark.parametrize("make,levels", [
+    (lambda: SignEMA(.05), (-1., 1.)), (lambda: Bop(1e-2, 1e-6), (-1., 1.)), (lambda: PMF(1e-2), (-1., 1.)),
+    (lambda: PMF(1e-2, jacobian="released"), (-1., 1.)), (lambda: LRNet(1e-2), (-1., 1.)), (lambda: LRNet(1e-2, ternary=True), (-1., 0., 1.)),
+    (lambda: STE(lr=1e-2), (-1., 1.)), (lambda: BayesBiNN(lr=1e-3, temperature=1e-2), (-1., 1.)),
+    (lambda: BayesBiNN(lr=1e-3, temperature=1., samples=3, momentum=.9), (-1., 1.)),
+], ids=["sign-ema", "bop", "pmf", "pmf-released", "lrnet", "lrnet-ternary", "ste", "bayesbinn", "bayesbinn-samples"])
+def test_every_method_keeps_the_protocol(make, levels):
+    assert len(check_method(make, levels)) == 9
+
+
+def test_check_method_notices():
+    class Forgetful(SignEMA):
+        def state(self):
+            return {**super().state(), "averages": [torch.zeros_like(m) for m in self.averages]}
+
+    class Real(SignEMA):
+        def _show(self):
+            for p, m in zip(self.parameters, self.averages):
+                p.data.copy_(-m)
+
+    class Swallows(SignEMA):
+        def _pass(self):
+            from contextlib import contextmanager
+
+            @contextmanager
+            def one():
+                try:
+                    yield
+                except KeyError:
+                    pass
+                self.gradients, self.passes = self.take_gradients(), self.passes + 1
+            return one()
+
+    class Steps(SignEMA):
+        def step(self):
+            if self.passes:
+                super().step()
+
+    for broken, message in ((Forgetful, "resumed from state_dict"), (Real, "exactly .* after prepare"), (Swallows, "its error goes through"),
+                            (Steps, "without a pass is a RuntimeError")):
+        with pytest.raises(AssertionError, match=message):
+            check_method(lambda: broken(.05))
+
+
+def test_sign_ema_errors_teach():
+    with pytest.raises(ValueError, match="adaptivity_rate is 2"):
+        SignEMA(2)
+    with pytest.raises(ValueError, match="start is 0"):
+        SignEMA(.1, start=0)
