@@ -45,6 +45,9 @@ setup(
     keywords=cfg["keywords"],
     author=cfg["author"],
     license="MIT",
+    # pyproject.toml, which nbdev writes, declares these as dynamic, so they must be set here
+    url=cfg["git_url"],
+    classifiers=["Development Status :: 4 - Beta", "Intended Audience :: Science/Research", "Programming Language :: Python :: 3"],
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     packages=find_packages(include=["bayesbinn_nb", "bayesbinn_nb.*"]),
