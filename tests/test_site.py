@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Listed in _quarto.yml and not written yet. A page leaves this set when it is written; the set ends empty.
 PLANNED = set("""
-math/notation math/errata methods/lrnet methods/write_your_own
+math/notation methods/write_your_own
 repro/report repro/cli
 results/index results/benchmark_mnist results/two_moons results/snelson results/speed results/scorecard
 """.split())
@@ -48,7 +48,8 @@ def checkout(tmp_path):
           new_code_cell("print('out')", outputs=[new_output("stream", text="out\n"),
                         new_output("display_data", data={"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
                         new_output("execute_result", data={"text/plain": "'the result'"}), new_output("display_data", data={"text/html": "<a href='../index.ipynb'>i</a>".replace("'", '"')})]))
-    write(root, "nbs/results/runs/short/row/row.ipynb", new_markdown_cell("# Row\n\nAn executed run."))
+    write(root, "nbs/experiments/row.ipynb", new_markdown_cell("# Row\n\nSee [the coin](../math/coin.ipynb)."))
+    write(root, "nbs/results/runs/short/row/row.ipynb", new_markdown_cell("# Row\n\nAn executed run. See [the coin](../math/coin.ipynb)."))
     (root / "nbs/results/runs/short/row/seed0.json").write_text("{}")
     return root
 
@@ -119,6 +120,7 @@ def test_a_page_shows_what_a_reader_needs_and_nothing_else(checkout):
     assert 'src="data:image/svg+xml;base64,' in page and '<pre class="out">out' in page
     assert "the result" in page and '<a href="../index.html">i</a>' in page
     assert (out / "results/runs/short/row/seed0.json").read_text() == "{}"
+    assert 'href="../../../../math/coin.html">the coin' in (out / "results/runs/short/row/row.html").read_text(), "a link written for the template's folder"
     home = (out / "index.html").read_text()
     assert 'href="math/coin.html#a-fair-coin"' in home
     assert 'href="math/coin.html#toss_coin"' in home, "names of exported functions link to their source"
@@ -254,13 +256,14 @@ def test_quarto_renders_the_pages_that_exist_and_reads_offline(quarto):
     write(quarto, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons"), new_code_cell("#| hide\nsecret = 1"))
     out = build(quarto, use="auto")
     config = yaml.safe_load((quarto / "_proc/_quarto.yml").read_text())
-    assert config["project"]["render"] == ["index.ipynb", "math/coin.ipynb", "results/runs/short/row/row.ipynb", "results/quick/two_moons.ipynb"]
+    assert config["project"]["render"] == ["index.ipynb", "math/coin.ipynb", "experiments/row.ipynb", "results/runs/short/row/row.ipynb", "results/quick/two_moons.ipynb"]
     assert config["website"]["sidebar"]["contents"] == [{"text": "Home", "href": "index.ipynb"}, {"section": "Mathematics", "contents": ["math/coin.ipynb"]},
                                                        {"section": "Your quick run", "contents": ["results/quick/two_moons.ipynb"]}]
+    assert "../../../../math/coin.ipynb" in (out / "results/runs/short/row/row.html").read_text()
     page = (out / "results/quick/two_moons.html").read_text()
     assert 'src="../../mathjax/tex-svg-full.js"' in page and "https:" not in page and "stand-in" in page and "secret" not in page
     assert (out / "mathjax/tex-svg-full.js").is_file()
-    assert sorted(p.name for p in (quarto / "nbs").iterdir()) == ["index.ipynb", "math", "results", "theme"], "nbdev leaves its own description behind"
+    assert sorted(p.name for p in (quarto / "nbs").iterdir()) == ["experiments", "index.ipynb", "math", "results", "theme"], "nbdev leaves its own description behind"
     (quarto / "dead-link").touch()  # Quarto itself returns 0 here
     with pytest.raises(site.SiteError, match="gone.html, which is not there"):
         build(quarto, use="quarto")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROOMS', 'FOLD_ABOVE', 'LONG', 'SiteError', 'find_root', 'Page', 'site_config', 'listed_pages', 'collect_pages',
-           'split_directives', 'exported_names', 'visible_notebook', 'slug', 'Renderer', 'mathjax_file', 'check_links',
-           'check_equations', 'quarto_config', 'build_site', 'readme_text', 'write_readme']
+           'split_directives', 'exported_names', 'visible_notebook', 'find_target', 'slug', 'Renderer', 'mathjax_file',
+           'check_links', 'check_equations', 'quarto_config', 'build_site', 'readme_text', 'write_readme']
 
 # %% ../../nbs/repro/site.ipynb #da4b9237
 import ast, base64, copy, html, json, os, posixpath, re, shutil, subprocess, sys, time
@@ -45,6 +45,7 @@ class Page:
     text: str = ""       # its name in the navigation; the notebook's own title when _quarto.yml gives none
     listed: bool = True  # in the navigation or only reached by links
     banner: str = ""     # a warning above the text
+    origin: str = ""     # for a copy that the runner executed: the folder of the tree that its links were written for
     title: str = ""
     promise: str = ""    # the one line under the title
     nb: object = field(default=None, repr=False)
@@ -103,14 +104,14 @@ def collect_pages(
         if name not in {p.name for p in local + committed}:
             raise SiteError(f"The suite {name!r} has not been run: there is neither _runs/{name} nor nbs/results/runs/{name}. Run it first: bayesbinn batch {name}")
     for suite in committed:
-        for f in _notebooks(suite, "**/*.ipynb"): pages.append(Page(f, f.relative_to(nbs).as_posix(), f"Executed run, suite {suite.name}", listed=False))
+        for f in _notebooks(suite, "**/*.ipynb"): pages.append(Page(f, f.relative_to(nbs).as_posix(), f"Executed run, suite {suite.name}", listed=False, origin="experiments"))
     for suite in local:
         banner = _QUICK if suite.name == "quick" else _LOCAL.format(suite=html.escape(suite.name))
         for f in _notebooks(suite, "**/*.ipynb"):
             inside = f.relative_to(suite).as_posix()
             if inside.startswith("pages/"):
-                pages.append(Page(f, f"results/{suite.name}/{f.name}", f"Your {suite.name} run", banner=banner))
-            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", f"Executed run, suite {suite.name}", listed=False, banner=banner))
+                pages.append(Page(f, f"results/{suite.name}/{f.name}", f"Your {suite.name} run", banner=banner, origin="results"))
+            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", f"Executed run, suite {suite.name}", listed=False, banner=banner, origin="experiments"))
     return pages, missing, [f.relative_to(nbs).as_posix() for f in unlisted]
 
 # %% ../../nbs/repro/site.ipynb #17ba0791
@@ -195,6 +196,26 @@ def visible_notebook(
     return nb
 
 # %% ../../nbs/repro/site.ipynb #9e6a55b6
+_OUTSIDE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.I)
+
+def find_target(
+    page:Page,                 # where the link stands
+    path:str,                  # the link without its anchor
+    pages:dict[str, Page],     # every page by its place in the tree
+    by_file:dict[Path, Page],  # every page by its file
+)->Page|Path|str:              # the page, or a file on disk, or the place in the tree where a page is missing
+    "What a relative link in a notebook points at"
+    path = unquote(path)
+    places = [posixpath.normpath(posixpath.join(folder, path)) for folder in [posixpath.dirname(page.source), *filter(None, [page.origin])]]
+    files = [(page.file.parent / path).resolve()]
+    if page.origin: files += [(root / "nbs" / page.origin / path).resolve() for root in page.file.parents if (root / "nbs" / page.origin).is_dir()][:1]
+    for file in files:
+        if file in by_file: return by_file[file]
+    for place in places:
+        if place in pages: return pages[place]
+    return next((file for file in files if file.is_file()), places[-1])
+
+# %% ../../nbs/repro/site.ipynb #91032ad7
 def slug(
     text:str,  # a heading, may hold HTML
 )->str:        # the anchor Quarto gives it
@@ -203,7 +224,7 @@ def slug(
     text = re.sub(r"[^\w\s.-]", "", text).strip()
     return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", text)) or "section"
 
-# %% ../../nbs/repro/site.ipynb #91032ad7
+# %% ../../nbs/repro/site.ipynb #12c6fc06
 def _title(nb)->tuple[str, str]:
     "Title and promise: the first heading and the quotation under it"
     for cell in nb.cells:
@@ -224,7 +245,7 @@ def _plain(markdown:str)->str:
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return re.sub(r"\s+", " ", re.sub(r"[*`#>|$]+", " ", text)).strip()
 
-# %% ../../nbs/repro/site.ipynb #472b07b9
+# %% ../../nbs/repro/site.ipynb #d435a6cd
 class Renderer:
     "Turns notebooks into the pages of one site, with nbconvert and the templates in nbs/theme"
     def __init__(self,
@@ -263,18 +284,16 @@ class Renderer:
 
     def _resolve(self, link:str)->str|None:
         "New address for a link found in a notebook; None for a page that is not written yet"
-        if re.match(r"[a-z][a-z0-9+.-]*:|//", link, re.I) or link == "": return link
+        if _OUTSIDE.match(link) or link == "": return link
         path, mark, anchor = link.partition("#")
         anchor = mark + (anchor if not path or not path.endswith(".ipynb") else anchor.lower() if anchor.lower() == slug(anchor.replace("-", " ")) else anchor)
         if not path: return mark + (link[1:].lower() if link[1:].lower() in self.anchors_lower else link[1:])
-        disk = (self.page.file.parent / unquote(path)).resolve()
-        place = posixpath.normpath(posixpath.join(posixpath.dirname(self.page.source), unquote(path)))
-        target = self.by_file.get(disk) or self.by_source.get(place)
-        if target: return self.relative(target.href) + anchor
-        if place in self.missing: return None
-        if disk.is_file() and disk.is_relative_to(self.root):  # a record, a figure, the licence: it travels with the site
+        target = find_target(self.page, path, self.by_source, self.by_file)
+        if isinstance(target, Page): return self.relative(target.href) + anchor
+        if target in self.missing: return None
+        if isinstance(target, Path) and target.is_relative_to(self.root):  # a record, a figure, the licence: it travels with the site
             nbs = self.root / "nbs"
-            self.files[name := disk.relative_to(nbs if disk.is_relative_to(nbs) else self.root).as_posix()] = disk
+            self.files[name := target.relative_to(nbs if target.is_relative_to(nbs) else self.root).as_posix()] = target
             return self.relative(name) + anchor
         return link
 
@@ -355,7 +374,7 @@ class Renderer:
             has_math=bool(re.search(r"\$|\\begin\{|\\\(", body)), mathjax_config=(self.theme / "mathjax.html").read_text(encoding="utf-8"),
             previous=name(reading[k - 1]) if k else None, next=name(reading[k + 1]) if k is not None and k + 1 < len(reading) else None)
 
-# %% ../../nbs/repro/site.ipynb #d435a6cd
+# %% ../../nbs/repro/site.ipynb #f6e1126c
 def mathjax_file()->Path:
     "The copy of MathJax that the package sphinx-mathjax-offline carries. Raises SiteError when it is not installed."
     for folder in sys.path:
@@ -364,7 +383,7 @@ def mathjax_file()->Path:
     raise SiteError("MathJax is not installed, and the site's formulas are read without a network: pip install sphinx-mathjax-offline "
                     "(it comes with the `site` extra: pip install 'bayesbinn_nb[site]').")
 
-# %% ../../nbs/repro/site.ipynb #f6e1126c
+# %% ../../nbs/repro/site.ipynb #bc33ea4e
 class _Links(HTMLParser):
     "Anchors, links and loaded files of one page"
     LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
@@ -387,15 +406,14 @@ def check_links(
     for file in sorted(site.rglob("*.html")):
         pages[file] = parser = _Links()
         parser.feed(file.read_text(encoding="utf-8"))
-    outside = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.I)
     for file, parser in pages.items():
         where = file.relative_to(site).as_posix()
         for load in parser.loads:
             if load.startswith("data:"): continue
-            if outside.match(load): faults.append(f"{where} loads {load[:100]} from the network")
+            if _OUTSIDE.match(load): faults.append(f"{where} loads {load[:100]} from the network")
             elif not (file.parent / unquote(load.split("?")[0].split("#")[0])).is_file(): faults.append(f"{where} needs {load[:100]}, which is not there")
         for link in dict.fromkeys(parser.links):
-            if outside.match(link): continue
+            if _OUTSIDE.match(link): continue
             path, _, anchor = unquote(link).partition("#")
             path = path.split("?")[0]
             if path.startswith("/"): faults.append(f"{where} links to {link}: start from the page, not from the root of the server"); continue
@@ -405,7 +423,7 @@ def check_links(
             elif anchor and target in pages and anchor not in pages[target].ids | {"top"}: faults.append(f"{where} links to {link}, but that page has no anchor “{anchor}”")
     return faults
 
-# %% ../../nbs/repro/site.ipynb #887309d0
+# %% ../../nbs/repro/site.ipynb #0a57cb53
 def check_equations(
     nb,          # a notebook
     where:str,   # its name, for the sentences
@@ -421,7 +439,7 @@ def check_equations(
             faults.append(f"{where}: the label {re.search(r'label.(.*?)}', block)[1]} stands on an equation without \\tag, so a reference to it would read ???")
     return faults
 
-# %% ../../nbs/repro/site.ipynb #7719a1c7
+# %% ../../nbs/repro/site.ipynb #63266754
 def _load(pages:list[Page])->None:
     import nbformat
     for page in pages:
@@ -443,7 +461,7 @@ def _with_nbconvert(root:Path, config:dict, pages:list[Page], missing:list[str],
     (out / "search.js").write_text("window.SITE_INDEX = " + json.dumps(renderer.search, ensure_ascii=False) + ";\n", encoding="utf-8")
     return renderer.notes
 
-# %% ../../nbs/repro/site.ipynb #63266754
+# %% ../../nbs/repro/site.ipynb #b6692ea5
 def quarto_config(config:dict, pages:list[Page])->dict:
     "`_quarto.yml` for the pages that exist: an explicit list to render, and a sidebar without holes"
     config, there = copy.deepcopy(config), {p.source for p in pages}
@@ -482,9 +500,17 @@ def _with_quarto(root:Path, config:dict, pages:list[Page], out:Path)->list[str]:
     left_behind = [f for f in (root / "nbs" / n for n in ("_quarto.yml", "nbdev.yml", "sidebar.yml")) if not f.exists()]
     run("nbdev_proc_nbs", [sys.executable, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs.__wrapped__(n_workers=1)"])
     for file in left_behind: file.unlink(missing_ok=True)  # nbdev's own description of a site; ours is the root _quarto.yml
-    for page in pages:  # what lies outside nbs/ has not come through nbdev
-        if not page.file.is_relative_to(root / "nbs"):
+    by_source, by_file = {p.source: p for p in pages}, {p.file.resolve(): p for p in pages}
+    for page in pages:  # executed copies: not through nbdev, and with links that were written for another folder
+        if page.origin:
             nb = visible_notebook(page.nb)
+            def link(m):
+                path, mark, anchor = m[1].partition("#")
+                target = find_target(page, path, by_source, by_file) if path and not _OUTSIDE.match(path) else None
+                return f"]({posixpath.relpath(target.source, posixpath.dirname(page.source))}{mark}{anchor})" if isinstance(target, Page) else m[0]
+            for cell in nb.cells:
+                if cell.cell_type == "markdown": cell.source = re.sub(r"\]\(([^)\s]+)\)", link, cell.source)
+                else: cell.metadata.pop("site")
             if page.banner: nb.cells.insert(min(1, len(nb.cells)), nbformat.v4.new_markdown_cell("> " + page.banner))
             (proc / page.source).parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(nb, proc / page.source)
@@ -495,7 +521,7 @@ def _with_quarto(root:Path, config:dict, pages:list[Page], out:Path)->list[str]:
     for file in out.rglob("*.html"): _offline(file, posixpath.relpath("mathjax/tex-svg-full.js", posixpath.dirname(file.relative_to(out).as_posix()) or "."))
     return []
 
-# %% ../../nbs/repro/site.ipynb #cb4e5208
+# %% ../../nbs/repro/site.ipynb #f1f836cb
 def build_site(
     out:str|Path|None=None,        # where to write; _docs in the checkout when left out
     use:str="auto",                # "quarto", "nbconvert", or "auto": Quarto where it is installed
@@ -536,7 +562,7 @@ def build_site(
     say(f"The site is at {out / 'index.html'}")
     return out / "index.html"
 
-# %% ../../nbs/repro/site.ipynb #f1f836cb
+# %% ../../nbs/repro/site.ipynb #fc074d50
 def readme_text(
     root:str|Path|None=None,    # the checkout
 )->tuple[str, dict[str, str]]:  # the text · pictures by path in the checkout
