@@ -269,6 +269,27 @@ def test_bop_pieces_equal_the_whole_and_layouts_do_not_matter():
     assert torch.equal(w, expected) and w.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_bop_bfloat16_weights_keep_float32_averages():
+    p = nn.Parameter(torch.ones(1000))
+    opt = BopOptimizer([p], 1e-3, 1e-4)
+    w, m = p.detach().clone(), torch.zeros(1000)
+    p.data = p.data.to(torch.bfloat16)
+    for t in range(50):
+        g = torch.randn(1000, generator=torch.Generator().manual_seed(t)).to(torch.bfloat16)
+        p.grad = g
+        opt.step()
+        flips = bop_update_(w, m, g.float(), 1e-3, 1e-4)
+        assert torch.equal(p.detach().float(), w) and opt.flips() == flips
+    assert opt.state[p]["momentum"].dtype == torch.float32 and torch.equal(opt.state[p]["momentum"], m)
+
+
+def test_bop_graph_key_follows_the_rate():
+    _, method = prepared(lambda: Bop(1e-3, 1e-6, decay=.1))
+    before = method.graph_key()
+    method.on_epoch_start(2)
+    assert method.graph_key() != before
+
+
 def test_bop_first_gradient_start():
     p, q = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5))
     p.grad, q.grad = torch.full((5,), .2), torch.full((5,), .2)
@@ -446,6 +467,29 @@ def test_pmf_schedule():
     _, method = prepared(lambda: PMF(1., lr_every=3, decay_at_start=True))
     train(net, method, 1)
     assert method.optimizer.param_groups[0]["lr"] == pytest.approx(.2)
+
+
+def test_pmf_schedule_in_device_memory_is_the_schedule():
+    "What a recorded step does on a GPU, here on the CPU: β, iteration and rate as tensors"
+    settings = dict(beta_growth=3., beta_every=2, beta_max=50., lr_decay=.5, lr_every=3)
+    for start in (False, True):
+        (_, host), (_, device) = (prepared(lambda: PMF(1., decay_at_start=start, **settings)) for _ in range(2))
+        device._schedule_on("cpu")
+        device.optimizer.param_groups[0]["lr"] = torch.tensor(1.)
+        for _ in range(12):
+            host._advance(), device._advance()
+            assert float(device.beta) == host.beta and int(device.iteration) == host.iteration
+            assert device.optimizer.param_groups[0]["lr"].item() == pytest.approx(host.optimizer.param_groups[0]["lr"])
+    one, other = prepared(METHODS["pmf"]), prepared(METHODS["pmf"])
+    other[1].lr_every = 0
+    other[1]._schedule_on("cpu")
+    for net, method in (one, other):
+        train(net, method, 25)
+    assert other[1].state()["beta"] == pytest.approx(one[1].beta) and other[1].state()["iteration"] == 25
+    for a, b in zip(one[1].auxiliary, other[1].auxiliary):
+        torch.testing.assert_close(a[0], b[0])
+    other[1].load_state(one[1].state())
+    assert isinstance(other[1].beta, torch.Tensor) and float(other[1].beta) == one[1].beta
 
 
 def test_pmf_beta_drives_the_weights_to_decide():

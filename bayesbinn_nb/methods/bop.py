@@ -35,9 +35,9 @@ def _pieces(*tensors:Tensor):
 
 
 def bop_update_(
-    weights:Tensor,         # w, exactly ±1, any shape; updated
-    momentum:Tensor,        # m, same shape and type; updated
-    grad:Tensor,            # g, same shape and type
+    weights:Tensor,         # w, exactly ±1, any shape; updated (may be bfloat16: ±1 is exact there)
+    momentum:Tensor,        # m, same shape, float32 or float64; updated
+    grad:Tensor,            # g, same shape
     adaptivity_rate:float,  # γ in (0, 1]
     threshold:float,        # τ ≥ 0
     convention:str="original",  # at |m| = τ: "original" gives +1, "report" flips (but not where m = 0)
@@ -46,8 +46,9 @@ def bop_update_(
     if grad.stride() != weights.stride():
         grad = torch.empty_like(weights).copy_(grad)
     agree, scratch = [], None
-    for w, m, g in _pieces(weights, momentum, grad):
-        scratch = torch.empty_like(w) if scratch is None else scratch[:w.numel()]
+    for kept, m, g in _pieces(weights, momentum, grad):
+        w, g = kept.to(m.dtype), g.to(m.dtype)                  # no copies in float32
+        scratch = torch.empty_like(m) if scratch is None else scratch[:m.numel()]
         m.lerp_(g, adaptivity_rate)                             # m ← (1-γ) m + γ g          (3)
         if convention == "original":
             new = torch.add(m, w, alpha=-threshold, out=scratch)  # m - τ w
@@ -56,7 +57,7 @@ def bop_update_(
             smallest = torch.finfo(m.dtype).smallest_normal     # so that τ = 0 leaves m = 0 alone
             new = torch.mul(w, m, out=scratch).lt_(max(threshold, smallest)).mul_(2).sub_(1).mul_(w)
         agree.append(torch.dot(w.flatten(), new.flatten()))
-        w.copy_(new)
+        kept.copy_(new)
     return torch.stack(agree).sum().float().sub_(weights.numel()).mul_(-.5)
 
 # %% ../../nbs/methods/bop.ipynb #f1abd670
@@ -125,7 +126,7 @@ class BopOptimizer(torch.optim.Optimizer):
                 state = self.state[p]
                 if not state:
                     first = group["initial_momentum"] == "first_gradient"
-                    state["momentum"] = torch.zeros_like(p)
+                    state["momentum"] = torch.zeros_like(p, dtype=p.dtype if p.dtype == torch.float64 else torch.float32)
                     if first:
                         state["momentum"].copy_(p.grad)
                     state["flips"] = torch.zeros((), device=p.device)
@@ -141,6 +142,7 @@ class BopOptimizer(torch.optim.Optimizer):
 class Bop(Method):
     "Bop in the common training loop: flips by an average of gradients; everything real by `real_optimizer`"
     name = "bop"
+    low_precision_weights = True   # the averages stay float32
 
     def __init__(self,
         adaptivity_rate:float=1e-4,   # γ in (0, 1]
@@ -194,6 +196,14 @@ class Bop(Method):
 
     def optimizers(self) -> list:
         return [self.optimizer] + super().optimizers()
+
+    @property
+    def capturable(self) -> bool:
+        "May a step be recorded as a CUDA graph? Yes, if the real parameters' optimiser can"
+        return self.real_optimizer is None or bool(self.real_optimizer.param_groups[0].get("capturable"))
+
+    def graph_key(self) -> tuple:
+        return tuple((g["lr"] * g["adaptivity_rate"], g["threshold"]) for g in self.optimizer.param_groups)
 
     def on_epoch_start(self, epoch:int) -> None:
         rate = self.adaptivity_rate * self.decay ** ((epoch - 1) // self.decay_every)

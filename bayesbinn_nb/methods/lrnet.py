@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .method import WEIGHT_LAYERS, Method, binary_sign, is_binary_weight, select_binary, swapped
+from .method import WEIGHT_LAYERS, Method, adam, binary_sign, is_binary_weight, select_binary, swapped
 
 # %% auto #0
 __all__ = ['LR_LAYERS', 'weight_moments', 'weight_probabilities', 'LRLinear', 'LRConv1d', 'LRConv2d', 'LRConv3d',
@@ -252,10 +252,11 @@ class LRNet(Method):
                         raise ValueError(f"The predicate chose {name!r} of {type(module).__name__} but not its weight: LR-Net samples whole pre-activations.")
                     self.layers.append((module, name, index[id(p)]))
         device = self.parameters[0].device
-        self.generator = torch.Generator(device).manual_seed(self.seed)
+        # on a GPU the noise is drawn from torch's own generator, which recorded steps (CUDA graphs) can advance and the trainer seeds and saves
+        self.generator = None if device.type == "cuda" else torch.Generator(device).manual_seed(self.seed)
         start = (lambda p: logits_from_weights(p.data, self.ternary)) if self.init == "pretrained" else (lambda p: cold_logits(p.data, self.ternary))
         self.logits = [[nn.Parameter(l) for l in start(p)] for p in self.parameters]
-        self.optimizer = torch.optim.Adam([l for group in self.logits for l in group], lr=self.lr)
+        self.optimizer = adam([l for group in self.logits for l in group], lr=self.lr)
         self.real_weights = [m.weight for m in self.model.modules() if isinstance(m, WEIGHT_LAYERS) and id(m.weight) not in index]
         self._show_mode()
 
@@ -326,6 +327,11 @@ class LRNet(Method):
     def optimizers(self) -> list:
         return [self.optimizer] + super().optimizers()
 
+    @property
+    def capturable(self) -> bool:
+        "May a step be recorded as a CUDA graph?"
+        return self.generator is None and all(o.param_groups[0].get("capturable") for o in self.optimizers())
+
     def on_epoch_start(self, epoch:int) -> None:
         if self.lr_every and epoch > 1 and (epoch - 1) % self.lr_every == 0:
             for optimizer in self.optimizers():
@@ -344,7 +350,7 @@ class LRNet(Method):
 
     def state(self) -> dict:
         return {"logits": [[l.detach() for l in group] for group in self.logits], "optimizer": self.optimizer.state_dict(),
-                "generator": self.generator.get_state(), "seed": self.seed}
+                "generator": None if self.generator is None else self.generator.get_state(), "seed": self.seed}
 
     def load_state(self, state:dict) -> None:
         if len(state["logits"][0]) != len(self.logits[0]):
@@ -355,6 +361,10 @@ class LRNet(Method):
                 for l, value in zip(group, saved, strict=True):
                     l.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].to(self.parameters[0].device)
+        if self.generator is not None and state["generator"] is not None:
+            self.generator.set_state(state["generator"].cpu())
         self.seed = state["seed"]
         self._show_mode()

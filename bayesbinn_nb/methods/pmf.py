@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .bop import _pieces
-from .method import Method, binary_sign, is_binary_weight, swapped
+from .method import Method, adam, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
 __all__ = ['pmf_weights', 'pmf_gradient_', 'pmf_pair_weights', 'released_pair_gradient', 'PMF']
@@ -129,9 +129,16 @@ class PMF(Method):
             start = pair if self.jacobian == "released" else [(pair[1] - pair[0]) / 2]
             # in the memory layout of the weights, so that one walk over memory serves both
             self.auxiliary.append([nn.Parameter(torch.empty_like(p.data).copy_(a)) for a in start])
-        self.optimizer = torch.optim.Adam([a for group in self.auxiliary for a in group], lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        self.optimizer = adam([a for group in self.auxiliary for a in group], lr=self.lr, weight_decay=self.weight_decay)
+        if self.parameters[0].device.type == "cuda":
+            self._schedule_on(self.parameters[0].device)
         self.fractional = [torch.empty_like(p.data) for p in self.parameters]
         self._round()
+
+    def _schedule_on(self, device) -> None:
+        "Keep β and the iteration in device memory, so that a recorded step (CUDA graph) can advance them"
+        self.beta = torch.as_tensor(self.beta, dtype=torch.float64, device=device)
+        self.iteration = torch.as_tensor(self.iteration, device=device)
 
     def _project(self, auxiliary:list, out:Tensor|None=None) -> Tensor:
         project = pmf_weights if self.jacobian == "true" else pmf_pair_weights
@@ -173,25 +180,42 @@ class PMF(Method):
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients = None
         self._round()
-        if self.iteration % self.beta_every == 0:
+        self._advance()
+
+    def _advance(self) -> None:
+        "β and the rate after an iteration; the same rule on the host and, without asking the host, on a GPU"
+        on_device = isinstance(self.beta, Tensor)
+        grow = self.iteration % self.beta_every == 0
+        if on_device:
+            self.beta.copy_(torch.where(grow, (self.beta * self.beta_growth).clamp_max(self.beta_max), self.beta))
+        elif grow:
             self.beta = min(self.beta * self.beta_growth, self.beta_max)
-        if self.lr_every and self.iteration % self.lr_every == 0 and (self.iteration or self.decay_at_start):
+        if self.lr_every:
+            fall = (self.iteration % self.lr_every == 0) & ((self.iteration > 0) | self.decay_at_start)
             for group in self.optimizer.param_groups:
-                group["lr"] *= self.lr_decay
+                if on_device:
+                    group["lr"].mul_(torch.where(fall, self.lr_decay, 1.))
+                elif fall:
+                    group["lr"] *= self.lr_decay
         self.iteration += 1
 
     def optimizers(self) -> list:
         return [self.optimizer] + super().optimizers()
 
+    @property
+    def capturable(self) -> bool:
+        "May a step be recorded as a CUDA graph?"
+        return isinstance(self.beta, Tensor) and all(o.param_groups[0].get("capturable") for o in self.optimizers())
+
     @torch.no_grad()
     def metrics(self) -> dict:
         "beta, and decidedness: the mean |w| of the fractional weights, 1 when all have decided"
         total = sum(self._project(a).abs().sum().item() for a in self.auxiliary)
-        return {"beta": self.beta, "decidedness": total / sum(p.numel() for p in self.parameters)}
+        return {"beta": float(self.beta), "decidedness": total / sum(p.numel() for p in self.parameters)}
 
     def state(self) -> dict:
         return {"auxiliary": [[a.detach() for a in group] for group in self.auxiliary], "optimizer": self.optimizer.state_dict(),
-                "beta": self.beta, "iteration": self.iteration, "jacobian": self.jacobian}
+                "beta": float(self.beta), "iteration": int(self.iteration), "jacobian": self.jacobian}
 
     def load_state(self, state:dict) -> None:
         if state["jacobian"] != self.jacobian:
@@ -202,5 +226,11 @@ class PMF(Method):
                 for a, value in zip(group, saved, strict=True):
                     a.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
+        device, on_device = self.parameters[0].device, isinstance(self.beta, Tensor)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].to(device)
         self.beta, self.iteration = state["beta"], state["iteration"]
+        if on_device:
+            self._schedule_on(device)
         self._round()
