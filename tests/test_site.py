@@ -120,6 +120,7 @@ def test_a_page_shows_what_a_reader_needs_and_nothing_else(checkout):
     assert 'src="data:image/svg+xml;base64,' in page and '<pre class="out">out' in page
     assert "the result" in page and '<a href="../index.html">i</a>' in page
     assert (out / "results/runs/short/row/seed0.json").read_text() == "{}"
+    assert '<a href="seed0.json">seed0.json</a>' in (out / "results/runs/short/row/row.html").read_text()
     assert 'href="../../../../math/coin.html">the coin' in (out / "results/runs/short/row/row.html").read_text(), "a link written for the template's folder"
     home = (out / "index.html").read_text()
     assert 'href="math/coin.html#a-fair-coin"' in home

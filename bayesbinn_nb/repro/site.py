@@ -104,14 +104,14 @@ def collect_pages(
         if name not in {p.name for p in local + committed}:
             raise SiteError(f"The suite {name!r} has not been run: there is neither _runs/{name} nor nbs/results/runs/{name}. Run it first: bayesbinn batch {name}")
     for suite in committed:
-        for f in _notebooks(suite, "**/*.ipynb"): pages.append(Page(f, f.relative_to(nbs).as_posix(), f"Executed run, suite {suite.name}", listed=False, origin="experiments"))
+        for f in _notebooks(suite, "**/*.ipynb"): pages.append(Page(f, f.relative_to(nbs).as_posix(), f"Executed run · {suite.name} · {f.stem}", listed=False, origin="experiments"))
     for suite in local:
         banner = _QUICK if suite.name == "quick" else _LOCAL.format(suite=html.escape(suite.name))
         for f in _notebooks(suite, "**/*.ipynb"):
             inside = f.relative_to(suite).as_posix()
             if inside.startswith("pages/"):
                 pages.append(Page(f, f"results/{suite.name}/{f.name}", f"Your {suite.name} run", banner=banner, origin="results"))
-            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", f"Executed run, suite {suite.name}", listed=False, banner=banner, origin="experiments"))
+            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", f"Executed run · {suite.name} · {f.stem}", listed=False, banner=banner, origin="experiments"))
     return pages, missing, [f.relative_to(nbs).as_posix() for f in unlisted]
 
 # %% ../../nbs/repro/site.ipynb #17ba0791
@@ -364,9 +364,11 @@ class Renderer:
                 if not nav or nav[-1].get("section") != p.section: nav.append(dict(section=p.section, text=html.escape(p.section), pages=[]))
                 nav[-1]["pages"].append(name(p))
                 nav[-1]["open"] = nav[-1].get("open") or p.section == page.section or page.is_home
+        records = sorted(page.file.parent.glob("seed*.json")) if page.origin == "experiments" else []
+        records = [dict(text=r.name, href=self._resolve(r.name)) for r in records]
         up = posixpath.relpath(".", posixpath.dirname(page.href) or ".") + "/"
         return self.page_template.render(
-            page=page, body=body, nav=nav, toc=self.toc, up="" if up == "./" else up, module=module, site_title=self.config["website"]["title"],
+            page=page, body=body, records=records, nav=nav, toc=self.toc, up="" if up == "./" else up, module=module, site_title=self.config["website"]["title"],
             description=html.escape(self.config["website"].get("description", "")), footer=(self.config["website"].get("page-footer") or {}).get("left", ""),
             api=[{**i, "signature": html.escape(i["signature"]), "doc": _doc_html(i["doc"]),
                   "methods": [dict(signature=html.escape(m["signature"]), doc=_doc_html(m["doc"])) for m in i["methods"]]}
