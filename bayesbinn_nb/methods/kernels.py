@@ -5,14 +5,20 @@
 # %% ../../nbs/methods/kernels.ipynb #da4b9237
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['CHUNK', 'LARGEST_NOISE', 'BITS_TO_UNIFORM', 'SATURATED', 'draw_key', 'random_bits', 'half_logistic_noise',
-           'settled_beyond', 'sample_weights_', 'accumulate_gradient_', 'update_natural_parameter_']
+__all__ = ['CHUNK', 'LARGEST_NOISE', 'BITS_TO_UNIFORM', 'COMPILED_FROM', 'SATURATED', 'draw_key', 'random_bits',
+           'half_logistic_noise', 'engine', 'use_engine', 'Settled', 'settled_beyond', 'sample_weights_',
+           'accumulate_gradient_', 'update_natural_parameter_']
 
 # %% ../../nbs/methods/kernels.ipynb #c1dfd96e
 _M32 = 0xFFFFFFFF
@@ -43,7 +49,7 @@ def draw_key(
     return _signed(k), _signed(k >> 32)
 
 # %% ../../nbs/methods/kernels.ipynb #902ba3cd
-CHUNK = 1 << 16  # elements a piece: its handful of buffers stay in the cache of one core
+CHUNK = 1 << 15  # elements a piece and thread: its handful of buffers stay in the cache of one core
 
 _scratch: dict = {}
 
@@ -63,6 +69,17 @@ def _spread_indices(n: int, device) -> Tensor:
         i = torch.arange(max(n, CHUNK), dtype=torch.int64, device=device) * _GOLDEN & _M32
         _scratch[key] = torch.where(i > 0x7FFFFFFF, i - (1 << 32), i).to(torch.int32)
     return _scratch[key][:n]
+
+
+def _ones(n: int, device) -> Tensor:
+    "1, 1, 1, …"
+    key = ("ones", str(device), torch.float32)
+    if key not in _scratch or _scratch[key].numel() < n:
+        _scratch[key] = torch.ones(max(n, CHUNK), device=device)
+    return _scratch[key][:n]
+
+
+_ONE, _MINUS_ONE = torch.tensor(1.0), torch.tensor(-1.0)  # without dimensions, for a - alpha·b in one operation
 
 
 def random_bits(
@@ -99,12 +116,72 @@ def half_logistic_noise(
     return z.copy_(random_bits(n, key, offset, device)).mul_(BITS_TO_UNIFORM).atanh_()
 
 # %% ../../nbs/methods/kernels.ipynb #1574bddb
+COMPILED_FROM = 1 << 17  # smaller parameters are not worth a compiled loop
+
+_engine = os.environ.get("BAYESBINN_KERNELS", "auto")
+_numba = None
+
+
+def _compiled_kernels(*tensors: Tensor | None):
+    "The module `kernels_numba` if it shall and can do these tensors, else None"
+    global _numba
+    if tensors[0].device.type != "cpu" or tensors[0].numel() < COMPILED_FROM or engine() != "numba":
+        return None
+    if _numba is None:
+        from bayesbinn_nb.methods import kernels_numba as _numba
+    return _numba if _numba.can_take(*tensors) else None
+
+
+def engine() -> str:  # "numba" or "torch"
+    "What large parameters on the CPU are computed with"
+    if _engine == "auto":
+        return "numba" if importlib.util.find_spec("numba") else "torch"
+    if _engine not in ("numba", "torch"):
+        raise ValueError(f"BAYESBINN_KERNELS must be 'auto', 'numba' or 'torch'; it is {_engine!r}.")
+    return _engine
+
+
+@contextmanager
+def use_engine(
+    name: str,  # "auto" (Numba where it is installed), "numba" or "torch"
+) -> Iterator[None]:
+    "Choose inside this context; for a whole process set the environment variable BAYESBINN_KERNELS"
+    global _engine
+    if name not in ("auto", "numba", "torch"):
+        raise ValueError(f"The engine must be 'auto', 'numba' or 'torch', not {name!r}.")
+    if name == "numba" and not importlib.util.find_spec("numba"):
+        raise ModuleNotFoundError("Numba is not installed: pip install bayesbinn_nb[fast], or use the engine 'torch'.")
+    before, _engine = _engine, name
+    try:
+        yield
+    finally:
+        _engine = before
+
+# %% ../../nbs/methods/kernels.ipynb #91032ad7
+def _abs_tanh(x: Tensor, rate: float, out: Tensor) -> Tensor:
+    "|tanh(rate · x)|, rate > 0, into `out`"
+    torch.abs(x, out=out).mul_(-2 * rate).sigmoid_()
+    return torch.sub(_ONE, out, alpha=2, out=out)
+
+# %% ../../nbs/methods/kernels.ipynb #d435a6cd
 SATURATED = 9.02  # from here on tanh rounds to exactly ±1 in float32
+
+
+class Settled(NamedTuple):
+    "Which pieces of a parameter hold no weight that noise could change"
+
+    size: int  # elements a piece
+    pieces: list[bool]
 
 
 def settled_beyond(temperature: float) -> float:
     "The |λ| beyond which no draw can give anything but w = sign λ, and tanh λ is exactly ±1 (float32)"
     return max(LARGEST_NOISE + SATURATED * temperature, SATURATED)
+
+
+def _piece_size(lam: Tensor) -> int:
+    "On the CPU one CHUNK for every thread that PyTorch shares an operation among; else everything"
+    return CHUNK * torch.get_num_threads() if lam.device.type == "cpu" else max(1, lam.numel())
 
 
 def _pieces(*tensors: Tensor | None, size: int):
@@ -123,45 +200,55 @@ def _flat(t: Tensor | None) -> Tensor | None:
     return t.permute(*sorted(range(t.dim()), key=t.stride, reverse=True)).view(-1)
 
 
+def _sign_into(out: Tensor, x: Tensor) -> None:
+    "±1, with -1 at 0"
+    torch.gt(x, 0, out=out)
+    torch.add(_MINUS_ONE.to(out.dtype), out, alpha=2, out=out)
+
+
 def sample_weights_(
     out: Tensor,  # where to write w; same memory layout as `lam`, any floating dtype
     lam: Tensor,  # natural parameter λ, float32
     temperature: float,  # τ ≥ 0; 0 draws exact ±1 weights from the posterior
     key: tuple[int, int],  # from `draw_key`
     offset: int = 0,  # index of the first weight in the noise of this draw
-) -> list[bool]:  # for each piece: is every weight settled (w = sign λ whatever the noise)?
+) -> Settled | None:  # which pieces were settled (w = sign λ whatever the noise); None if nobody looked
     "w = tanh((λ+δ)/τ), paper eq. 10, in place"
+    compiled = _compiled_kernels(lam, out)
+    if compiled is not None:
+        return compiled.sample_weights_(out, lam, temperature, key, offset)
     settled = []
-    on_cpu, limit = lam.device.type == "cpu", settled_beyond(temperature)
-    size = CHUNK if on_cpu else lam.numel()
+    on_cpu, limit, size, device = lam.device.type == "cpu", settled_beyond(temperature), _piece_size(lam), lam.device
     for start, o, l in _pieces(_flat(out), _flat(lam), size=size):
-        n, device = l.numel(), lam.device
+        n = l.numel()
         t = _buffer("work", n, device)
         # asking for the minimum would make a GPU wait for the host: there every piece is computed in full
         settled.append(on_cpu and bool(torch.abs(l, out=t).min() > limit))
         if settled[-1]:
-            o.copy_(torch.sign(l, out=t))
+            torch.sign(l, out=o) if o.dtype == l.dtype else o.copy_(torch.sign(l, out=t))
             continue
-        torch.add(half_logistic_noise(n, key, offset + start, device), l, out=t)
+        y = half_logistic_noise(n, key, offset + start, device).add_(l)
         if temperature == 0:
-            o.copy_(t > 0).mul_(2).sub_(1)
+            _sign_into(o, y)
         else:
-            o.copy_(t.div_(temperature).tanh_())
-    return settled
+            _abs_tanh(y, 1 / temperature, t)
+            torch.copysign(t, y, out=o) if o.dtype == t.dtype else o.copy_(t.copysign_(y))
+    return Settled(size, settled)
 
-# %% ../../nbs/methods/kernels.ipynb #472b07b9
-def _scaled(g: Tensor, w: Tensor, mu: Tensor, temperature: float, eps: float) -> Tensor:
-    "s ⊙ g for one piece, in a scratch buffer"
+# %% ../../nbs/methods/kernels.ipynb #0a57cb53
+def _one_minus_square(x: Tensor, eps: float, out: Tensor) -> Tensor:
+    return torch.addcmul(_ones(x.numel(), x.device), x, x, value=-1, out=out).add_(eps)
+
+
+def _scaled(g: Tensor, w: Tensor, l: Tensor, mu: Tensor | None, eps: float) -> Tensor:
+    "τ s ⊙ g for one piece, in a scratch buffer; μ = tanh λ unless given"
     n, device = w.numel(), w.device
     s, d = _buffer("scale", n, device), _buffer("denominator", n, device)
-    s.copy_(w).square_().neg_().add_(1).add_(eps)  # 1 - w² + ε
-    torch.mul(mu, mu, out=d).neg_().add_(1).add_(eps).mul_(temperature)  # τ (1 - μ² + ε)
+    if mu is None:
+        mu = _abs_tanh(l, 1.0, d)
+    _one_minus_square(mu, eps, d)
+    _one_minus_square(w if w.dtype == s.dtype else s.copy_(w), eps, s)
     return s.div_(d).mul_(g)
-
-
-def _mean_of(l: Tensor, mean: Tensor | None) -> Tensor:
-    "μ: the given (lagged) one, or tanh λ in a scratch buffer"
-    return torch.tanh(l, out=_buffer("mean", l.numel(), l.device)) if mean is None else mean
 
 
 def accumulate_gradient_(
@@ -174,11 +261,13 @@ def accumulate_gradient_(
     mean: Tensor | None = None,  # a lagged μ; default tanh λ
 ) -> None:
     "total += s ⊙ g"
-    size = CHUNK if lam.device.type == "cpu" else lam.numel()
-    for _, t, g, v, l, m in _pieces(*map(_flat, (total, grad, w, lam, mean)), size=size):
-        t.add_(_scaled(g, v, _mean_of(l, m), temperature, eps))
+    compiled = _compiled_kernels(lam, total, grad, w, mean)
+    if compiled is not None:
+        return compiled.accumulate_gradient_(total, grad, w, lam, temperature, eps, mean)
+    for _, t, g, v, l, m in _pieces(*map(_flat, (total, grad, w, lam, mean)), size=_piece_size(lam)):
+        t.add_(_scaled(g, v, l, m, eps), alpha=1 / temperature)
 
-# %% ../../nbs/methods/kernels.ipynb #d435a6cd
+# %% ../../nbs/methods/kernels.ipynb #22d200f8
 def update_natural_parameter_(
     lam: Tensor,  # λ, float32; updated
     mode: Tensor | None,  # receives the new ±1 weights (−1 at λ = 0, as in the authors' code); None: not wanted
@@ -195,40 +284,39 @@ def update_natural_parameter_(
     prior: Tensor | float = 0.0,  # λ0
     eps: float = 1e-10,  # ε
     mean: Tensor | None = None,  # the lagged μ to use now; overwritten by tanh of λ before the update
-    settled: list[bool] | None = None,  # from `sample_weights_`, if λ has not moved since
+    settled: Settled | None = None,  # from `sample_weights_`, if λ has not moved since
 ) -> None:
     "One step of the Bayesian learning rule with momentum, eq. K3, in place"
-    on_cpu = lam.device.type == "cpu"
-    size = CHUNK if on_cpu else lam.numel()
-    prior_tensor = _flat(prior) if isinstance(prior, Tensor) else None
+    settings = dict(lr=lr, data_scale=data_scale, temperature=temperature, beta=beta, kl_weight=kl_weight, prior=prior, eps=eps, mean=mean)
+    prior_tensor = prior if isinstance(prior, Tensor) else None
+    compiled = _compiled_kernels(lam, mode, grad, w, total, momentum, prior_tensor, mean)
+    if compiled is not None:
+        return compiled.update_natural_parameter_(lam, mode, grad, w, total, momentum, **settings)
     prior_value = 0.0 if prior_tensor is not None else float(prior)
+    size = _piece_size(lam) if settled is None else settled.size
     pieces = _pieces(*map(_flat, (lam, mode, grad, w, total, momentum, prior_tensor, mean)), size=size)
     for i, (_, l, o, g, v, t, m, l0, mu) in enumerate(pieces):
-        n, device = l.numel(), lam.device
         # (a lagged mean may be off ±1 where λ is settled, so it takes the long way)
-        easy = settled is not None and settled[i] and mean is None and v is not None and t is None
-        if easy and momentum is None and l0 is None:
-            l.mul_(1 - lr * kl_weight).add_(g, alpha=-lr * data_scale / temperature)
+        easy = settled is not None and settled.pieces[i] and mean is None and v is not None
+        data, rate = None, data_scale  # the data term is rate · data
+        if g is not None:
+            data = g if v is None or easy else _scaled(g, v, l, mu, eps)
+            rate = data_scale if v is None else data_scale / temperature
+            if t is not None:
+                data, rate = torch.add(t, data, alpha=rate / data_scale, out=_buffer("step", l.numel(), l.device)), data_scale
+        else:
+            data = t
+        if mu is not None:
+            _abs_tanh(l, 1.0, mu).copysign_(l)
+        if m is None and l0 is None:
+            l.mul_(1 - lr * kl_weight).add_(data, alpha=-lr * rate)
             if prior_value:
                 l.add_(lr * kl_weight * prior_value)
         else:
-            d = _buffer("step", n, device)
-            if g is None:
-                d.copy_(t)
-            elif v is None or easy:
-                d.copy_(g)
-                if easy:
-                    d.div_(temperature)
-            else:
-                d.copy_(_scaled(g, v, _mean_of(l, mu), temperature, eps))
-            if t is not None and g is not None:
-                d.add_(t)
-            d.mul_(data_scale).add_(l, alpha=kl_weight)
+            d = torch.mul(data, rate, out=_buffer("step", l.numel(), l.device)).add_(l, alpha=kl_weight)
             d.sub_(l0, alpha=kl_weight) if l0 is not None else d.sub_(kl_weight * prior_value)
-            if mu is not None:
-                torch.tanh(l, out=mu)
             if m is not None:
                 d = m.mul_(beta).add_(d, alpha=1 - beta)
             l.sub_(d, alpha=lr)
         if o is not None:
-            o.copy_(l > 0).mul_(2).sub_(1)
+            _sign_into(o, l)
