@@ -244,7 +244,7 @@ def test_hundred_steps_beside_the_reference(engine, temperature, init, lr):
     dtype = torch.float64 if temperature == 1.0 else torch.float32
     lam, m = opt.natural_parameters()[0].to(dtype, copy=True), torch.zeros(p.shape, dtype=dtype)
     target, flips = torch.randn(p.shape), 0
-    small = 1.0 if temperature == 1.0 else 1e-7
+    small = 1.0 if temperature == 1.0 else 1e-5
     for t in range(1, 101):
         key = draw_key(4, t - 1)
         with opt.sampled_params():
