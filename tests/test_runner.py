@@ -145,6 +145,23 @@ def test_pages_run_last_and_read_the_records(batch):
     assert "outputs" not in json.dumps(nbformat.read(folder/"page.ipynb", 4).cells[-1].get("outputs", []))
 
 
+def test_pages_of_committed_suites_are_executed_where_they_stand(tmp_path, monkeypatch):
+    results = tmp_path/"results"
+    results.mkdir()
+    (tmp_path/"lists").mkdir()
+    path = suite_in(tmp_path/"lists", [dict(row="a", pages="page")]).rename(tmp_path/"lists"/"short.yaml")
+    page = notebook(results/"page.ipynb", "from pathlib import Path\nprint(repr(suite), sorted(p.name for p in Path(records_root).rglob('seed*.json')))", 'suite: str = ""\nrecords_root: str = "runs"')
+    monkeypatch.setattr(runner, "results_dir", lambda: results)
+    monkeypatch.setattr(runner, "default_out", lambda name: results/"runs"/name)
+    outcome = run_suite(path, quiet=True)
+    assert outcome.ok and [p["status"] for p in outcome.pages] == ["whole"], outcome
+    nb = nbformat.read(page, 4)
+    assert [c.metadata.get("tags") for c in nb.cells] == [["parameters"], None]          # no parameters were injected
+    assert nb.cells[-1].outputs[0].text == "'' ['seed0.json']\n"
+    assert not (results/"pages").exists() and not (results/"runs"/"short"/"_pages").exists()
+    assert [p["status"] for p in run_suite(path, quiet=True).pages] == ["kept"]          # its own outputs do not count as a change
+
+
 def test_second_run_repeats_nothing_whole(batch):
     folder, path, *_ = batch
     stamp = {p: p.stat().st_mtime_ns for p in (folder/"runs"/"good").iterdir()}

@@ -106,6 +106,7 @@ rows:
     published: paper.t7.tau1e-3.*
     deviations: temperature {temperature}
     needs: mnist
+    pages: ["page_{temperature}"]
     baseline: majority class
 '''))
     assert [r.name for r in s.rows] == ["plain", "t10-r3e-4", "t1e-3-r3e-4"]
@@ -113,7 +114,7 @@ rows:
     assert a.params == {"dataset": "mnist", "epochs": 1} and a.seeds == [0, 1] and a.pages == ["p"] and s.pages == ["index"]
     assert b.params == {"dataset": "mnist", "temperature": 1e-3, "rate": 3e-4} and b.seeds == [4]
     assert b.published == ["paper.t7.tau1e-3.train", "paper.t7.tau1e-3.val", "paper.t7.tau1e-3.test"]
-    assert (b.deviations, b.needs, b.baseline, b.suite) == (["temperature 1e-3"], ["mnist"], "majority class", "mine")
+    assert (b.deviations, b.needs, b.baseline, b.suite) == (["temperature 1e-3"], ["mnist"], "majority class", "mine") and b.pages == ["page_1e-3"]
     assert [r.name for r in s.select("t*")] == ["t10-r3e-4", "t1e-3-r3e-4"]
     assert [r.name for r in s.select("plain, t10*")] == ["plain", "t10-r3e-4"]
     with pytest.raises(SuiteError, match="no row of suite mine matches 'planes'; near it: plain"):

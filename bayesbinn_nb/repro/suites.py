@@ -315,5 +315,4 @@ def _rows(spec, defaults, path, index, check, ids):
             if check and not hits: raise SuiteError(f"{name}: no published number has the id {pattern!r}; the ids are in experiments/published.yaml.")
             published += hits or [pattern]
         yield Row(name, template or Path(merged["template"]), params, seeds, list(dict.fromkeys(published)), merged.get("baseline"),
-                  [fill(n) for n in _strings(merged.get("needs"), "needs", where)], [fill(d) for d in _strings(merged.get("deviations"), "deviations", where)],
-                  [fill(p) for p in _strings(merged.get("pages"), "pages", where)], path.stem)
+                  *([fill(text) for text in _strings(merged.get(key), key, where)] for key in ("needs", "deviations", "pages")), path.stem)
