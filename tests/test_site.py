@@ -149,13 +149,15 @@ def test_missing_and_unlisted_pages_are_said_aloud(checkout, capsys):
 
 
 def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
-    write(checkout, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons\n\n[run](../moons/moons.ipynb)"))
+    write(checkout, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons\n\n[run](../moons/moons.ipynb) 98.1 ± 0.2"),
+          new_code_cell("records_root = 'runs'", metadata={"tags": ["parameters"]}))
     write(checkout, "_runs/quick/moons/moons.ipynb", new_markdown_cell("# Moons run"))
     write(checkout, "_runs/quick/moons/moons.failed.ipynb", new_markdown_cell("# Half a run"))
     write(checkout, "_runs/quick/moons/_work/x.ipynb", new_markdown_cell("# Scratch"))
     out = build(checkout)
     page = (out / "results/quick/two_moons.html").read_text()
     assert 'class="banner"' in page and "stand-in" in page and "../runs/quick/moons/moons.html" in page
+    assert "records_root" not in page and "98.1\u00a0±\u00a00.2" in page
     assert "Your quick run" in page and "math/coin.html" in page and "quick/two_moons.html" in (out / "index.html").read_text()
     assert not [f.name for f in out.rglob("*.html") if f.stem in ("x", "moons.failed")]
     out = build(checkout, suites=["short"])

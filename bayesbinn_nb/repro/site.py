@@ -168,16 +168,17 @@ def _only_imports(source:str)->bool:
 def visible_notebook(
     nb,              # a notebook (nbformat 4)
     module:str="",   # the module it exports to, shown beside exported cells
+    without:set[str]=frozenset(), # tags of further cells to leave out
 ):                   # a copy that holds only what a reader sees, with notes for the template in `metadata.site`
     "Drop hidden cells and directives; note what is exported and what is folded"
-    nb, cells = copy.deepcopy(nb), []
+    nb, cells, unseen = copy.deepcopy(nb), [], {"remove-cell", "hide"} | without
     for cell in nb.cells:
         tags = set(cell.metadata.get("tags", ()))
         if cell.cell_type != "code":
-            if cell.cell_type == "markdown" and not tags & {"remove-cell", "hide"}: cells.append(cell)
+            if cell.cell_type == "markdown" and not tags & unseen: cells.append(cell)
             continue
         found, cell.source = split_directives(cell.source)
-        if {"hide", "default_exp"} & set(found) or found.get("include") == "false" or tags & {"remove-cell", "hide"}: continue
+        if {"hide", "default_exp"} & set(found) or found.get("include") == "false" or tags & unseen: continue
         site = {"caption": found.get("fig-cap", ""), "alt": found.get("fig-alt", ""),
                 "no_source": found.get("echo") == "false" or "hide_input" in found or bool(tags & {"remove-input", "hide-input"})}
         if found.get("output") == "false" or "hide_output" in found: cell.outputs = []
@@ -303,7 +304,7 @@ class Renderer:
             if new is not None: return f'{m[1]}"{html.escape(new)}"'
             self.notes.append(f"{self.page.source} links to {html.unescape(m[2])}, which is not written yet")
             return m[1].rsplit(" ", 1)[0] + ' class="missing" title="This page is not written yet"'
-        return re.sub(r'(<(?:a|img)\b[^>]*?\s(?:href|src)=)"([^"]*)"', link, text)
+        return re.sub(r'(<(?:a|img)\b[^>]*?\s(?:href|src)=)"([^"]*)"', link, text.replace(" ± ", "\u00a0±\u00a0"))
 
     def _code_links(self, text:str)->str:
         def code(m):
@@ -350,7 +351,8 @@ class Renderer:
         from nbconvert.exporters import TemplateExporter
         self.page, self.toc, self.anchors = page, [], set()
         module = _module(page.nb)
-        nb = visible_notebook(page.nb, module)
+        # the parameters of a page of results say where its records lie: of use to the runner, not to a reader
+        nb = visible_notebook(page.nb, module, {"parameters", "injected-parameters"} if page.section == "Results" or page.origin == "results" else set())
         self.anchors_lower = {slug(m) for c in nb.cells if c.cell_type == "markdown" for m in re.findall(r"(?m)^#{1,6}\s+(.+?)\s*$", c.source)}
         body, _ = TemplateExporter.from_notebook_node(self.exporter, nb)  # HTMLExporter's own reads the page again to add alt texts
         if page.listed: self._index(nb)
