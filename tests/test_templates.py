@@ -1,0 +1,73 @@
+"""Run templates: each has its parameters, inspects cleanly, and runs at a tiny size through the runner."""
+import json
+from pathlib import Path
+
+import pytest
+
+from bayesbinn_nb.repro.records import load_records
+from bayesbinn_nb.repro.runner import run_suite
+from bayesbinn_nb.repro.suites import cell_source, check_parameters, experiments_dir, known_suites, load_suite, read_notebook, template_parameters
+
+TEMPLATES = sorted(experiments_dir().glob("*.ipynb"))
+# a tiny form of every template; each must be here
+TINY = {
+    "benchmark": dict(dataset="mnist-standin", method="bayesbinn", epochs=2, t_max=2, limit=100, eval_limit=50, mean_samples=2, model_kwargs={"hidden": 16}),
+    "two_moons": dict(steps=20, decay_steps=[10]),
+    "snelson": dict(dataset="snelson-standin", steps=20),
+}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_template_has_what_a_template_needs(path):
+    parameters = template_parameters(path)
+    assert {"seeds", "out", "work_dir"} <= parameters.keys()
+    assert all(p.help for p in parameters.values()), "every parameter has a comment that says what it is"
+    notebook = read_notebook(path)
+    first = cell_source(notebook["cells"][0])
+    assert first.startswith("# ") and "\n> " in first, "a title and a promise of one line come first"
+    assert not any(c.get("outputs") for c in notebook["cells"]), "templates are committed without outputs"
+    assert not any("#| export" in cell_source(c) for c in notebook["cells"]), "templates import, they never export"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_template_inspects_cleanly(path):
+    papermill = pytest.importorskip("papermill")
+    assert set(papermill.inspect_notebook(str(path))) <= set(template_parameters(path))
+    assert check_parameters(path, {"seeds": [0, 1]}) == {"seeds": [0, 1]}
+
+
+@pytest.mark.parametrize("name", known_suites())
+def test_suite_loads(name):
+    suite = load_suite(name)
+    assert suite.rows and suite.about
+    assert len(suite.rows) <= 25 or name != "quick"
+    for row in suite.rows:
+        assert row.baseline, "every trained row names the baseline it must beat"
+        assert row.pages, "every row is shown on a page"
+        assert name != "quick" or not row.needs, "the quick suite needs no data"
+
+
+def test_templates_run_at_a_tiny_size(tmp_path, monkeypatch):
+    pytest.importorskip("papermill")
+    monkeypatch.setenv("BAYESBINN_DATA", str(tmp_path / "nothing"))
+    tiny = [name for name in TINY if (experiments_dir() / f"{name}.ipynb").exists()]
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(json.dumps({"rows": [{"row": name.replace("_", "-"), "template": name, "params": TINY[name]} for name in tiny]}))
+    outcome = run_suite(suite, out=tmp_path / "runs", jobs=2, quiet=True)
+    assert outcome.ok, [(r["name"], r["error"]) for r in outcome.failed]
+    for name in tiny:
+        folder = tmp_path / "runs" / name.replace("_", "-")
+        records = load_records(folder)
+        assert records and all(r.baseline and r.metrics["last"] for r in records)
+        executed = read_notebook(folder / f"{name.replace('_', '-')}.ipynb")
+        text = json.dumps(executed)
+        assert "Warning" not in text and str(tmp_path) not in text
+        assert any("image" in kind for c in executed["cells"] for o in c.get("outputs", []) for kind in o.get("data", {})), "a figure is shown"
+
+
+def test_unknown_method_is_one_clear_error(tmp_path):
+    pytest.importorskip("papermill")
+    suite = tmp_path / "wrong.yaml"
+    suite.write_text(json.dumps({"rows": [{"row": "wrong", "template": "benchmark", "params": {"dataset": "mnist-standin", "method": "sgd"}}]}))
+    outcome = run_suite(suite, out=tmp_path / "runs", quiet=True)
+    assert "sgd" in outcome.failed[0]["error"] and "bayesbinn" in outcome.failed[0]["error"]
