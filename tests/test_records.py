@@ -28,6 +28,14 @@ def test_round_trip(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["seed0.json"]      # no temporary file stays
 
 
+def test_columns_stand_in_one_line(tmp_path):
+    r = record(history={"epoch": [1, 2, 3], "val_loss": [1e-10, None, -2.5]}, extra={"words": ["[", "1", "]"], "matrix": [[1, 2], [3.5, None]], "empty": []})
+    path = write_record(tmp_path, r)
+    assert read_record(path) == r
+    text = path.read_text()
+    assert '"val_loss": [1e-10, null, -2.5]' in text and "[3.5, null]" in text
+
+
 def test_numpy_and_torch_become_plain(tmp_path):
     r = record(metrics={"last": {"test_accuracy": np.float32(.5), "test_loss": torch.tensor(1.5)}}, parameters={"layers": (1, 2)})
     again = read_record(write_record(tmp_path, r))

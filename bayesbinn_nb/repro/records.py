@@ -171,7 +171,9 @@ def write_record(
     validate(payload)
     payload["checksum"] = _checksum(payload)
     if name is None: name = f"seed{record.seed}" + (f"-{re.sub(r'[^A-Za-z0-9.+_-]', '_', record.arm)}" if several_arms else "") + ".json"
-    return atomic_write(Path(folder)/name, json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[\n[\s\d.eE+\-,nul]*\n\s*\]", lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), text)    # a column in one line
+    return atomic_write(Path(folder)/name, text + "\n")
 
 def read_record(
     path:str|Path,

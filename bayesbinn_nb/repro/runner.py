@@ -180,9 +180,9 @@ def _how_it_ended(code, stderr):
     return f"its process ended with code {code}: {lines[-1] if lines else 'it left no message'}"
 
 def _environment(job):
-    env, threads = dict(os.environ), str(job["threads"])
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        if not (env.get(name, "").isdigit() and int(env[name]) <= job["threads"]): env[name] = threads
+    env, names = dict(os.environ), ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    wished = [int(env[n]) for n in names if env.get(n, "").isdigit() and int(env[n]) > 0]      # who asks for fewer threads gets fewer
+    env |= dict.fromkeys(names, str(min([job["threads"], *wished])))
     parent = str(package_dir().parent)
     if parent not in sys.path[1:] or checkout_root():
         env["PYTHONPATH"] = os.pathsep.join([parent, *(os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p)])
