@@ -352,7 +352,7 @@ class Renderer:
         self.page, self.toc, self.anchors = page, [], set()
         module = _module(page.nb)
         # the parameters of a page of results say where its records lie: of use to the runner, not to a reader
-        nb = visible_notebook(page.nb, module, {"parameters", "injected-parameters"} if page.section == "Results" or page.origin == "results" else set())
+        nb = visible_notebook(page.nb, module, {"parameters", "injected-parameters"} if page.source.startswith("results/") and page.origin != "experiments" else set())
         self.anchors_lower = {slug(m) for c in nb.cells if c.cell_type == "markdown" for m in re.findall(r"(?m)^#{1,6}\s+(.+?)\s*$", c.source)}
         body, _ = TemplateExporter.from_notebook_node(self.exporter, nb)  # HTMLExporter's own reads the page again to add alt texts
         if page.listed: self._index(nb)
