@@ -246,6 +246,14 @@ def test_killed_in_the_middle_goes_on(tmp_path, how):
     assert not (row/"_work").exists()
 
 
+def test_checkpoints_of_other_settings_are_not_used(tmp_path):
+    row = tmp_path/"runs"/"r"
+    assert not run_suite(suite_in(tmp_path, [dict(row="r", params=dict(fault="dead"))]), out=tmp_path/"runs", quiet=True).ok
+    (row/"_work"/"seed0.txt").write_text("half way")                            # what the dead run had reached
+    assert run_suite(suite_in(tmp_path, [dict(row="r")]), out=tmp_path/"runs", quiet=True).ok
+    assert read_record(row/"seed0.json").extra["resumed"] is False
+
+
 def test_stale_lock_is_taken_over_and_released(tmp_path):
     (tmp_path/".lock").write_text("pid 999999 on elsewhere")
     with folder_lock(tmp_path):

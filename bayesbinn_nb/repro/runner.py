@@ -154,6 +154,7 @@ def execute_job(
     start, work = time.time(), Path(job["folder"])/"_work"
     result = work/"result.json"
     try:
+        if work.is_dir() and _read_json(work/"job.json").get("hash", job["hash"]) != job["hash"]: shutil.rmtree(work)   # checkpoints of other code or settings
         work.mkdir(parents=True, exist_ok=True)
         result.unlink(missing_ok=True)
         atomic_write(work/"job.json", json.dumps(job))
