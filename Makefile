@@ -14,8 +14,7 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 	touch $@
 
 reproduce: $(VENV)/.ready  ## run the quick suite and render the site
-	$(BIN)/bayesbinn batch quick
-	$(BIN)/bayesbinn site
+	$(BIN)/bayesbinn batch quick; status=$$?; $(BIN)/bayesbinn site && exit $$status
 
 test: $(VENV)/.ready  ## run the test-suite
 	$(BIN)/python -m pytest

@@ -412,7 +412,7 @@ class Trainer:
             batches = train.batches(batch_size, shuffle=True, generator=self._order, augment=True, drop_last=drop_last)
         self.model.train()
         sums, seen = torch.zeros(1 + len(self.metrics), device=self.device), 0
-        if self.cuda_graph and isinstance(train, ArrayData) and self.method.capturable and not watchers and self.scheduler_step != "step":
+        if self.cuda_graph and isinstance(train, ArrayData) and not watchers and self.scheduler_step != "step" and self._capturable():
             if self._replayed is None or self._replayed.train is not train:
                 self._replayed = _ReplayedStep(self, train)
             seen, batches = self._replayed.epoch(batches, sums), []
@@ -447,6 +447,11 @@ class Trainer:
             self._replayed = None
             for p in weights if narrow else []:
                 p.grad, p.data = None, p.data.to(torch.float32)
+
+    def _capturable(self) -> bool:
+        "Does nothing in a step, the method or any of its optimisers, wait for the host?"
+        groups = [group for o in self.method.optimizers() for group in o.param_groups]
+        return self.method.capturable and all(group.get("capturable", True) for group in groups)
 
     def _train_step(self, x: Tensor, y: Tensor, sums: Tensor) -> int:
         "One step: every pass of the method, then learn. Adds loss and metrics to `sums`; returns how many examples were seen"
@@ -580,6 +585,10 @@ class Trainer:
         self.prepare(state["train_size"])
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
+        for optimizer in self.method.optimizers():  # a rate that is a tensor must be where it was, not where the file was read
+            for group in optimizer.param_groups:
+                if isinstance(group.get("lr"), Tensor):
+                    group["lr"] = group["lr"].to(self.device)
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.history = History(state["history"])
