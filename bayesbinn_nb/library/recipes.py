@@ -78,7 +78,7 @@ def method_class(
     name:str,   # a key of METHODS, or "package.module:ClassName"
 )->type:
     "The class of a method"
-    from bayesbinn_nb.methods.method import Method, adam
+    from bayesbinn_nb.methods.method import Method
     path = METHODS.get(name, name)
     module, _, cls = path.partition(":")
     if not cls: raise ValueError(f"Unknown method {name!r}. Known: {', '.join(METHODS)}; or give your own as 'package.module:ClassName'.")
@@ -92,6 +92,7 @@ def make_optimizer_factory(
 ):                    # a function from parameters to an optimiser; None for None
     "The optimiser of the real-valued parameters"
     if spec is None: return None
+    from bayesbinn_nb.methods.method import adam
     kinds = {"adam": adam, "sgd": torch.optim.SGD}
     kwargs = dict(spec)
     kind = kwargs.pop("kind", None)
