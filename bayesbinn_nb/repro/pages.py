@@ -60,6 +60,8 @@ def notice(
     if short and not lines:
         spans = ", ".join(f"{e} of {s}" for e, s in sorted(short))
         lines.append(f"> **Stopped early.** The learning-rate schedules are those of the full runs, but training stopped sooner (epochs: {spans}). Compare curves at the same epoch, not final numbers.")
+    if changed := list(dict.fromkeys(d for r in records for d in r.deviations)):
+        lines.append(f"> **Changed set-up:** {'; '.join(changed[:6])}{' and more' * (len(changed) > 6)}.")
     devices = ", ".join(dict.fromkeys(r.device for r in records))
     lines.append(f"> {len(records)} record{'s' * (len(records) > 1)}, suite{'s' * (len({r.suite for r in records}) > 1)} {', '.join(dict.fromkeys(r.suite or 'by hand' for r in records))}; computed on {devices}.")
     return "\n>\n".join(lines)
