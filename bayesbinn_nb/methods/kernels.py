@@ -8,17 +8,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 # %% auto #0
 __all__ = ['CHUNK', 'LARGEST_NOISE', 'BITS_TO_UNIFORM', 'COMPILED_FROM', 'SATURATED', 'draw_key', 'random_bits',
-           'half_logistic_noise', 'engine', 'use_engine', 'Settled', 'settled_beyond', 'sample_weights_',
-           'accumulate_gradient_', 'update_natural_parameter_']
+           'half_logistic_noise', 'engine', 'use_engine', 'settled_beyond', 'sample_weights_', 'accumulate_gradient_',
+           'update_natural_parameter_']
 
 # %% ../../nbs/methods/kernels.ipynb #c1dfd96e
 _M32 = 0xFFFFFFFF
@@ -49,34 +50,41 @@ def draw_key(
     return _signed(k), _signed(k >> 32)
 
 # %% ../../nbs/methods/kernels.ipynb #902ba3cd
-CHUNK = 1 << 15  # elements a piece and thread: its handful of buffers stay in the cache of one core
+CHUNK = 1 << 15  # elements a piece: its handful of buffers stay in the cache of one core
 
-_scratch: dict = {}
+_thread = threading.local()
+
+
+def _scratch() -> dict:
+    "The buffers of this thread"
+    if not hasattr(_thread, "buffers"):
+        _thread.buffers = {}
+    return _thread.buffers
 
 
 def _buffer(name: str, n: int, device, dtype=torch.float32) -> Tensor:
     "A reusable buffer of `n` elements"
-    key = (name, str(device), dtype)
-    if key not in _scratch or _scratch[key].numel() < n:
-        _scratch[key] = torch.empty(n, dtype=dtype, device=device)
-    return _scratch[key][:n]
+    key, scratch = (name, str(device), dtype), _scratch()
+    if key not in scratch or scratch[key].numel() < n:
+        scratch[key] = torch.empty(n, dtype=dtype, device=device)
+    return scratch[key][:n]
 
 
 def _spread_indices(n: int, device) -> Tensor:
     "0, 1, 2, … times the odd constant, modulo 2**32"
-    key = ("indices", str(device), torch.int32)
-    if key not in _scratch or _scratch[key].numel() < n:
+    key, scratch = ("indices", str(device), torch.int32), _scratch()
+    if key not in scratch or scratch[key].numel() < n:
         i = torch.arange(max(n, CHUNK), dtype=torch.int64, device=device) * _GOLDEN & _M32
-        _scratch[key] = torch.where(i > 0x7FFFFFFF, i - (1 << 32), i).to(torch.int32)
-    return _scratch[key][:n]
+        scratch[key] = torch.where(i > 0x7FFFFFFF, i - (1 << 32), i).to(torch.int32)
+    return scratch[key][:n]
 
 
 def _ones(n: int, device) -> Tensor:
     "1, 1, 1, …"
-    key = ("ones", str(device), torch.float32)
-    if key not in _scratch or _scratch[key].numel() < n:
-        _scratch[key] = torch.ones(max(n, CHUNK), device=device)
-    return _scratch[key][:n]
+    key, scratch = ("ones", str(device), torch.float32), _scratch()
+    if key not in scratch or scratch[key].numel() < n:
+        scratch[key] = torch.ones(max(n, CHUNK), device=device)
+    return scratch[key][:n]
 
 
 _ONE, _MINUS_ONE = torch.tensor(1.0), torch.tensor(-1.0)  # without dimensions, for a - alpha·b in one operation
@@ -116,6 +124,36 @@ def half_logistic_noise(
     return z.copy_(random_bits(n, key, offset, device)).mul_(BITS_TO_UNIFORM).atanh_()
 
 # %% ../../nbs/methods/kernels.ipynb #1574bddb
+_pools: dict = {}
+
+
+def _share(
+    n: int,  # weights
+    work: Callable[[int, int], None],  # called with the first and the last + 1 of a part
+    unit: int = CHUNK,  # parts begin at multiples of this
+    device=torch.device("cpu"),
+) -> None:
+    "Call `work` on parts of range(n), one per thread; on a GPU on everything"
+    threads = min(torch.get_num_threads(), -(-n // (2 * unit))) if device.type == "cpu" else 1
+    if threads <= 1:
+        return work(0, n)
+    pool = _pools.get(os.getpid())  # threads do not survive a fork
+    if pool is None or pool._max_workers < threads - 1:
+        _pools.clear()
+        pool = _pools[os.getpid()] = ThreadPoolExecutor(threads - 1, thread_name_prefix="bayesbinn")
+
+    def without_grad(first, last):
+        with torch.no_grad():
+            work(first, last)
+
+    each = -(-n // (threads * unit)) * unit
+    parts = [(i, min(i + each, n)) for i in range(0, n, each)]
+    waiting = [pool.submit(without_grad, *part) for part in parts[1:]]
+    work(*parts[0])
+    for w in waiting:
+        w.result()
+
+# %% ../../nbs/methods/kernels.ipynb #9e6a55b6
 COMPILED_FROM = 1 << 17  # smaller parameters are not worth a compiled loop
 
 _engine = os.environ.get("BAYESBINN_KERNELS", "auto")
@@ -157,21 +195,19 @@ def use_engine(
     finally:
         _engine = before
 
-# %% ../../nbs/methods/kernels.ipynb #91032ad7
+# %% ../../nbs/methods/kernels.ipynb #12c6fc06
 def _abs_tanh(x: Tensor, rate: float, out: Tensor) -> Tensor:
     "|tanh(rate · x)|, rate > 0, into `out`"
     torch.abs(x, out=out).mul_(-2 * rate).sigmoid_()
     return torch.sub(_ONE, out, alpha=2, out=out)
 
-# %% ../../nbs/methods/kernels.ipynb #d435a6cd
+# %% ../../nbs/methods/kernels.ipynb #f6e1126c
 SATURATED = 9.02  # from here on tanh rounds to exactly ±1 in float32
 
 
-class Settled(NamedTuple):
-    "Which pieces of a parameter hold no weight that noise could change"
-
-    size: int  # elements a piece
-    pieces: list[bool]
+def _piece_size(lam: Tensor) -> int:
+    "On the CPU a CHUNK; elsewhere everything"
+    return CHUNK if lam.device.type == "cpu" else max(1, lam.numel())
 
 
 def settled_beyond(temperature: float) -> float:
@@ -179,15 +215,9 @@ def settled_beyond(temperature: float) -> float:
     return max(LARGEST_NOISE + SATURATED * temperature, SATURATED)
 
 
-def _piece_size(lam: Tensor) -> int:
-    "On the CPU one CHUNK for every thread that PyTorch shares an operation among; else everything"
-    return CHUNK * torch.get_num_threads() if lam.device.type == "cpu" else max(1, lam.numel())
-
-
-def _pieces(*tensors: Tensor | None, size: int):
+def _pieces(*tensors: Tensor | None, size: int, first: int = 0, last: int | None = None):
     "The same pieces of several flat tensors, with their start"
-    n = tensors[0].numel()
-    for start in range(0, n, size):
+    for start in range(first, tensors[0].numel() if last is None else last, size):
         yield start, *(None if t is None else t[start : start + size] for t in tensors)
 
 
@@ -212,30 +242,35 @@ def sample_weights_(
     temperature: float,  # τ ≥ 0; 0 draws exact ±1 weights from the posterior
     key: tuple[int, int],  # from `draw_key`
     offset: int = 0,  # index of the first weight in the noise of this draw
-) -> Settled | None:  # which pieces were settled (w = sign λ whatever the noise); None if nobody looked
+) -> list[bool] | None:  # for each piece: was every weight settled (w = sign λ whatever the noise)? None if nobody looked
     "w = tanh((λ+δ)/τ), paper eq. 10, in place"
     compiled = _compiled_kernels(lam, out)
     if compiled is not None:
         return compiled.sample_weights_(out, lam, temperature, key, offset)
-    settled = []
     on_cpu, limit, size, device = lam.device.type == "cpu", settled_beyond(temperature), _piece_size(lam), lam.device
-    for start, o, l in _pieces(_flat(out), _flat(lam), size=size):
-        n = l.numel()
-        t = _buffer("work", n, device)
-        # asking for the minimum would make a GPU wait for the host: there every piece is computed in full
-        settled.append(on_cpu and bool(torch.abs(l, out=t).min() > limit))
-        if settled[-1]:
-            torch.sign(l, out=o) if o.dtype == l.dtype else o.copy_(torch.sign(l, out=t))
-            continue
-        y = half_logistic_noise(n, key, offset + start, device).add_(l)
-        if temperature == 0:
-            _sign_into(o, y)
-        else:
-            _abs_tanh(y, 1 / temperature, t)
-            torch.copysign(t, y, out=o) if o.dtype == t.dtype else o.copy_(t.copysign_(y))
-    return Settled(size, settled)
+    out, lam = _flat(out), _flat(lam)
+    settled = [False] * -(-lam.numel() // size)
 
-# %% ../../nbs/methods/kernels.ipynb #0a57cb53
+    def part(first, last):
+        for start, o, l in _pieces(out, lam, size=size, first=first, last=last):
+            n = l.numel()
+            t = _buffer("work", n, device)
+            # asking for the minimum would make a GPU wait for the host: there every piece is computed in full
+            if on_cpu and torch.abs(l, out=t).min() > limit:
+                settled[start // size] = True
+                torch.sign(l, out=o) if o.dtype == l.dtype else o.copy_(torch.sign(l, out=t))
+                continue
+            y = half_logistic_noise(n, key, offset + start, device).add_(l)
+            if temperature == 0:
+                _sign_into(o, y)
+            else:
+                _abs_tanh(y, 1 / temperature, t)
+                torch.copysign(t, y, out=o) if o.dtype == t.dtype else o.copy_(t.copysign_(y))
+
+    _share(lam.numel(), part, size, device)
+    return settled
+
+# %% ../../nbs/methods/kernels.ipynb #22d200f8
 def _one_minus_square(x: Tensor, eps: float, out: Tensor) -> Tensor:
     return torch.addcmul(_ones(x.numel(), x.device), x, x, value=-1, out=out).add_(eps)
 
@@ -264,10 +299,16 @@ def accumulate_gradient_(
     compiled = _compiled_kernels(lam, total, grad, w, mean)
     if compiled is not None:
         return compiled.accumulate_gradient_(total, grad, w, lam, temperature, eps, mean)
-    for _, t, g, v, l, m in _pieces(*map(_flat, (total, grad, w, lam, mean)), size=_piece_size(lam)):
-        t.add_(_scaled(g, v, l, m, eps), alpha=1 / temperature)
+    total, grad, w, lam, mean = map(_flat, (total, grad, w, lam, mean))
+    size = _piece_size(lam)
 
-# %% ../../nbs/methods/kernels.ipynb #22d200f8
+    def part(first, last):
+        for _, t, g, v, l, m in _pieces(total, grad, w, lam, mean, size=size, first=first, last=last):
+            t.add_(_scaled(g, v, l, m, eps), alpha=1 / temperature)
+
+    _share(lam.numel(), part, size, lam.device)
+
+# %% ../../nbs/methods/kernels.ipynb #cb4e5208
 def update_natural_parameter_(
     lam: Tensor,  # λ, float32; updated
     mode: Tensor | None,  # receives the new ±1 weights (−1 at λ = 0, as in the authors' code); None: not wanted
@@ -284,7 +325,7 @@ def update_natural_parameter_(
     prior: Tensor | float = 0.0,  # λ0
     eps: float = 1e-10,  # ε
     mean: Tensor | None = None,  # the lagged μ to use now; overwritten by tanh of λ before the update
-    settled: Settled | None = None,  # from `sample_weights_`, if λ has not moved since
+    settled: list[bool] | None = None,  # from `sample_weights_`, if λ has not moved since
 ) -> None:
     "One step of the Bayesian learning rule with momentum, eq. K3, in place"
     settings = dict(lr=lr, data_scale=data_scale, temperature=temperature, beta=beta, kl_weight=kl_weight, prior=prior, eps=eps, mean=mean)
@@ -293,30 +334,32 @@ def update_natural_parameter_(
     if compiled is not None:
         return compiled.update_natural_parameter_(lam, mode, grad, w, total, momentum, **settings)
     prior_value = 0.0 if prior_tensor is not None else float(prior)
-    size = _piece_size(lam) if settled is None else settled.size
-    pieces = _pieces(*map(_flat, (lam, mode, grad, w, total, momentum, prior_tensor, mean)), size=size)
-    for i, (_, l, o, g, v, t, m, l0, mu) in enumerate(pieces):
-        # (a lagged mean may be off ±1 where λ is settled, so it takes the long way)
-        easy = settled is not None and settled.pieces[i] and mean is None and v is not None
-        data, rate = None, data_scale  # the data term is rate · data
-        if g is not None:
-            data = g if v is None or easy else _scaled(g, v, l, mu, eps)
-            rate = data_scale if v is None else data_scale / temperature
-            if t is not None:
-                data, rate = torch.add(t, data, alpha=rate / data_scale, out=_buffer("step", l.numel(), l.device)), data_scale
-        else:
-            data = t
-        if mu is not None:
-            _abs_tanh(l, 1.0, mu).copysign_(l)
-        if m is None and l0 is None:
-            l.mul_(1 - lr * kl_weight).add_(data, alpha=-lr * rate)
-            if prior_value:
-                l.add_(lr * kl_weight * prior_value)
-        else:
-            d = torch.mul(data, rate, out=_buffer("step", l.numel(), l.device)).add_(l, alpha=kl_weight)
-            d.sub_(l0, alpha=kl_weight) if l0 is not None else d.sub_(kl_weight * prior_value)
-            if m is not None:
-                d = m.mul_(beta).add_(d, alpha=1 - beta)
-            l.sub_(d, alpha=lr)
-        if o is not None:
-            _sign_into(o, l)
+    tensors = [_flat(t) for t in (lam, mode, grad, w, total, momentum, prior_tensor, mean)]
+    size = _piece_size(lam)
+
+    def part(first, last):
+        for start, l, o, g, v, t, m, l0, mu in _pieces(*tensors, size=size, first=first, last=last):
+            # (a lagged mean may be off ±1 where λ is settled, so it takes the long way)
+            easy = settled is not None and settled[start // size] and mu is None and v is not None
+            data, rate = t, data_scale  # the data term is rate · data
+            if g is not None:
+                data = g if v is None or easy else _scaled(g, v, l, mu, eps)
+                rate = data_scale if v is None else data_scale / temperature
+                if t is not None:
+                    data, rate = torch.add(t, data, alpha=rate / data_scale, out=_buffer("step", l.numel(), l.device)), data_scale
+            if mu is not None:
+                _abs_tanh(l, 1.0, mu).copysign_(l)
+            if m is None and l0 is None:
+                l.mul_(1 - lr * kl_weight).add_(data, alpha=-lr * rate)
+                if prior_value:
+                    l.add_(lr * kl_weight * prior_value)
+            else:
+                d = torch.mul(data, rate, out=_buffer("step", l.numel(), l.device)).add_(l, alpha=kl_weight)
+                d.sub_(l0, alpha=kl_weight) if l0 is not None else d.sub_(kl_weight * prior_value)
+                if m is not None:
+                    d = m.mul_(beta).add_(d, alpha=1 - beta)
+                l.sub_(d, alpha=lr)
+            if o is not None:
+                _sign_into(o, l)
+
+    _share(lam.numel(), part, size, lam.device)

@@ -5,9 +5,6 @@
 # %% ../../nbs/methods/kernels_numba.ipynb #77de68da
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from llvmlite import ir
@@ -15,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-from .kernels import BITS_TO_UNIFORM, settled_beyond, _GOLDEN, _flat, _signed
+from .kernels import BITS_TO_UNIFORM, settled_beyond, _GOLDEN, _flat, _share, _signed
 
 # %% auto #0
 __all__ = ['f32', 'i32', 'can_take', 'sample_weights_', 'accumulate_gradient_', 'update_natural_parameter_']
@@ -251,26 +248,6 @@ def _accumulate(all_total, all_grad, all_w, all_lam, all_mean, temperature, eps,
             total[i] += _get(grad, i) * (((one - v * v) + eps) / (((one - mu * mu) + eps) * temperature))
 
 # %% ../../nbs/methods/kernels_numba.ipynb #1574bddb
-_pools: dict = {}
-
-
-def _share(n: int, work) -> None:
-    "Call work(first, last) on shares of range(n), one per thread"
-    threads = max(1, min(torch.get_num_threads(), n // (8 * _BLOCK)))
-    if threads == 1:
-        return work(0, n)
-    pool = _pools.get(os.getpid())  # threads do not survive a fork
-    if pool is None or pool._max_workers < threads - 1:
-        _pools.clear()
-        pool = _pools[os.getpid()] = ThreadPoolExecutor(threads - 1, thread_name_prefix="bayesbinn")
-    each = -(-n // threads // _BLOCK) * _BLOCK
-    shares = [(i, min(i + each, n)) for i in range(0, n, each)]
-    waiting = [pool.submit(work, *share) for share in shares[1:]]
-    work(*shares[0])
-    for w in waiting:
-        w.result()
-
-
 def _array(t: Tensor | None) -> np.ndarray | None:
     "The numbers of a tensor: float32, or bfloat16 as 16-bit integers"
     if t is None:
