@@ -156,3 +156,13 @@ def test_errors_teach():
     with pytest.raises(ValueError, match="variant must be"):
         build_model("bop_binarynet", variant="mine")
     assert {"toy_mlp", "mnist_mlp", "vgg_cifar", "continual_mlp", "lrnet_mnist", "lrnet_cifar", "bop_binarynet", "latent_study_net", "unet"} <= set(MODELS)
+
+
+def test_lrnet_without_normalised_convolutions():
+    "The arm that follows the report's forward pass: conv layers unnormalised, everything else as before"
+    for name, kwargs in (("lrnet_mnist", {}), ("lrnet_cifar", {"width": 4})):
+        with_, without = (build_model(name, dense=8, conv_norm=n, **kwargs) for n in (True, False))
+        count = lambda m, kind: sum(isinstance(x, kind) for x in m.modules())
+        assert count(with_, torch.nn.BatchNorm2d) == count(with_, torch.nn.Conv2d) and count(without, torch.nn.BatchNorm2d) == 0
+        assert count(with_, torch.nn.BatchNorm1d) == count(without, torch.nn.BatchNorm1d) == 2
+        assert [n for n, _ in with_.named_parameters()] == [n for n, _ in without.named_parameters()]

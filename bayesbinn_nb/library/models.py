@@ -131,11 +131,11 @@ def vgg_cifar(
     return _conv_net([w, w, 2*w, 2*w, 4*w, 4*w], (2, 4, 6), [dense, dense], num_classes, in_channels, size, conv_norm=conv_norm, fc_norm=fc_norm)
 
 # %% ../../nbs/library/models.ipynb #17ba0791
-def _lrnet(variant, channels, pool_after, dense, num_classes, in_channels, size, kernel, bn_momentum):
+def _lrnet(variant, channels, pool_after, dense, num_classes, in_channels, size, kernel, bn_momentum, conv_norm):
     if variant not in ("comparison", "lrnet"): raise ValueError(f"variant must be 'comparison' or 'lrnet', got {variant!r}.")
     ours = variant == "comparison"
     kw = dict(affine=False) if ours else dict(eps=1e-3, momentum=bn_momentum)
-    model = _conv_net(channels, pool_after, [dense], num_classes, in_channels, size, kernel, partial(nn.BatchNorm2d, **kw), partial(nn.BatchNorm1d, **kw),
+    model = _conv_net(channels, pool_after, [dense], num_classes, in_channels, size, kernel, partial(nn.BatchNorm2d, **kw) if conv_norm else (lambda _: nn.Identity()), partial(nn.BatchNorm1d, **kw),
                       fc_drop=0. if ours else .5, last_norm=ours, last_bias=not ours)
     model.real_layers = () if ours else ("fc2",)
     return model
@@ -147,9 +147,10 @@ def lrnet_mnist(
     width:int=32,              # channels of the first convolution; the second has twice as many
     dense:int=512,
     bn_momentum:float=1e-3,    # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
+    conv_norm:bool=True,       # False: no normalisation after the convolutions, as the forward pass of the report's code
 )->nn.Module:
     "32C5-MP2-64C5-MP2-512FC-10 with SAME padding"
-    return _lrnet(variant, [width, 2*width], (1, 2), dense, num_classes, 1, 28, 5, bn_momentum)
+    return _lrnet(variant, [width, 2*width], (1, 2), dense, num_classes, 1, 28, 5, bn_momentum, conv_norm)
 
 @register_model
 def lrnet_cifar(
@@ -158,10 +159,11 @@ def lrnet_cifar(
     width:int=128,             # channels of the first block
     dense:int=1024,
     bn_momentum:float=1e-3,    # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
+    conv_norm:bool=True,       # False: no normalisation after the convolutions, as the forward pass of the report's code
 )->nn.Module:
     "2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-10 with SAME padding"
     w = width
-    return _lrnet(variant, [w, w, 2*w, 2*w, 4*w, 4*w], (2, 4, 6), dense, num_classes, 3, 32, 3, bn_momentum)
+    return _lrnet(variant, [w, w, 2*w, 2*w, 4*w, 4*w], (2, 4, 6), dense, num_classes, 3, 32, 3, bn_momentum, conv_norm)
 
 # %% ../../nbs/library/models.ipynb #bd307a3e
 class _Shift:
