@@ -14,6 +14,9 @@ TINY = {
     "benchmark": dict(dataset="mnist-standin", method="bayesbinn", epochs=2, t_max=2, limit=100, eval_limit=50, mean_samples=2, model_kwargs={"hidden": 16}),
     "two_moons": dict(steps=20, decay_steps=[10]),
     "snelson": dict(dataset="snelson-standin", steps=20),
+    "snelson_temperature": dict(dataset="snelson-standin", steps=20, temperatures=[1, 1e-10]),
+    "continual": dict(dataset="mnist-standin", tasks=2, epochs=1, means=["lagged"], mean_samples=2, limit=100, eval_limit=50),
+    "float32_study": dict(dataset="mnist-standin", epochs=1, t_max=1, hidden=8, limit=200, eval_limit=50, lockstep=3, mean_samples=2),
 }
 
 
