@@ -16,11 +16,13 @@ EXTRAS = {
     "plots": ["matplotlib", "seaborn"],
     # running templates and suites with the `bayesbinn` command
     "repro": ["matplotlib", "seaborn", "papermill", "nbformat", "ipykernel", "scipy", "pillow"],
+    # fused loops for the optimiser's passes on a CPU, compiled once and kept on disk
+    "fast": ["numba"],
     # training loggers
     "loggers": ["tensorboard", "wandb"],
 }
 EXTRAS["site"] = EXTRAS["repro"] + ["nbconvert", "sphinx-mathjax-offline"]
-EXTRAS["dev"] = EXTRAS["site"] + [
+EXTRAS["dev"] = EXTRAS["site"] + EXTRAS["fast"] + [
     "jupyterlab", "nbdev>=2.4,<3", "execnb<0.2", "fastcore<1.13", "ghapi<2", "sympy",
     "pytest", "pytest-xdist", "pytest-timeout", "tensorboard", "build",
 ]

@@ -270,7 +270,7 @@ def _version(name):
 
 def versions()->dict:
     "Versions that can change a number"
-    found = {"python": platform.python_version()} | {n: _version(n) for n in ("bayesbinn_nb", "torch", "torchvision", "numpy", "scikit-learn")}
+    found = {"python": platform.python_version()} | {n: _version(n) for n in ("bayesbinn_nb", "torch", "torchvision", "numpy", "numba", "scikit-learn")}
     return {k: v for k, v in found.items() if v}
 
 def device_name(
