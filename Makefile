@@ -1,5 +1,7 @@
 # Thin calls of the `bayesbinn` command, which works without make once the package is installed.
 PYTHON ?= python3
+# run notebooks side by side, one thread each: the quick ones are too small to share a notebook between cores
+JOBS ?= 2
 VENV ?= .venv
 BIN = $(VENV)/bin
 
@@ -14,7 +16,7 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 	touch $@
 
 reproduce: $(VENV)/.ready  ## run the quick suite and render the site
-	$(BIN)/bayesbinn batch quick; status=$$?; $(BIN)/bayesbinn site && exit $$status
+	$(BIN)/bayesbinn batch quick --jobs $(JOBS); status=$$?; $(BIN)/bayesbinn site && exit $$status
 
 test: $(VENV)/.ready  ## run the test-suite
 	$(BIN)/python -m pytest
