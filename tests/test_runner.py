@@ -213,7 +213,7 @@ START = "import sys; from bayesbinn_nb.repro.runner import run_suite; o = run_su
 
 
 def start(path, out):
-    return subprocess.Popen([sys.executable, "-c", START, str(path), str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), args=[sys.executable, "-c", START, str(path), str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def until(condition, seconds=40):
