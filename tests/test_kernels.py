@@ -121,6 +121,28 @@ def test_settled_pieces_are_signs_and_mixed_pieces_are_not_mistaken(engine):
         assert flags.count(False) == 1
 
 
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.02, 0.04, 0.5])
+@pytest.mark.parametrize("temperature", [1e-10, 0.3, 1.0])
+def test_any_share_of_settled_weights(engine, share, temperature):
+    "Blocks with none, few and many unsettled weights, wherever they lie, through sampling and update"
+    n, key = COMPILED_FROM + 777, draw_key(8, 9)
+    where = torch.rand(n) < share
+    where[-1] = where[2047] = share > 0
+    lam = torch.where(where, torch.randn(n) * 2, torch.randn(n).sign() * (settled_beyond(temperature) + 1e6 * torch.rand(n)))
+    w, g, mode = torch.full_like(lam, math.nan), torch.randn(n), torch.full_like(lam, math.nan)
+    flags = sample_weights_(w, lam, temperature, key, offset=5)
+    y = lam.double() + noise(n, key, 5)
+    clear = y.abs() > 1e3 * temperature * (temperature < 1e-6) + 1e-5 * (temperature < 1e-6)
+    assert torch.allclose(w.double()[clear], torch.tanh(y / temperature)[clear], atol=5e-6)
+    before, w = lam.double(), torch.where(where, w.clamp(-0.9, 0.9), w)  # away from the rounding of 1 - w²
+    update_natural_parameter_(lam, mode, g, w, None, None, lr=0.01, data_scale=temperature, temperature=temperature, settled=None)
+    s = (1 - w.double() ** 2 + 1e-10) / (1 - torch.tanh(before) ** 2 + 1e-10)
+    near = before.abs() < 2.5  # beyond, 1 - tanh² is a matter of rounding
+    assert torch.allclose(lam.double()[near], (0.99 * before - 0.01 * s * g)[near], rtol=1e-4, atol=1e-5)
+    assert torch.allclose(lam.double()[~where], (0.99 * before - 0.01 * g)[~where], rtol=1e-5)
+    assert torch.equal(mode > 0, lam > 0) and set(mode.unique().tolist()) == {-1.0, 1.0}
+
+
 def test_bound_for_settled_weights_is_safe():
     for temperature in (1e-10, 0.1, 1.0, 3.0):
         limit = torch.tensor(settled_beyond(temperature))

@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -142,16 +143,24 @@ def _share(
         _pools.clear()
         pool = _pools[os.getpid()] = ThreadPoolExecutor(threads - 1, thread_name_prefix="bayesbinn")
 
-    def without_grad(first, last):
-        with torch.no_grad():
-            work(first, last)
+    size = -(-n // (4 * threads * unit)) * unit
+    parts = deque((i, min(i + size, n)) for i in range(0, n, size))
 
-    each = -(-n // (threads * unit)) * unit
-    parts = [(i, min(i + each, n)) for i in range(0, n, each)]
-    waiting = [pool.submit(without_grad, *part) for part in parts[1:]]
-    work(*parts[0])
+    def take():  # a thread that the system holds up takes fewer parts
+        with torch.no_grad():
+            while parts:
+                try:
+                    part = parts.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                work(*part)
+
+    waiting = [pool.submit(take) for _ in range(threads - 1)]
+    take()
     for w in waiting:
-        w.result()
+        if not w.cancel():  # nothing left for a thread that has not begun
+            w.result()
+
 
 # %% ../../nbs/methods/kernels.ipynb #9e6a55b6
 COMPILED_FROM = 1 << 17  # smaller parameters are not worth a compiled loop

@@ -33,9 +33,12 @@ def _as_int(typing, x):
     return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
 
 
+_FASTMATH = {"contract", "nsz", "arcp", "ninf"}
+
+
 def _compiled(f):
     "Machine code, kept on disk where there is a place for it"
-    options = dict(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+    options = dict(nogil=True, error_model="numpy", fastmath=_FASTMATH)
     try:
         return njit(f, cache=True, **options)
     except RuntimeError:  # no folder can be written
@@ -43,7 +46,7 @@ def _compiled(f):
 
 
 def _inlined(f):
-    return njit(f, inline="always", error_model="numpy", fastmath={"contract", "nsz"})
+    return njit(f, inline="always", error_model="numpy", fastmath=_FASTMATH)
 
 
 @_inlined
@@ -83,11 +86,16 @@ def _tanh_abs(a):  # a ≥ 0
 
 
 @_inlined
+def _times_sign_of(a, x):
+    return _as_float(i32(_as_int(a) ^ (_as_int(x) & i32(-0x80000000))))
+
+
+@_inlined
 def _with_sign_of(a, x):
     return _as_float(i32(_as_int(a) | (_as_int(x) & i32(-0x80000000))))
 
 # %% ../../nbs/methods/kernels_numba.ipynb #7b52009b
-_BLOCK = 2048
+_BLOCK, _COLUMNS, _FEW = 2048, 64, 64  # weights in a block, in a row of it; unsettled ones that are few
 
 
 def _put(out, i, x):
@@ -122,12 +130,39 @@ def _get_for(array, i):
 
 
 @_inlined
-def _smallest(lam):
-    "min |λ|, compared as integers: float bits without a sign are ordered like the numbers, and integers vectorise"
-    least = i32(0x7F800000)
-    for i in range(lam.size):
-        least = min(least, i32(_as_int(lam[i]) & i32(0x7FFFFFFF)))
-    return _as_float(least)
+def _size_bits(x):  # float bits without a sign are ordered like the numbers, and integers vectorise
+    return i32(_as_int(x) & i32(0x7FFFFFFF))
+
+
+@_compiled
+def _unsettled(lam, limit, found):
+    "Writes the indices with |λ| ≤ limit into `found`; returns how many, or found.size + 1 if they are more than that"
+    bound, n, whole = _size_bits(limit), 0, lam.size - lam.size % _COLUMNS
+    if whole:
+        for j in range(_COLUMNS):
+            n += _size_bits(lam[j]) <= bound
+        if n > _COLUMNS // 2:  # a stochastic posterior: no need to look further
+            return found.size + 1
+    n, least = 0, np.empty(_COLUMNS, np.int32)
+    for j in range(_COLUMNS):
+        least[j] = i32(0x7FFFFFFF)
+    for i in range(0, whole, _COLUMNS):
+        row = lam[i : i + _COLUMNS]
+        for j in range(_COLUMNS):
+            least[j] = min(least[j], _size_bits(row[j]))
+    for j in range(_COLUMNS + lam.size - whole):
+        step = _COLUMNS
+        if j >= _COLUMNS:  # what is left of the last row: a column each
+            j, step = whole + j - _COLUMNS, lam.size
+        elif least[j] > bound:
+            continue
+        for i in range(j, whole if step == _COLUMNS else lam.size, step):
+            if _size_bits(lam[i]) <= bound:
+                if n == found.size:
+                    return n + 1
+                found[n] = i
+                n += 1
+    return n
 
 
 def _cut(array, start, stop):
@@ -142,44 +177,75 @@ def _cut_for(array, start, stop):
 
 
 @_inlined
-def _noise(i, key0, key1):
+def _uniform(i, key0, key1):
+    "z = 2u - 1"
     # Numba computes int32 with int32 in 64 bits: each i32() says "modulo 2**32"
     x = i32(i32(i * i32(_SPREAD)) + key0)
     x = i32(x ^ ((x >> i32(16)) & i32(0xFFFF)))
     x = i32(i32(x * i32(0x21F0AAAD)) + key1)
     x = i32(x ^ (x >> i32(15)))
     x = i32(x * i32(0x735A2D97))
-    z = f32(x) * f32(BITS_TO_UNIFORM)
+    return f32(x) * f32(BITS_TO_UNIFORM)
+
+
+@_inlined
+def _noise(i, key0, key1):
+    z = _uniform(i, key0, key1)
     return f32(0.5) * _log((f32(1) + z) / (f32(1) - z))
 
 
 _SPREAD = _signed(_GOLDEN)
 
 
+@_inlined
+def _draw(l, rate, i, key0, key1):
+    if rate == 0:  # temperature 0: exact draws
+        return f32(1) if l + _noise(i, key0, key1) > 0 else f32(-1)
+    y = (l + _noise(i, key0, key1)) * rate
+    return _with_sign_of(_tanh_abs(abs(y)), y)
+
+
 @_compiled
-def _sample(out, lam, rate, key0, key1, limit, first, last):
+def _sample(all_out, all_lam, rate, key0, key1, limit, first, last):
+    found, drawn = np.zeros(_FEW, np.int32), np.zeros(_FEW, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
-        o, l = out[start:stop], lam[start:stop]  # loops over a slice from 0 on need no check for negative indices
-        if _smallest(l) > limit:
-            for i in range(l.size):
-                _put(o, i, _with_sign_of(f32(1), l[i]))
-        elif rate == 0:  # temperature 0: exact draws
-            for i in range(l.size):
-                y = l[i] + _noise(i32(start + i), key0, key1)
-                _put(o, i, f32(1) if y > 0 else f32(-1))
+        out, lam = all_out[start:stop], all_lam[start:stop]  # loops over a slice from 0 on need no check for negative indices
+        key = i32(i32(i32(start) * i32(_SPREAD)) + key0)
+        n = _unsettled(lam, limit, found)
+        if n <= _FEW:
+            for i in range(lam.size):
+                _put(out, i, _with_sign_of(f32(1), lam[i]))
+            for k in range(n):
+                drawn[k] = lam[found[k]]
+            for k in range(-(-n // 16) * 16):  # whole vectors: what lies behind the n-th is computed and not used
+                drawn[k] = _draw(drawn[k], rate, found[k], key, key1)
+            for k in range(n):
+                _put(out, found[k], drawn[k])
+        elif rate == 1:  # eq. C3
+            for i in range(lam.size):
+                z = _times_sign_of(_uniform(i32(i), key, key1), lam[i])
+                a, b = f32(1) + z, _exp_negative(f32(-2) * abs(lam[i])) * (f32(1) - z)
+                _put(out, i, _times_sign_of(f32(1) - f32(2) * b / (a + b), lam[i]))
         else:
-            for i in range(l.size):
-                y = (l[i] + _noise(i32(start + i), key0, key1)) * rate
-                _put(o, i, _with_sign_of(_tanh_abs(abs(y)), y))
+            for i in range(lam.size):
+                _put(out, i, _draw(lam[i], rate, i32(i), key, key1))
 
 # %% ../../nbs/methods/kernels_numba.ipynb #fa35e192
+@_inlined
+def _scale(l, v, eps):
+    "τ s"
+    t = _tanh_abs(abs(l))
+    return ((f32(1) - v * v) + eps) / ((f32(1) - t * t) + eps)
+
+
 @_compiled
 def _update(
     all_lam, all_mode, all_grad, all_w, all_total, all_momentum, all_prior, all_mean,
     lr, data_scale, temperature, beta, kl_weight, prior_value, eps, keep, rate, push, limit, first, last,
 ):
-    one = f32(1)
+    one, scaled, found = f32(1), rate / temperature, np.zeros(_FEW, np.int32)
+    moved, weight, slope = np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         lam, mode, grad, w = all_lam[start:stop], _cut(all_mode, start, stop), _cut(all_grad, start, stop), _cut(all_w, start, stop)
@@ -190,19 +256,28 @@ def _update(
                 if all_total is None:
                     if all_momentum is None:
                         if all_prior is None:
-                            if all_mean is None:
-                                # the usual step: λ ← (1-ακ) λ - αN s g
-                                if _smallest(lam) > limit:  # s = 1/τ
+                            if all_mean is None:  # the usual step: λ ← (1-ακ) λ - αN s g
+                                n = _unsettled(lam, limit, found)
+                                if n > _FEW:
                                     for i in range(lam.size):
-                                        lam[i] = lam[i] * keep - _get(grad, i) * (rate / temperature) + push
-                                else:
-                                    for i in range(lam.size):
-                                        t, v = _tanh_abs(abs(lam[i])), _get(w, i)
-                                        s = ((one - v * v) + eps) / (((one - t * t) + eps) * temperature)
-                                        lam[i] = lam[i] * keep - s * _get(grad, i) * rate + push
-                                if all_mode is not None:
-                                    for i in range(lam.size):
-                                        _put(mode, i, one if lam[i] > 0 else -one)
+                                        l = lam[i] * keep - _get(grad, i) * scaled * _scale(lam[i], _get(w, i), eps) + push
+                                        lam[i] = l
+                                        if all_mode is not None:
+                                            _put(mode, i, one if l > 0 else -one)
+                                    continue
+                                for k in range(n):
+                                    moved[k], weight[k], slope[k] = lam[found[k]], _get(w, found[k]), _get(grad, found[k])
+                                for k in range(-(-n // 16) * 16):
+                                    moved[k] = moved[k] * keep - slope[k] * scaled * _scale(moved[k], weight[k], eps) + push
+                                for i in range(lam.size):  # as if all were settled: s = 1/τ
+                                    l = lam[i] * keep - _get(grad, i) * scaled + push
+                                    lam[i] = l
+                                    if all_mode is not None:
+                                        _put(mode, i, one if l > 0 else -one)
+                                for k in range(n):
+                                    lam[found[k]] = moved[k]
+                                    if all_mode is not None:
+                                        _put(mode, found[k], one if moved[k] > 0 else -one)
                                 continue
         for i in range(lam.size):
             l, d = lam[i], f32(0)
