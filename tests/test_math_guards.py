@@ -24,7 +24,11 @@ import pytest
 import torch
 
 MATH = Path(__file__).parent.parent / "nbs" / "math"
-os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def no_windows(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
 
 
 # ---------------------------------------------------------------- reading a page

@@ -58,7 +58,7 @@ def test_suite_loads(name):
 def test_templates_run_at_a_tiny_size(tmp_path, monkeypatch):
     pytest.importorskip("papermill")
     monkeypatch.setenv("BAYESBINN_DATA", str(tmp_path / "nothing"))
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # notebooks draw inline, whatever another test has chosen
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # notebooks draw inline whatever the caller has chosen
     tiny = [name for name in TINY if (experiments_dir() / f"{name}.ipynb").exists()]
     suite = tmp_path / "tiny.yaml"
     suite.write_text(json.dumps({"rows": [{"row": name.replace("_", "-"), "template": name, "params": TINY[name]} for name in tiny]}))

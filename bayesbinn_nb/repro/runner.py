@@ -186,6 +186,7 @@ _FAST_PROCESS = {"GOMP_SPINCOUNT": "10000", "THP_MEM_ALLOC_ENABLE": "1", "MALLOC
 
 def _environment(job):
     env, names = dict(os.environ), ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    env.pop("MPLBACKEND", None)   # figures go into the notebook, whatever the caller draws with
     wished = [int(env[n]) for n in names if env.get(n, "").isdigit() and int(env[n]) > 0]      # who asks for fewer threads gets fewer
     env |= dict.fromkeys(names, str(min([job["threads"], *wished])))
     env = _FAST_PROCESS | env
