@@ -15,9 +15,9 @@ from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, chec
                                        package_dir, read_notebook, results_dir, template_parameters)
 
 # %% auto #0
-__all__ = ['ROW_FILE', 'PARTIAL', 'KEPT_BYTES', 'code_of', 'package_hash', 'template_code', 'run_hash', 'row_state',
-           'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job', 'clean_notebook', 'shrink_notebook',
-           'Outcome', 'stop_jobs', 'run_suite', 'run_template']
+__all__ = ['ROW_FILE', 'PARTIAL', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'package_hash', 'template_code', 'run_hash',
+           'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job', 'clean_notebook',
+           'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template']
 
 # %% ../../nbs/repro/runner.ipynb #ac3478d6
 def code_of(
@@ -182,14 +182,14 @@ def _how_it_ended(code, stderr):
 
 # An OpenMP thread that has finished waits spinning, for milliseconds, on the core that our own threads need next; and 20 MB tensors that are
 # allocated and freed in each step need not go back to the system in between (glibc), nor lie in pages of 4 kB.
-_FAST_PROCESS = {"GOMP_SPINCOUNT": "10000", "THP_MEM_ALLOC_ENABLE": "1", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
+FAST_PROCESS = {"GOMP_SPINCOUNT": "10000", "THP_MEM_ALLOC_ENABLE": "1", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
 
 def _environment(job):
     env, names = dict(os.environ), ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     env.pop("MPLBACKEND", None)   # figures go into the notebook, whatever the caller draws with
     wished = [int(env[n]) for n in names if env.get(n, "").isdigit() and int(env[n]) > 0]      # who asks for fewer threads gets fewer
     env |= dict.fromkeys(names, str(min([job["threads"], *wished])))
-    env = _FAST_PROCESS | env
+    env = FAST_PROCESS | env
     parent = str(package_dir().parent)
     if parent not in sys.path[1:] or checkout_root():
         env["PYTHONPATH"] = os.pathsep.join([parent, *(os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p)])
