@@ -135,7 +135,7 @@ def test_any_share_of_settled_weights(engine, share, temperature):
     clear = y.abs() > 1e3 * temperature * (temperature < 1e-6) + 1e-5 * (temperature < 1e-6)
     assert torch.allclose(w.double()[clear], torch.tanh(y / temperature)[clear], atol=5e-6)
     before, w = lam.double(), torch.where(where, w.clamp(-0.9, 0.9), w)  # away from the rounding of 1 - w²
-    update_natural_parameter_(lam, mode, g, w, None, None, lr=0.01, data_scale=temperature, temperature=temperature, settled=None)
+    update_natural_parameter_(lam, mode, g, w, None, None, lr=0.01, data_scale=temperature, temperature=temperature, settled=flags)
     s = (1 - w.double() ** 2 + 1e-10) / (1 - torch.tanh(before) ** 2 + 1e-10)
     near = before.abs() < 2.5  # beyond, 1 - tanh² is a matter of rounding
     assert torch.allclose(lam.double()[near], (0.99 * before - 0.01 * s * g)[near], rtol=1e-4, atol=1e-5)
