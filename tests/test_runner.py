@@ -183,7 +183,9 @@ def test_what_makes_a_row_run_again(batch, monkeypatch):
         notebook(folder/"demo.ipynb", CODE.replace("value", "value + 0", 1))
         assert row_state(row, where) == "older code"
     finally: (folder/"demo.ipynb").write_text(original)
-    assert row_state(row, where, package="another") == "older code"
+    with monkeypatch.context() as changed:
+        changed.setattr(runner, "package_hash", lambda *a: "another")
+        assert row_state(row, where) == "older code"
     row.params = dict(value=.7)
     assert row_state(row, where) == "older code"
     row.params = {}
@@ -343,23 +345,27 @@ def test_code_of(a, b, same):
     assert (code_of(a) == code_of(b)) is same
 
 
-def test_hash_sees_parameters_and_package(tmp_path, monkeypatch):
+def test_hash_sees_parameters_and_what_the_template_reaches(tmp_path, monkeypatch):
     rows_ = load_suite(suite_in(tmp_path, [dict(row="a"), dict(row="b"), dict(row="c", params=dict(value=.6))])).rows
     a, b, c = map(run_hash, rows_)
     assert a == b != c
-    assert run_hash(rows_[0], "other") != a
-    package = tmp_path/"bayesbinn_nb"
-    for name in ("math/a.py", "methods/b.py", "library/c.py", "library/plots.py", "repro/records.py", "repro/site.py"):
+    package, template = tmp_path/"bayesbinn_nb", "from bayesbinn_nb.library.c import x"
+    files = {"math/a.py": True, "methods/b.py": True, "library/c.py": True, "library/d.py": True, "library/e.py": True, "library/far.py": False,
+             "repro/records.py": True, "library/plots.py": False, "repro/site.py": False}
+    imports = {"library/c.py": "from .d import x\nfrom .plots import x\n", "library/d.py": "from . import e\n"}
+    def write(name, text):
         (package/name).parent.mkdir(parents=True, exist_ok=True)
-        (package/name).write_text("x = 1")
+        (package/name).write_text(imports.get(name, "") + text)
+    for name in files: write(name, "x = 1")
     monkeypatch.setattr(runner, "package_dir", lambda: package)
-    before = package_hash()
-    for name, changes in {"math/a.py": True, "methods/b.py": True, "library/c.py": True, "repro/records.py": True, "library/plots.py": False, "repro/site.py": False}.items():
-        (package/name).write_text("x = 1  # the same")
-        assert package_hash() == before
-        (package/name).write_text("x = 2")
-        assert (package_hash() != before) is changes, name
-        (package/name).write_text("x = 1")
+    before, whole = package_hash(template), package_hash()
+    for name, changes in files.items():
+        write(name, "x = 1  # the same")
+        assert package_hash(template) == before and package_hash() == whole
+        write(name, "x = 2")
+        assert (package_hash(template) != before) is changes, name
+        assert package_hash() != whole
+        write(name, "x = 1")
 
 
 def test_clean_and_shrink():

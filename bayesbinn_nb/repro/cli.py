@@ -58,15 +58,15 @@ def _batch(args):
     suite = load_suite(args.suite)
     out = Path(args.out) if args.out else default_out(suite.name)
     if args.list or args.dry_run:
-        package, rows, waiting = runner.package_hash(), suite.select(args.only), 0
+        rows, waiting = suite.select(args.only), 0
         for row in rows:
-            state = runner.row_state(row, out/row.name, package, [])
+            state = runner.row_state(row, out/row.name, [])
             waits = state != "whole" and not (args.keep_older and state == "older code")
             waiting += waits
             if args.dry_run and not waits: continue
             line = f"  {row.name:44} {state:11} {row.template.stem}"
             if args.dry_run:
-                runner.row_job(row, out, args.jobs, package)
+                runner.row_job(row, out, args.jobs)
                 line += "  " + " ".join(f"-p {k} {v}" for k, v in {**row.params, "seeds": row.seeds}.items())
             elif row.needs: line += f"  (needs {', '.join(row.needs)})"
             print(line.rstrip())

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/repro/runner.ipynb #da4b9237
 from __future__ import annotations
-import ast, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, threading, time, tokenize
+import ast, functools, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, threading, time, tokenize
 from concurrent.futures import Executor, ThreadPoolExecutor, wait, FIRST_COMPLETED
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, chec
                                        package_dir, read_notebook, results_dir, template_parameters)
 
 # %% auto #0
-__all__ = ['ROW_FILE', 'PARTIAL', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'package_hash', 'template_code', 'run_hash',
-           'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job', 'clean_notebook',
+__all__ = ['ROW_FILE', 'PARTIAL', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'library_modules', 'package_hash', 'template_code',
+           'run_hash', 'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job', 'clean_notebook',
            'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template']
 
 # %% ../../nbs/repro/runner.ipynb #ac3478d6
@@ -40,16 +40,42 @@ def code_of(
 
 def _digest(*parts): return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-_ROOMS = ("math", "methods", "library", "repro/records.py")
-_DRAWING = ("plots.py",)                    # modules that draw and compute nothing
+_DRAWING = ("library/plots.py",)            # modules that draw and compute nothing
+
+@functools.cache
+def _code_of_file(path, changed): return code_of(path.read_text(encoding="utf-8"))
+
+def _library_imports(source):
+    "Names of the modules of bayesbinn_nb.library that a source text imports; of a relative import it is assumed that the text lies there"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            base = {0: "", 1: "bayesbinn_nb.library."}.get(node.level, "elsewhere.") + (node.module or "")
+            found = [base, *(f"{base.rstrip('.')}.{a.name}" for a in node.names)]
+        else: found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[2] for name in found if name.startswith("bayesbinn_nb.library."))
+
+def library_modules(
+    source:str,          # of a template
+)->set:                  # of paths; the whole library if the source cannot be parsed
+    "The modules of the library that a template can reach by its imports, directly or through each other"
+    files = {p.stem: p for p in (package_dir()/"library").glob("*.py")}
+    reached, waiting = {files["__init__"]} if "__init__" in files else set(), [source]
+    while waiting:
+        try: names = list(_library_imports(waiting.pop()))
+        except SyntaxError: return set(files.values())
+        new = {files[name] for name in names if name in files} - reached
+        reached |= new
+        waiting += [p.read_text(encoding="utf-8") for p in new]
+    return reached
 
 def package_hash(
-    rooms=_ROOMS,        # folders and files of the package
+    source:str|None=None,   # of a template: of the library only what it can reach counts; None: the code of the whole package
 )->str:
     "Hash of the package's code"
     root = package_dir()
-    files = sorted(p for room in rooms for p in ([root/room] if (root/room).is_file() else (root/room).rglob("*.py")) if p.name not in _DRAWING)
-    return _digest([(p.relative_to(root).as_posix(), code_of(p.read_text(encoding="utf-8"))) for p in files])
+    if source is None: files = set(root.rglob("*.py"))
+    else: files = {root/"repro"/"records.py", *(root/"math").rglob("*.py"), *(root/"methods").rglob("*.py"), *library_modules(source)} - {root/name for name in _DRAWING}
+    return _digest([(p.relative_to(root).as_posix(), _code_of_file(p, p.stat().st_mtime_ns)) for p in sorted(files)])
 
 def template_code(path:str|Path)->str:
     "The code of a notebook, cell by cell"
@@ -57,10 +83,10 @@ def template_code(path:str|Path)->str:
 
 def run_hash(
     row:Row,
-    package:str|None=None,   # package_hash(), if it is at hand
-)->str:                      # 16 hex digits
+)->str:                  # 16 hex digits
     "What identifies a run: template, package, parameters"
-    return _digest(template_code(row.template), package or package_hash(), row.params)
+    code = template_code(row.template)
+    return _digest(code, package_hash(code), row.params)
 
 # %% ../../nbs/repro/runner.ipynb #902ba3cd
 ROW_FILE = "row.json"     # written last: its presence says that the notebook ran to its end
@@ -73,11 +99,10 @@ def _read_json(path):
 def row_state(
     row:Row,
     folder:str|Path,         # the row's folder
-    package:str|None=None,   # package_hash(), if it is at hand
     problems:list|None=None, # collects what could not be read
 )->str:                      # "whole", "older code", "partial", "not run"
     "How far a row has come"
-    folder, wanted = Path(folder), run_hash(row, package)
+    folder, wanted = Path(folder), run_hash(row)
     records = load_records(folder, problems=problems if problems is not None else []) if folder.is_dir() else []
     seeds_of = lambda h: {r.seed for r in records if r.hash == h}
     note, complete = _read_json(folder/ROW_FILE), lambda h: set(row.seeds) <= seeds_of(h)
@@ -129,14 +154,13 @@ def row_job(
     row:Row,
     out:str|Path,            # the suite's folder
     jobs:int=1,              # how many run at once
-    package:str|None=None,
 )->dict:                     # plain values; raises SuiteError if the template cannot be driven
     "What has to be known to execute one row"
     declared = template_parameters(row.template)
     for name in ("seeds", "out"):
         if name not in declared: raise SuiteError(f"template {row.template.stem} must declare {name!r} in its parameter cell: seeds: list[int] = [0] and out: str = '.'.")
     params = {**row.params, "seeds": row.seeds, "out": "."} | ({"work_dir": "_work"} if "work_dir" in declared else {})
-    h = run_hash(row, package)
+    h = run_hash(row)
     return dict(kind="row", name=row.name, notebook=str(Path(row.template).resolve()), folder=str(Path(out).resolve()/row.name), params=params, seeds=row.seeds, hash=h,
                 baseline=row.baseline, needs=row.needs, threads=max(1, cores()//max(1, jobs)),
                 context=dict(suite=row.suite, row=row.name, hash=h, notebook=f"{row.name}.ipynb", deviations=row.deviations))
@@ -437,13 +461,13 @@ def run_suite(
     if jobs < 1: raise SuiteError(f"jobs is {jobs}: it must be at least 1.")
     rows = suite.select(only)
     in_place = out is None and suite.name in ("short", "paper") and results_dir() is not None
-    out, display, package, started = Path(out) if out else default_out(suite.name), _Display(stream or sys.stdout, quiet), package_hash(), time.time()
+    out, display, started = Path(out) if out else default_out(suite.name), _Display(stream or sys.stdout, quiet), time.time()
     outcome, plan = Outcome(suite.name, out), []
     with folder_lock(out):
         for row in rows:
-            state = row_state(row, out/row.name, package, outcome.problems)
+            state = row_state(row, out/row.name, outcome.problems)
             if state == "whole" or (keep_older and state == "older code"): outcome.rows.append(dict(name=row.name, status="kept", seconds=0., error=None))
-            else: plan.append(row_job(row, out, jobs, package))
+            else: plan.append(row_job(row, out, jobs))
         if plan and importlib.util.find_spec("papermill") is None: raise RunnerError("running notebooks needs papermill: pip install 'bayesbinn_nb[repro]'.")
         _mark_untested(out, rows)
         kept = len(outcome.rows)
@@ -495,7 +519,7 @@ def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
     local = suite.path.parent if suite.path else None
     if not names: return
     plan, states, state_file = [], {}, out/".pages.json"
-    before, package = _read_json(state_file), package_hash(("",))
+    before, package = _read_json(state_file), package_hash()
     records = [(r.row, r.seed, r.arm, r.hash, r.metrics) for r in load_records(out.parent if in_place else out, problems=[])]
     for name in names:
         source = next(((f/f"{name}.ipynb").resolve() for f in (local, folder) if f and (f/f"{name}.ipynb").exists()), None)
