@@ -47,6 +47,8 @@ def test_help_has_an_example(capsys):
 @pytest.mark.parametrize("argv, code, message", [
     (("batch", "quik"), 2, "unknown suite 'quik'"),
     (("batch", "absent.yaml"), 2, "no suite file"),
+    (("batch", "mine.yaml", "--seeds", "0"), 2, "ask for at least one"),
+    (("run", "demo.ipynb", "--seeds", "2", "-p", "seeds", "[0]"), 2, "given twice"),
     (("batch", "mine.yaml", "--only", "three"), 2, "no row of suite mine matches 'three'"),
     (("batch", "mine.yaml", "--jobs", "0"), 2, "jobs is 0"),
     (("run", "demoo"), 2, "no run template 'demoo'"),
@@ -95,6 +97,19 @@ def test_list_and_dry_run_start_nothing(folder, capsys):
     out = capsys.readouterr().out
     assert "rate" in out and "step size" in out and "float" in out and "out " not in out
     assert call("run") == 0 and call("batch") == 0
+
+
+def test_seeds_asks_for_more_and_keeps_what_is_there(folder, capsys):
+    arguments = ("batch", "mine.yaml", "--only", "one", "--out", "runs", "--no-pages")
+    assert call(*arguments) == 0
+    first = (folder/"runs"/"one"/"seed0.json").stat().st_mtime_ns
+    assert call(*arguments, "--seeds", "3") == 0
+    assert sorted(p.name for p in (folder/"runs"/"one").glob("seed*.json")) == ["seed0.json", "seed1.json", "seed2.json"]
+    assert (folder/"runs"/"one"/"seed0.json").stat().st_mtime_ns == first
+    capsys.readouterr()
+    assert call(*arguments) == 0 and "1 already whole" in capsys.readouterr().out
+    assert call("run", "demo.ipynb", "--seeds", "2", "--out", "single") == 0
+    assert len(list((folder/"single").rglob("seed*.json"))) == 2
 
 
 def test_batch_run_and_report(folder, capsys):

@@ -29,6 +29,9 @@ def _run(args):
     for name, text in args.p:
         if name in params: raise SuiteError(f"parameter {name!r} is given twice.")
         params[name] = _value(template, name, text)
+    if args.seeds is not None:
+        if "seeds" in params: raise SuiteError("the seeds are given twice, by -p and by --seeds.")
+        params["seeds"] = _first(args.seeds)
     return _code(run_template(template, params, out=args.out))
 
 def _value(template, name, text):
@@ -44,6 +47,12 @@ def _value(template, name, text):
         except SuiteError: pass
         raise
 
+def _first(n):
+    "The seeds that --seeds N asks for"
+    from bayesbinn_nb.repro.suites import SuiteError
+    if n < 1: raise SuiteError(f"--seeds {n}: ask for at least one.")
+    return list(range(n))
+
 def _code(outcome): return 130 if outcome.stopped else 1 if outcome.failed else 0
 
 def _batch(args):
@@ -56,6 +65,8 @@ def _batch(args):
             print(f"  {name:10} {len(suite.rows):3} rows   {' '.join(suite.about.split())}")
         return 0
     suite = load_suite(args.suite)
+    if args.seeds is not None:
+        for row in suite.rows: row.seeds = _first(args.seeds)
     out = Path(args.out) if args.out else default_out(suite.name)
     if args.list or args.dry_run:
         rows, waiting = suite.select(args.only), 0
@@ -129,17 +140,19 @@ def _parser():
         v.set_defaults(run=function)
         return v
 
-    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset digits -p method ste -p seeds '[0, 1]'"],
+    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset digits -p method ste --seeds 3"],
              "Run one template once. Without a template: list them. What is whole already is not repeated.")
     v.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a run template, or the path of a notebook")
     v.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; may be repeated. Lists as in Python: '[0, 1]'")
+    v.add_argument("--seeds", type=int, metavar="N", help="the seeds 0 to N-1 (small networks train all of them together)")
     v.add_argument("--show", action="store_true", help="print the template's parameters and run nothing")
     v.add_argument("--out", metavar="DIR", help="results folder (default _runs/single)")
 
-    v = verb("batch", _batch, "run a suite", ["bayesbinn batch quick", "bayesbinn batch short --list", "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2"],
+    v = verb("batch", _batch, "run a suite", ["bayesbinn batch quick", "bayesbinn batch short --list", "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2", "bayesbinn batch short --only two-moons --seeds 20"],
              "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.")
     v.add_argument("suite", nargs="?", metavar="SUITE", help="quick, short, paper, or the path of a YAML file; left out: list the suites")
     v.add_argument("--only", metavar="GLOB", help="only rows with such a name; several globs separated by commas")
+    v.add_argument("--seeds", type=int, metavar="N", help="the seeds 0 to N-1 in every row, instead of the suite's; what is there is kept")
     v.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at a time; the cores are shared among them (default 1)")
     v.add_argument("--out", metavar="DIR", help="results folder (default: _runs/SUITE; nbs/results/runs/SUITE for short and paper in a checkout)")
     v.add_argument("--list", action="store_true", help="list the rows and how far they are")
