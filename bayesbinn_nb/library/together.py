@@ -204,8 +204,11 @@ def fit_together(
         train = train.to(first.device)
     size = len(train) if isinstance(train, ArrayData) else len(train.dataset) if hasattr(train, "dataset") else sum(len(y) for _, y in train)
     for trainer in trainers:
-        trainer.prepare(size)
-    settings_of = lambda t: (t.device, t.precision, t.eval_in_train_mode, t.metric_names, _numbers(t.model.state_dict()), _numbers(t.method.state_dict()))
+        trainer.prepare(size)  # does nothing where it was done
+    size = methods[0].train_size
+    settings_of = lambda t: (
+        t.device, t.precision, t.eval_in_train_mode, t.metric_names, t.method.train_size, _numbers(t.model.state_dict()), _numbers(t.method.state_dict()),
+    )
     if any(settings_of(t) != settings_of(first) for t in trainers):
         raise ValueError("The trainers differ in device, precision, metrics, network or the settings of the method: only equal ones can train together.")
     joint = Trainer(
