@@ -144,6 +144,16 @@ def test_segmentation_needs_the_same_scoring():
     assert v.verdict == "differs" and v.tolerance == .003
 
 
+def test_the_run_made_the_published_way_is_preferred_even_under_another_name():
+    common = dict(name="val_score", experiment="segmentation", dataset="isbi2012", epochs=500, schedule_epochs=500)
+    aligned = records(.1, .1, .1, parameters={"scoring": "aligned"}, row="a", **common)
+    displaced = records(.41, .41, .41, parameters={"scoring": "misaligned"}, row="b", arm="bayesbinn-misaligned", **common)
+    for rs in (aligned + displaced, displaced + aligned):
+        v = verdict(rs, id="report.t5.bayesbinn")
+        assert (v.row, v.verdict) == ("b", "reproduced"), v
+    assert verdict(aligned, id="report.t5.bayesbinn").verdict == "not comparable"
+
+
 def test_errors_have_no_floor():
     kw = dict(experiment="snelson_temperature", dataset="snelson", name="train_mse", epochs=5000, schedule_epochs=5000, parameters={"temperature": 1.})
     v = verdict(records(.30, .3001, .2999, **kw), "report.t4.tau1")                    # published: .208, one run

@@ -179,7 +179,9 @@ def scorecard(
     "Every published number and its verdict"
     card = []
     for row in load_published() if published is None else published:
-        judged = [judge(row, g) for g in _groups([r for r in records if joins(row, r)])]
+        groups = _groups([r for r in records if joins(row, r)])
+        alike = [g for g in groups if all(same_value(setting(g[0], k), v) for k, v in (row.get("requires") or {}).items())]   # made the way the number was made
+        judged = [judge(row, g) for g in alike or groups]
         judged.sort(key=lambda v: (_KIND[v.verdict], v.arm != row["method"] and "arm" not in (row.get("params") or {}), -v.ours_n, v.suite != "paper", v.row))
         card.append(judged[0] if judged else Verdict(id=row["id"], verdict="not run", published=row))
     return card
