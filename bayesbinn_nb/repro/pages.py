@@ -5,13 +5,15 @@
 # %% ../../nbs/repro/pages.ipynb #da4b9237
 from __future__ import annotations
 import json, math
+from itertools import product
 from pathlib import Path
 from .records import Record, Table, load_records
 from .report import load_published, show_value
 
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'own_accuracy',
-           'benchmark_table', 'benchmark_curves', 'hours_table']
+           'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table', 'mode_and_mean',
+           'benchmark_conclusion']
 
 # %% ../../nbs/repro/pages.ipynb #ac3478d6
 def page_records(
@@ -96,11 +98,27 @@ METHOD_TITLES = {"bayesbinn": "BayesBiNN", "ste": "STE (Adam)", "bop": "Bop", "p
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 def own_accuracy(
-    record,
-)->float|None:                    # 0 … 1
+    record:Record,
+    epoch:int|None=None,          # after this epoch; None: after the last
+)->float|None:                    # 0 … 1; None where it was not measured
     "Test accuracy as the method itself predicts: LR-Net by the average over several draws, all others by the mode"
-    averaged = record.metric("test_accuracy@mean") if record.method == "lrnet" else None
-    return record.metric("test_accuracy") if averaged is None else averaged
+    last = epoch is None or epoch == record.epochs
+    if record.method == "lrnet":
+        averaged = record.metric("test_accuracy@mean") if last else None      # its epochs were tested by the mode
+        return record.metric("test_accuracy") if last and averaged is None else averaged
+    return record.metric("test_accuracy") if last else record.metric("test_accuracy", epoch=epoch)
+
+def side_by_side(
+    records:list,                 # of one data set
+)->tuple:                         # (epoch, {method: (mean, sample deviation or None, seeds)}); accuracies 0 … 1, the best first
+    "Every method's test accuracy after the same epoch, the furthest that all of them have reached"
+    found = longest(records, ("method",))
+    if not found: return None, {}
+    epoch, scores = min(g[0].epochs or 0 for g in found.values()), {}
+    for group in runs(records):
+        values = [v for r in group if (r.epochs or 0) >= epoch and (v := own_accuracy(r, epoch)) is not None]
+        if len(values) > scores.get(group[0].method, (0, 0, 0))[2]: scores[group[0].method] = mean_std(values)
+    return epoch, dict(sorted(scores.items(), key=lambda kv: -kv[1][0]))
 
 def benchmark_table(
     records:list,                 # of one data set
@@ -110,15 +128,15 @@ def benchmark_table(
 )->Table:                         # accuracies in percent, mean ± sample deviation (seeds)
     "Published and measured accuracies, method by method"
     published = [p for p in (load_published() if published is None else published) if p["experiment"] == "benchmark" and p["dataset"] == dataset and p["metric"] == "accuracy"]
-    found, rows = longest(records, ("method",)), Table()
+    rows = Table()
     for method, title in METHOD_TITLES.items():
         lines = []
         for source, text in (("paper v4", "paper, best validation"), ("report", "report, as printed")):
             mine = [p for p in published if p["method"] == method and p["source"].startswith(source)]
             cells = {SPLITS[p["split"]] + (", mean" if p.get("predict") == "mean" else ""): show_value(p["value"], p.get("std")) for p in mine}
             if cells: lines.append({"source": text} | cells | {"seeds": max(p.get("n", 1) for p in mine)})
-        group = found.get(method, [])
-        for selection, text in (("best_validation", "ours, best validation"), ("last", "ours, last epoch")):
+        groups = sorted((g for g in runs(records) if g[0].method == method), key=lambda g: g[0].epochs or 0)
+        for group, (selection, text) in product(groups, (("best_validation", "ours, best validation"), ("last", "ours, last epoch"))):
             cells = {}
             for split, name in SPLITS.items():
                 for suffix, tail in (("", ""), ("@mean", ", mean")):
@@ -144,16 +162,17 @@ def benchmark_curves(
                  if p["experiment"] == "curve" and p["dataset"] == dataset and p["metric"] == "accuracy" and p["split"] == split]
     with house_style() as plt:
         ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
-        found, last = longest(records, ("method",)), 1
+        last = 1
         for method, title in METHOD_TITLES.items():
             if method == "lrnet": continue   # its epochs were tested by the mode, which its authors never use: see the table for its mean
-            color, group = method_color(method), found.get(method, [])
-            seeds = [dict((e, 100*v) for e, v in zip(r.history.get("epoch", []), r.history.get(f"{split}_accuracy", [])) if v is not None) for r in group]
-            epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
-            if epochs:
+            color, label = method_color(method), f"{title}, ours"
+            for group in (g for g in runs(records) if g[0].method == method):
+                seeds = [dict((e, 100*v) for e, v in zip(r.history.get("epoch", []), r.history.get(f"{split}_accuracy", [])) if v is not None) for r in group]
+                if not (epochs := sorted(set.intersection(*map(set, seeds)))): continue
                 last = max(last, epochs[-1])
-                ax.plot(epochs, [sum(s[e] for s in seeds)/len(seeds) for e in epochs], color=color, label=f"{title}, ours", marker="." if len(epochs) < 4 else None)
+                ax.plot(epochs, [sum(s[e] for s in seeds)/len(seeds) for e in epochs], color=color, label=label, marker="." if len(epochs) < 4 else None)
                 if len(seeds) > 1: ax.fill_between(epochs, [min(s[e] for s in seeds) for e in epochs], [max(s[e] for s in seeds) for e in epochs], color=color, alpha=.18, linewidth=0)
+                label = None                        # a method may have several runs, of several lengths: one entry in the legend
         for method, title in METHOD_TITLES.items():
             points = [(p["epoch"], p["value"], p.get("std", 0.)) for p in published if p["method"] == method]
             if points:
@@ -176,3 +195,40 @@ def hours_table(
         full = group[0].schedule_epochs or group[0].epochs
         rows.append({"method": METHOD_TITLES.get(method, method), "who": "ours", "epochs": group[0].epochs, "hours": f"{h:.3g}", "hours for the full schedule": f"{h*full/group[0].epochs:.3g}", "on": f"{group[0].device}, {group[0].dtype}"})
     return rows
+
+def mode_and_mean(
+    group:list,                   # records of BayesBiNN
+)->str:                           # Markdown
+    "How much randomness is left in the learned distribution, and whether averaging over it changes anything"
+    if not group: return "BayesBiNN has not been run yet."
+    entropy, still = (mean_std([r.metric(k) for r in group])[0] for k in ("posterior_entropy", "stochastic_weights"))
+    text = f"After epoch {group[0].epochs} the entropy is {entropy:.2g} nats per weight, and {100*still:.2g} % of the weights could still be flipped by the noise. "
+    gaps = [100*(r.metric("test_accuracy@mean") - r.metric("test_accuracy")) for r in group if r.metric("test_accuracy@mean") is not None]
+    if not gaps: return text
+    text += f"The mean's test accuracy minus the mode's: {', '.join(f'{g:+.2f}' for g in gaps)} points, seed by seed. "
+    text += "They are the same: nothing is left to average over, and the mean is the mode computed several times." if max(map(abs, gaps)) < .005 else "The two differ a little." if max(map(abs, gaps)) < .5 else "The two differ."
+    error = {name: mean_std([r.metric(f"test_ece{name}") for r in group])[0] for name in ("@mode", "_fitted@mode", "@mean")}
+    if error["@mode"] is None: return text
+    return text + (f" The calibration error of the mode is {error['@mode']:.3f} as it is" + (f" and {error['_fitted@mode']:.3f} with a temperature fitted on the validation set" if error["_fitted@mode"] is not None else "")
+                   + (f"; that of the mean is {error['@mean']:.3f}." if error["@mean"] is not None else "."))
+
+def benchmark_conclusion(
+    records:list,                 # of one data set
+    card:list,                    # their Verdicts
+)->str:                           # Markdown
+    "What follows from the records of one data set"
+    if not records: return "Nothing yet."
+    if any(r.stand_in for r in records): return "Nothing about the published data set: these are stand-in data. The run shows that the whole road works."
+    reached = [v.verdict for v in card if v.published["experiment"] == "curve" and v.ours is not None]
+    final = [v.verdict for v in card if v.published["experiment"] == "benchmark" and v.published["metric"] == "accuracy"]
+    text = []
+    if reached: text.append(f"Of {len(reached)} published values at an epoch that our runs have reached, " + ", ".join(f"{reached.count(v)} {'is' if reached.count(v) == 1 else 'are'} {v}" for v in dict.fromkeys(reached)) + ".")
+    count = {v: final.count(v) for v in ("reproduced", "differs", "single run")}
+    text.append(f"Of {len(final)} published final accuracies, {count['reproduced']} are reproduced, {count['differs']} differ and {count['single run']} rest on fewer than three seeds." if any(count.values())
+                else "The published final accuracies belong to full schedules, which have not been run; nothing is said about them here.")
+    epoch, scores = side_by_side(records)
+    if len(scores) > 1:
+        text.append(f"After the same number of epochs ({epoch}), ordered by test accuracy: " + ", ".join(f"{METHOD_TITLES[m]} {100*mean:.2f}" for m, (mean, _, _) in scores.items())
+                    + ". The methods' schedules differ, so an order in the middle of training is not one at the end.")
+    return "\n\n".join(text)
+
