@@ -13,7 +13,7 @@ from .report import load_published, show_value
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'own_accuracy',
            'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table', 'mode_and_mean',
-           'benchmark_conclusion']
+           'benchmark_conclusion', 'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #ac3478d6
 def page_records(
@@ -232,3 +232,15 @@ def benchmark_conclusion(
                     + ". The methods' schedules differ, so an order in the middle of training is not one at the end.")
     return "\n\n".join(text)
 
+
+# %% ../../nbs/repro/pages.ipynb #e223c88d
+def inversions(
+    errors:dict,                  # temperature -> errors of our runs
+    published:dict,               # temperature -> the published error
+)->list:                          # of (higher temperature, lower one, share of our pairs of runs in the published order, "temperature", "chance" or "contradicted")
+    "The inversions of a published row, and whether they repeat (in at least 95 % of the pairs; contradicted: in at most 5 %)"
+    shared, found = sorted(errors.keys() & published.keys(), reverse=True), []
+    for high, low in ((h, c) for i, h in enumerate(shared) for c in shared[i + 1:] if published[c] > published[h]):
+        share = sum(y > x for x in errors[high] for y in errors[low])/(len(errors[high])*len(errors[low]))
+        found.append((high, low, share, "temperature" if share >= .95 else "contradicted" if share <= .05 else "chance"))
+    return found
