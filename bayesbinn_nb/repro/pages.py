@@ -206,7 +206,7 @@ def mode_and_mean(
     gaps = [100*(r.metric("test_accuracy@mean") - r.metric("test_accuracy")) for r in group if r.metric("test_accuracy@mean") is not None]
     if not gaps: return text
     text += f"The mean's test accuracy minus the mode's: {', '.join(f'{g:+.2f}' for g in gaps)} points, seed by seed. "
-    text += "They are the same: nothing is left to average over, and the mean is the mode computed several times." if max(map(abs, gaps)) < .005 else "The two differ a little." if max(map(abs, gaps)) < .5 else "The two differ."
+    text += "They are the same: too little is left to average over for the answers to change." if max(map(abs, gaps)) < .005 else "The two differ a little." if max(map(abs, gaps)) < .5 else "The two differ."
     error = {name: mean_std([r.metric(f"test_ece{name}") for r in group])[0] for name in ("@mode", "_fitted@mode", "@mean")}
     if error["@mode"] is None: return text
     return text + (f" The calibration error of the mode is {error['@mode']:.3f} as it is" + (f" and {error['_fitted@mode']:.3f} with a temperature fitted on the validation set" if error["_fitted@mode"] is not None else "")
