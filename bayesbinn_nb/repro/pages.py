@@ -11,8 +11,8 @@ from .records import Record, Table, load_records
 from .report import load_published, show_value
 
 # %% auto #0
-__all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'own_accuracy',
-           'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table', 'mode_and_mean',
+__all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'apart',
+           'own_accuracy', 'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table', 'mode_and_mean',
            'benchmark_conclusion', 'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #ac3478d6
@@ -92,6 +92,14 @@ def median(values:list)->float:
     "The middle value, or the mean of the two middle ones"
     v = sorted(values)
     return (v[(len(v) - 1)//2] + v[len(v)//2])/2
+
+def apart(
+    a:list, b:list,               # the same measure over the seeds of two variants
+)->bool|None:                     # None where either has fewer than two seeds
+    "Do two means differ by more than twice the standard error of their difference?"
+    (x, s, n), (y, t, m) = mean_std(a), mean_std(b)
+    return None if s is None or t is None else abs(x - y) > 2*math.sqrt(s**2/n + t**2/m)
+
 
 # %% ../../nbs/repro/pages.ipynb #0ade7c2c
 METHOD_TITLES = {"bayesbinn": "BayesBiNN", "ste": "STE (Adam)", "bop": "Bop", "pmf": "PMF", "lrnet": "LR-Net", "adam": "full precision (Adam)"}
