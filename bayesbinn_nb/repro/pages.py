@@ -100,7 +100,6 @@ def apart(
     (x, s, n), (y, t, m) = mean_std(a), mean_std(b)
     return None if s is None or t is None else abs(x - y) > 2*math.sqrt(s**2/n + t**2/m)
 
-
 # %% ../../nbs/repro/pages.ipynb #0ade7c2c
 METHOD_TITLES = {"bayesbinn": "BayesBiNN", "ste": "STE (Adam)", "bop": "Bop", "pmf": "PMF", "lrnet": "LR-Net", "adam": "full precision (Adam)"}
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -110,11 +109,10 @@ def own_accuracy(
     epoch:int|None=None,          # after this epoch; None: after the last
 )->float|None:                    # 0 … 1; None where it was not measured
     "Test accuracy as the method itself predicts: LR-Net by the average over several draws, all others by the mode"
-    last = epoch is None or epoch == record.epochs
     if record.method == "lrnet":
-        averaged = record.metric("test_accuracy@mean") if last else None      # its epochs were tested by the mode
-        return record.metric("test_accuracy") if last and averaged is None else averaged
-    return record.metric("test_accuracy") if last else record.metric("test_accuracy", epoch=epoch)
+        if epoch not in (None, record.epochs): return None                    # its epochs were tested by the mode
+        if (averaged := record.metric("test_accuracy@mean")) is not None: return averaged
+    return record.metric("test_accuracy", epoch=epoch)
 
 def side_by_side(
     records:list,                 # of one data set
@@ -205,10 +203,13 @@ def hours_table(
     return rows
 
 def mode_and_mean(
-    group:list,                   # records of BayesBiNN
-)->str:                           # Markdown
+    records:list,                 # of one data set
+)->str:                           # Markdown; a paragraph for each run of BayesBiNN, the shortest first
     "How much randomness is left in the learned distribution, and whether averaging over it changes anything"
-    if not group: return "BayesBiNN has not been run yet."
+    found = sorted((g for g in runs(records) if g[0].method == "bayesbinn"), key=lambda g: g[0].epochs or 0)
+    return "\n\n".join(map(_mode_and_mean, found)) or "BayesBiNN has not been run yet."
+
+def _mode_and_mean(group):
     entropy, still = (mean_std([r.metric(k) for r in group])[0] for k in ("posterior_entropy", "stochastic_weights"))
     text = f"After epoch {group[0].epochs} the entropy is {entropy:.2g} nats per weight, and {100*still:.2g} % of the weights could still be flipped by the noise. "
     gaps = [100*(r.metric("test_accuracy@mean") - r.metric("test_accuracy")) for r in group if r.metric("test_accuracy@mean") is not None]
