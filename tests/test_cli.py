@@ -92,6 +92,8 @@ def test_list_and_dry_run_start_nothing(folder, capsys):
     assert "one" in out and "not run" in out and "(needs digits)" in out and "2 of 2 rows to run" in out
     assert call("batch", "mine.yaml", "--dry-run", "--out", "runs", "--only", "two") == 0
     assert "-p name bad -p seeds [0]" in capsys.readouterr().out
+    assert call("batch", "mine.yaml", "--dry-run", "--out", "runs", "--only", "two", "--only", "one") == 0
+    assert "2 of 2 rows to run" in capsys.readouterr().out
     assert not (folder/"runs").exists()
     assert call("run", "demo.ipynb", "--show") == 0
     out = capsys.readouterr().out

@@ -119,6 +119,8 @@ rows:
     assert [r.name for r in s.select("plain, t10*")] == ["plain", "t10-r3e-4"]
     with pytest.raises(SuiteError, match="no row of suite mine matches 'planes'; near it: plain"):
         s.select("planes")
+    with pytest.raises(SuiteError, match="no row of suite mine matches 't11\\*'"):   # one of two is enough
+        s.select("plain,t11*")
 
 
 @pytest.mark.parametrize("text, message", [

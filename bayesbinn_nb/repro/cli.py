@@ -64,12 +64,12 @@ def _batch(args):
             suite = load_suite(name, check=False)
             print(f"  {name:10} {len(suite.rows):3} rows   {' '.join(suite.about.split())}")
         return 0
-    suite = load_suite(args.suite)
+    suite, only = load_suite(args.suite), ",".join(args.only) if args.only else None
     if args.seeds is not None:
         for row in suite.rows: row.seeds = _first(args.seeds)
     out = Path(args.out) if args.out else default_out(suite.name)
     if args.list or args.dry_run:
-        rows, waiting = suite.select(args.only), 0
+        rows, waiting = suite.select(only), 0
         for row in rows:
             state = runner.row_state(row, out/row.name, [])
             waits = state != "whole" and not (args.keep_older and state == "older code")
@@ -83,7 +83,7 @@ def _batch(args):
             print(line.rstrip())
         print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner._shown(out)}")
         return 0
-    outcome = runner.run_suite(suite, only=args.only, jobs=args.jobs, out=args.out, pages=not args.no_pages, keep_older=args.keep_older)
+    outcome = runner.run_suite(suite, only=only, jobs=args.jobs, out=args.out, pages=not args.no_pages, keep_older=args.keep_older)
     if outcome.ok and not args.out: print("Next: `bayesbinn report` prints the verdicts, `bayesbinn site` renders the pages.")
     return _code(outcome)
 
@@ -151,7 +151,7 @@ def _parser():
     v = verb("batch", _batch, "run a suite", ["bayesbinn batch quick", "bayesbinn batch short --list", "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2", "bayesbinn batch short --only two-moons --seeds 20"],
              "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.")
     v.add_argument("suite", nargs="?", metavar="SUITE", help="quick, short, paper, or the path of a YAML file; left out: list the suites")
-    v.add_argument("--only", metavar="GLOB", help="only rows with such a name; several globs separated by commas")
+    v.add_argument("--only", metavar="GLOB", action="append", help="only rows with such a name; several globs separated by commas, or the option again")
     v.add_argument("--seeds", type=int, metavar="N", help="the seeds 0 to N-1 in every row, instead of the suite's; what is there is kept")
     v.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at a time; the cores are shared among them (default 1)")
     v.add_argument("--out", metavar="DIR", help="results folder (default: _runs/SUITE; nbs/results/runs/SUITE for short and paper in a checkout)")

@@ -207,13 +207,15 @@ class Suite:
 
     def select(self,
         only:str|None=None,       # glob over row names; several separated by commas
-    )->list:                      # of Row; raises SuiteError when nothing matches
+    )->list:                      # of Row; raises SuiteError when one of the globs matches nothing
         "The rows whose name matches"
-        if not only: return list(self.rows)
-        rows = [r for r in self.rows if any(fnmatchcase(r.name, g.strip()) for g in only.split(","))]
-        if rows: return rows
-        near = difflib.get_close_matches(only, [r.name for r in self.rows], 3, .4)
-        raise SuiteError(f"no row of suite {self.name} matches {only!r}; " + (f"near it: {', '.join(near)}." if near else f"see them all with: bayesbinn batch {self.name} --list"))
+        if only is None: return list(self.rows)
+        names, globs = [r.name for r in self.rows], [g.strip() for g in only.split(",")]
+        for g in globs:
+            if any(fnmatchcase(n, g) for n in names): continue
+            near = difflib.get_close_matches(g, names, 3, .4)
+            raise SuiteError(f"no row of suite {self.name} matches {g!r}; " + (f"near it: {', '.join(near)}." if near else f"see them all with: bayesbinn batch {self.name} --list"))
+        return [r for r in self.rows if any(fnmatchcase(r.name, g) for g in globs)]
 
 _ROW_KEYS = ("row", "template", "params", "seeds", "each", "published", "baseline", "needs", "deviations", "pages")
 _SUITE_KEYS = ("about", "rows", "defaults", "pages", "anchors")
