@@ -14,7 +14,7 @@ from .suites import SuiteError, checkout_root, default_out, experiments_dir, kno
 # %% auto #0
 __all__ = ['SCHEDULES', 'PMF_EPOCHS', 'METRIC_NAMES', 'VERDICTS', 'COLUMNS', 'load_published', 'schedule_of', 'sample_std',
            'setting', 'same_value', 'joins', 'metric_name', 'Verdict', 'judge', 'scorecard', 'verdict_counts',
-           'show_value', 'comparison_table', 'counts_table', 'collect', 'planned', 'text_report']
+           'reproduced_what', 'show_value', 'comparison_table', 'counts_table', 'collect', 'planned', 'text_report']
 
 # %% ../../nbs/repro/report.ipynb #ac3478d6
 _KEYS = ("id", "experiment", "dataset", "method", "metric", "split", "value", "std", "n", "ddof", "params", "epoch", "selection", "predict", "source", "note", "requires", "schedule")
@@ -114,6 +114,7 @@ class Verdict:
     suite:str = ""
     row:str = ""
     arm:str = ""
+    epochs:int = 0                # how far our runs went
     seeds:list = field(default_factory=list)
 
 def _unit(row):
@@ -133,7 +134,7 @@ def judge(
 )->Verdict:
     "The rules, for one number and one group of records"
     first = group[0]
-    found = dict(id=row["id"], published=row, suite=first.suite, row=first.row, arm=first.arm, seeds=sorted(r.seed for r in group), ours_n=len(group))
+    found = dict(id=row["id"], published=row, suite=first.suite, row=first.row, arm=first.arm, epochs=first.epochs or 0, seeds=sorted(r.seed for r in group), ours_n=len(group))
     no = lambda reason: Verdict(verdict="not comparable", reason=reason, **found)
     if first.stand_in: return no(f"stand-in data: {first.stand_in}")
     if row["metric"] == "wall_hours":
@@ -182,7 +183,7 @@ def scorecard(
         groups = _groups([r for r in records if joins(row, r)])
         alike = [g for g in groups if all(same_value(setting(g[0], k), v) for k, v in (row.get("requires") or {}).items())]   # made the way the number was made
         judged = [judge(row, g) for g in alike or groups]
-        judged.sort(key=lambda v: (_KIND[v.verdict], v.arm != row["method"] and "arm" not in (row.get("params") or {}), -v.ours_n, v.suite != "paper", v.row))
+        judged.sort(key=lambda v: (_KIND[v.verdict], v.arm != row["method"] and "arm" not in (row.get("params") or {}), -v.epochs if v.verdict == "not comparable" else 0, -v.ours_n, v.suite != "paper", v.row))
         card.append(judged[0] if judged else Verdict(id=row["id"], verdict="not run", published=row))
     return card
 
@@ -197,6 +198,15 @@ def verdict_counts(
         return {name: c[name] for name in VERDICTS}
     if by is None: return count(card)
     return {g: count([v for v in card if v.published[by] == g]) for g in dict.fromkeys(v.published[by] for v in card)}
+
+def reproduced_what(
+    card:list,                   # of Verdict
+)->str:                          # a sentence with a space before it; "" where nothing is reproduced
+    "Which experiments the reproduced numbers are from"
+    found = [v.published for v in card if v.verdict == "reproduced"]
+    where = Counter((p["experiment"].replace("-", " "), f"{p['split'].replace('val', 'validation').replace('train', 'training')} {p['metric'].replace('mse', 'error')}") for p in found)
+    single = ", each published from a single run" if all((p.get("n") or 1) == 1 for p in found) else ""
+    return " Reproduced: " + "; ".join(f"{n} of *{experiment}* ({what})" for (experiment, what), n in where.items()) + single + "." if found else ""
 
 def show_value(
     mean:float|None, std:float|None=None, n:int|None=None,
