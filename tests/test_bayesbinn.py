@@ -1,5 +1,6 @@
 """The optimiser: the paper's algorithm, exact ±1 weights outside a pass, and the manners of a torch optimiser."""
 import copy
+import pickle
 
 import pytest
 import torch
@@ -220,3 +221,50 @@ def test_train_size_is_not_optional_and_integers_are_not_weights():
         BayesBiNNOptimizer(nn.Linear(2, 2).parameters())
     with pytest.raises(TypeError, match="floating-point"):
         BayesBiNNOptimizer([torch.ones(3, dtype=torch.int64)], train_size=1)
+
+
+def small(**settings):
+    net = nn.Linear(D, 1, bias=False)
+    return net, BayesBiNNOptimizer(net.parameters(), train_size=N, seed=5, **dict(lr=1e-3, temperature=1., init_lambda=.5) | settings)
+
+
+def one_step(net, opt, factor=1.):
+    x, y = problem()
+    with opt.sampled_params():
+        (factor * F.mse_loss(net(x), y)).backward()
+    opt.step()
+    return opt.natural_parameters()[0].clone()
+
+
+def test_a_scheduler_may_switch_momentum_on():
+    (net, opt), (late_net, late) = small(momentum=.95), small()
+    late.param_groups[0]["momentum"] = .95          # as OneCycleLR does
+    for _ in range(3):
+        assert torch.equal(one_step(net, opt), one_step(late_net, late))
+
+
+def test_zero_grad_forgets_a_pass_that_went_wrong():
+    net, opt = small()
+    x, y = problem()
+    with opt.sampled_params():
+        (float("nan") * F.mse_loss(net(x), y)).backward()
+    opt.zero_grad()
+    assert one_step(net, opt).isfinite().all()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_alike(how):
+    net, opt = small(momentum=.9, mean="lagged")
+    for _ in range(3):
+        one_step(net, opt)
+    other, other_opt = how((net, opt))
+    assert torch.equal(one_step(net, opt), one_step(other, other_opt))
+    with opt.posterior_sample(0):
+        drawn = net.weight.detach().clone()
+    with other_opt.posterior_sample(0):
+        assert torch.equal(drawn, other.weight)
+
+
+def test_weights_are_narrow_only_where_they_are_signs():
+    narrow = lambda **settings: (lambda m: (m.prepare(nn.Linear(4, 2), train_size=9), m)[1].low_precision_weights)(BayesBiNN(**settings))
+    assert narrow() and narrow(temperature=1e-8) and not narrow(temperature=1.)

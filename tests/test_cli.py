@@ -1,6 +1,7 @@
 """The command: exit codes, one-sentence errors, examples in the help, a quick start."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+from bayesbinn_nb.library.recipes import recipe
 from bayesbinn_nb.repro import cli, suites
 from bayesbinn_nb.repro.cli import main
 
@@ -40,6 +42,8 @@ def test_help_has_an_example(capsys):
         assert call(verb, "--help") == 0
         text = capsys.readouterr().out
         assert f"example:\n  " in text and f"bayesbinn {verb}" in text.split("example:")[1]
+        for dataset, method in re.findall(r"bayesbinn run benchmark -p dataset (\S+) -p method (\S+)", text):
+            assert recipe(dataset, method)["dataset"] == dataset
     assert call() == 2
     assert call("--version") == 0
 

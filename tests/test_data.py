@@ -440,3 +440,9 @@ def test_snelson_standin_has_the_shape_of_snelson():
     inputs = b.extras["test_inputs"].tensors()[0]
     assert len(inputs) == 301 and inputs.min() < x.min() and inputs.max() > x.max()
     assert b.fingerprint == load_data("snelson-standin").fingerprint
+
+
+def test_options_for_loading_mean_nothing_to_a_bundle():
+    base = D.load_data("mnist-standin", validation=0.)
+    with pytest.raises(TypeError, match="limit: arguments of load_data have no effect on a bundle"):
+        D.permuted_mnist(1, base=base, limit=100)

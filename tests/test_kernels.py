@@ -343,3 +343,16 @@ def test_an_error_in_a_thread_arrives():
             kernels._share(10 * kernels.CHUNK, fail_late)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("open_weight", [False, True])
+def test_without_eps_a_settled_weight_has_no_scale_whoever_its_neighbours(engine, open_weight):
+    "0/0 is not a number, also in a piece that could take the short way"
+    lam = torch.full((ODD,), 20.)
+    if open_weight:
+        lam[5] = 1.
+    w = torch.empty_like(lam)
+    flags = sample_weights_(w, lam, 1e-2, draw_key(0, 0))
+    update_natural_parameter_(lam, None, torch.full_like(lam, 1e-6), w, None, None, lr=.1, data_scale=1., temperature=1e-2, eps=0., settled=flags)
+    settled = torch.arange(ODD) != (5 if open_weight else -1)
+    assert lam[settled].isnan().all() and (not open_weight or lam[5].isfinite())

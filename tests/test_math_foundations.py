@@ -27,7 +27,10 @@ def test_decided_weights_stay_finite(dtype):
     assert (B.entropy(lam) >= 0).all() and B.entropy(lam).max() < 1e-20
     assert B.log_prob(lam.sign(), lam).abs().max() < 1e-20
     assert B.sample(lam).tolist() == [-1, -1, 1, 1]
-    assert B.kl_divergence(lam, 0.0).tolist() == pytest.approx([math.log(2)] * 4, rel=1e-6, abs=1.0 if dtype == torch.float32 else 1e-6)
+    assert B.kl_divergence(lam, 0.0).tolist() == pytest.approx([math.log(2)] * 4, rel=1e-6)
+    for one, other, exact in ((1e7, 3.3, .0013594), (3., 3.0005, 1.23285e-9), (10., 10.1, 3.8607e-11)):   # where the formula of the log-partitions cancels in float32
+        assert B.kl_divergence(torch.tensor([one], dtype=dtype), other).item() == pytest.approx(exact, rel=2e-4, abs=0 if dtype == torch.float64 else 1e-8)
+    assert (B.sample(torch.full((10_010_000,), -40., dtype=torch.float32), torch.Generator().manual_seed(0)) < 0).all()   # rand returns 0 about once in 16 million times
 
 
 @pytest.mark.parametrize("dtype, least", ((torch.float32, 2.0**-25), (torch.float64, 2.0**-54)))

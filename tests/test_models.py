@@ -166,3 +166,8 @@ def test_lrnet_without_normalised_convolutions():
         assert count(with_, torch.nn.BatchNorm2d) == count(with_, torch.nn.Conv2d) and count(without, torch.nn.BatchNorm2d) == 0
         assert count(with_, torch.nn.BatchNorm1d) == count(without, torch.nn.BatchNorm1d) == 2
         assert [n for n, _ in with_.named_parameters()] == [n for n, _ in without.named_parameters()]
+
+
+def test_dropping_everything_leaves_nothing():
+    from bayesbinn_nb.library.models import Dropout
+    assert (Dropout(1.).train()(torch.randn(100)) == 0).all()

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from bayesbinn_nb.library.checkpoint import load_model, save_model
 from bayesbinn_nb.library.models import binary_names, binary_predicate, build_model
 from bayesbinn_nb.library.packing import (PackedConv2d, PackedLinear, inspect_file, load_packed, memory_bytes, model_size, pack_bits, pack_model, read_packed, unpack_bits,
                                           unpack_model)
@@ -147,3 +148,26 @@ def test_inspect_every_kind_of_file(tmp_path):
         inspect_file(tmp_path/"d")
     with pytest.raises(FileNotFoundError):
         inspect_file(tmp_path/"e")
+
+
+def test_a_layer_that_cannot_be_packed_is_named(tmp_path):
+    model = nn.Sequential(nn.Conv1d(2, 3, 3, bias=False))
+    with torch.no_grad():
+        model[0].weight.sign_()
+    path = pack_model(model, tmp_path/"m", binary=["0.weight"])
+    with pytest.raises(TypeError, match="0 is a Conv1d; packed layers exist for .*unpack_model"):
+        load_packed(path, nn.Sequential(nn.Conv1d(2, 3, 3, bias=False)))
+    assert torch.equal(unpack_model(path, nn.Sequential(nn.Conv1d(2, 3, 3, bias=False)))[0].weight, model[0].weight)
+
+
+def test_tied_weights_and_the_name_of_a_model_are_saved(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+            self.b.weight = self.a.weight
+    model = Tied()
+    assert torch.equal(load_model(save_model(model, tmp_path/"tied.safetensors"), Tied()).b.weight, model.a.weight)
+    named = trained(*CASES[0])
+    x = torch.randn(2, *CASES[0][2])
+    assert torch.equal(load_model(save_model(named, tmp_path/"named.safetensors")).eval()(x), named(x))

@@ -163,3 +163,9 @@ def test_a_recipe_trains_through_the_trainer(method, how, least):
     if method != "adam":
         weights = 8*25 + 16*8*25 + 49*16*32 if method == "lrnet" else 784*128 + 2*128*128 + 1280
         assert models.assert_binary(trainer.model, list(trainer.method.binary_parameters)) == weights
+
+
+def test_a_method_of_your_own_gets_the_recipe_of_the_experiment():
+    own = recipe("mnist-standin", "bayesbinn_nb.methods.write_your_own:SignEMA")
+    assert own["experiment"] == "benchmark" and own["method_kwargs"] == {} and own["model"] == recipe("mnist", "bayesbinn")["model"]
+    assert method_class(own["method"]).name == "sign-ema"

@@ -384,3 +384,14 @@ def test_clean_and_shrink():
     nb = shrink_notebook(nb, 3000)
     assert "left out" in nb["cells"][0]["outputs"][2]["text"] and nb["cells"][0]["outputs"][0]["text"] == "ab\ndone\n"
     nbformat.validate(nbformat.from_dict(nb))
+
+
+def test_hash_sees_the_code_of_your_own_method(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    rows_ = lambda: load_suite(suite_in(tmp_path, [dict(row="a", params=dict(fault="own_method_for_the_hash:Mine"))])).rows
+    file = tmp_path/"own_method_for_the_hash.py"
+    found = []
+    for text in ("x = 1", "x = 1  # a remark", "x = 2"):
+        file.write_text(text)
+        found.append(run_hash(rows_()[0]))
+    assert found[0] == found[1] != found[2]

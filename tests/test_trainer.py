@@ -15,7 +15,10 @@ from bayesbinn_nb.library.data import ArrayData, load_data
 from bayesbinn_nb.library.models import build_model
 from bayesbinn_nb.library.trainer import Callback, CSVLogger, FlipRatio, Progress, StopWhenStill, TensorBoardLogger, Trainer
 from bayesbinn_nb.methods.bayesbinn import BayesBiNN
+from bayesbinn_nb.methods.bop import Bop
 from bayesbinn_nb.methods.full_precision import FullPrecision
+from bayesbinn_nb.methods.lrnet import LRNet
+from bayesbinn_nb.methods.pmf import PMF
 from bayesbinn_nb.methods.ste import STE
 
 RUN = textwrap.dedent(
@@ -178,3 +181,201 @@ import bayesbinn_nb.library.trainer, bayesbinn_nb.library.packing, bayesbinn_nb.
 import bayesbinn_nb.methods.lrnet, bayesbinn_nb.methods.pmf, bayesbinn_nb.methods.bop
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# ---- an object or a folder that is used twice
+
+BLOBS = {}
+
+
+def blobs(n=300):
+    if n not in BLOBS:
+        g = torch.Generator().manual_seed(0)
+        y = torch.randint(0, 3, (n,), generator=g)
+        BLOBS[n] = ArrayData(torch.randn(n, 4, generator=g) + 3 * torch.eye(3, 4)[y], y)
+    return BLOBS[n]
+
+
+def fit(trainer, epochs=3, data=None, **kwargs):
+    return trainer.fit(blobs() if data is None else data, epochs=epochs, batch_size=32, progress="silent", **kwargs)
+
+
+def test_compiling_again_starts_anew():
+    trainer = toy(BayesBiNN(lr=1e-3))
+    fit(trainer)
+    history = fit(trainer.compile(STE(lr=1e-2)), 5)
+    assert len(history) == 5 and not any("posterior_entropy" in row for row in history)
+    assert trainer.evaluate(blobs())["accuracy"] > .8
+
+
+def test_a_method_trains_one_model_and_pmf_begins_anew():
+    method = PMF(lr=1e-2, beta_every=5)
+    trainer = toy(method)
+    first = fit(trainer)[0]["beta"]
+    with pytest.raises(ValueError, match="already trains another model: build a new method"):
+        fit(toy(method))
+    assert fit(trainer.compile(method))[0]["beta"] == first
+
+
+@pytest.mark.parametrize("other, said", [(lambda: (STE(lr=1e-9), blobs()), "lr was 0.01 there and is 1e-09 here"), (lambda: (STE(lr=1e-2), blobs(50)), "train_size was 300 there and is 50 here")])
+def test_a_folder_of_other_settings_is_refused(tmp_path, other, said):
+    fit(toy(), checkpoint_dir=tmp_path)
+    method, data = other()
+    with pytest.raises(ValueError, match=said):
+        fit(toy(method), 4, data, checkpoint_dir=tmp_path)
+    assert len(fit(toy(), 4, checkpoint_dir=tmp_path)) == 4
+
+
+def test_another_methods_checkpoint_changes_nothing(tmp_path):
+    trainer = toy()
+    fit(trainer)
+    trainer.save(tmp_path / "ste.pt")
+    other = toy(Bop(1e-2, 1e-4)).prepare(300)
+    before = [p.clone() for p in other.model.parameters()]
+    with pytest.raises(ValueError, match="saved by the method 'ste'"):
+        other.load(tmp_path / "ste.pt")
+    assert all(torch.equal(a, b) for a, b in zip(before, other.model.parameters()))
+
+
+def test_no_damaged_checkpoint_loads(tmp_path):
+    trainer = toy()
+    fit(trainer, 1)
+    whole = trainer.save(tmp_path / "whole.pt").read_bytes()
+    same = lambda a, b: str(a) == str(b)
+    right, draw = load_checkpoint(tmp_path / "whole.pt"), torch.Generator().manual_seed(0)
+    for place in torch.randint(0, len(whole), (40,), generator=draw).tolist():
+        (tmp_path / "cut.pt").write_bytes(whole[:place])
+        with pytest.raises(ValueError, match="cut.pt is not a readable checkpoint"):
+            load_checkpoint(tmp_path / "cut.pt")
+        (tmp_path / "bad.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1:])
+        try:
+            assert same(load_checkpoint(tmp_path / "bad.pt"), right)      # a byte that nobody reads
+        except ValueError as e:
+            assert "bad.pt is not a readable checkpoint" in str(e)
+    assert (tmp_path / "whole.pt").stat().st_mode & 0o044 == 0o044 & ~umask()
+
+
+def umask():
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+
+class Interrupt(Callback):
+    "Ctrl-C in the middle of an epoch, once"
+
+    def __init__(self, epoch):
+        self.epoch, self.done = epoch, False
+
+    def on_batch_end(self, trainer, logs):
+        if not self.done and logs["epoch"] == self.epoch and logs["step"] == 2:
+            self.done = True
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", [lambda: BayesBiNN(lr=1e-3, samples=3), lambda: STE(lr=1e-2), lambda: FullPrecision(), lambda: LRNet(5e-2, lr_every=2)], ids=["bayesbinn", "ste", "real", "lrnet"])
+def test_an_interrupted_epoch_begins_once(tmp_path, method):
+    rates = []
+    for interrupted in (False, True):
+        trainer = toy(method())
+        trainer.scheduler_factory = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 4)
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                fit(trainer, 4, callbacks=[Interrupt(3)])
+            trainer.save(tmp_path / "between.pt")
+        fit(trainer, 4)
+        rates.append((trainer.history.column("lr"), [g["lr"] for o in trainer.method.optimizers() for g in o.param_groups]))
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("method", [lambda: BayesBiNN(lr=1e-3, samples=3), lambda: STE(lr=1e-2), lambda: FullPrecision()], ids=["bayesbinn", "ste", "real"])
+def test_a_step_that_is_broken_off_leaves_no_gradient(method):
+    trainer = toy(method())
+    fit(trainer, 1)
+    right, calls = trainer.metrics["accuracy"], []
+
+    def metric(out, y):   # measured after the backward pass
+        calls.append(1)
+        return right(out, y) if len(calls) % 2 else (_ for _ in ()).throw(KeyboardInterrupt())
+
+    trainer.metrics["accuracy"] = metric
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, 2)
+    assert all(p.grad is None for p in trainer.model.parameters()) and trainer.method.passes == 0
+    assert all(p.grad is None for o in trainer.method.optimizers() for g in o.param_groups for p in g["params"])
+
+
+def test_a_run_that_stopped_stays_stopped(tmp_path):
+    go = lambda: len(fit(toy(STE(lr=1e-12)), 30, callbacks=[FlipRatio(), StopWhenStill(4)], checkpoint_dir=tmp_path))
+    assert go() == go() < 30
+
+
+def test_two_callbacks_of_a_kind_keep_their_own_state(tmp_path):
+    make = lambda: [FlipRatio(), StopWhenStill(50), StopWhenStill(60)]
+    first = make()
+    fit(toy(STE(lr=1e-12)), 3, callbacks=first, checkpoint_dir=tmp_path)
+    first[1].still, first[2].still = 7, 9
+    trainer = toy(STE(lr=1e-12))
+    fit(trainer, 3, checkpoint_dir=tmp_path)
+    trainer.save(tmp_path / "x.pt", first)
+    second = make()
+    toy(STE(lr=1e-12)).load(tmp_path / "x.pt", second)
+    assert (second[1].still, second[2].still) == (7, 9)
+
+
+def test_a_schedule_given_as_a_function_resumes(tmp_path):
+    def run(*epochs):
+        for e in epochs:
+            trainer = toy()
+            trainer.scheduler_factory = lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda k: .9**k)
+            fit(trainer, e, checkpoint_dir=tmp_path / str(len(epochs)))
+        return trainer
+    whole, cut = run(4), run(2, 4)
+    assert whole.history.column("lr") == cut.history.column("lr")
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), cut.model.parameters()))
+    with pytest.raises(TypeError, match="ReduceLROnPlateau waits for a measure"):
+        trainer = toy()
+        trainer.scheduler_factory = torch.optim.lr_scheduler.ReduceLROnPlateau
+        fit(trainer)
+
+
+@pytest.mark.parametrize("method", [lambda: BayesBiNN(), lambda: STE(), lambda: Bop(1e-2, 1e-4), lambda: PMF(1e-2), lambda: LRNet(5e-2), lambda: FullPrecision()],
+                         ids=["bayesbinn", "ste", "bop", "pmf", "lrnet", "real"])
+def test_a_frozen_layer_stays_as_it_is(method):
+    trainer = toy(method())
+    layer = trainer.model[0]
+    layer.weight.requires_grad_(False)
+    before = layer.weight.clone()
+    fit(trainer, 1)
+    assert torch.equal(before, trainer.model[0].weight)
+
+
+@pytest.mark.parametrize("call, error, said", [
+    (lambda t: fit(t, val=blobs(), monitor="val_acc"), ValueError, "monitor='val_acc' is not measured; there are .*val_accuracy"),
+    (lambda t: fit(t, val=blobs(), monitor_mode="maximum"), ValueError, "monitor_mode must be 'max' or 'min'"),
+    (lambda t: fit(t).best("accuracy", "maximum"), ValueError, "mode must be 'max' or 'min'"),
+    (lambda t: fit(t, evaluate_every=0), ValueError, "evaluate_every must be a positive integer"),
+    (lambda t: Progress("line", every=0), ValueError, "every must be a positive integer"),
+    (lambda t: fit(t, data=ArrayData(torch.zeros(4, 4), None)), ValueError, "The training data have no targets"),
+    (lambda t: fit(t) and t.evaluate(ArrayData(torch.zeros(4, 4), None)), ValueError, "The evaluation data have no targets"),
+    (lambda t: BayesBiNN(seed=3), TypeError, "give it to the Trainer"),
+    (lambda t: BayesBiNN(init_lambda=float("inf")), ValueError, "init_lambda must be finite"),
+    (lambda t: BayesBiNN(prior=float("nan")), ValueError, "prior must be finite"),
+])
+def test_wrong_calls_say_what_is_wrong(call, error, said):
+    with pytest.raises(error, match=said):
+        call(toy())
+
+
+def test_a_stream_without_a_length_trains(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(x, y) for x, y in zip(*blobs().tensors())])
+
+    seen = []
+    class Watch(Callback):
+        def on_batch_end(self, trainer, logs): seen.append(logs["steps"])
+
+    history = toy().fit(DataLoader(Stream(), batch_size=50), epochs=1, progress="silent", callbacks=[Watch(), CSVLogger(tmp_path / "log.csv")])
+    assert history[0]["accuracy"] > .3 and seen == [None] * 6
+    assert float((tmp_path / "log.csv").read_text().splitlines()[-1].split(",")[(tmp_path / "log.csv").read_text().splitlines()[0].split(",").index("seconds")]) > 0

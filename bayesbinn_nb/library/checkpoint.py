@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def atomic_write(
             yield f
             f.flush()
             os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp lets only its owner read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -57,8 +61,13 @@ def load_checkpoint(
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint at {path}. Trainer.save(path) or fit(checkpoint_dir=…) writes one.")
     try:
+        with zipfile.ZipFile(path) as z:  # torch itself does not look at the checksums
+            if (part := z.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{part} does not fit its checksum")
         return torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as e:
+    except PermissionError:
+        raise
+    except Exception as e:
         raise ValueError(f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. Delete it to start afresh.") from e
 
 # %% ../../nbs/library/checkpoint.ipynb #bd307a3e
@@ -78,7 +87,9 @@ def save_model(
 
     from safetensors.torch import save
 
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}  # clone: tied weights are written twice
+    if name is None and (arch := getattr(model, "arch", None)):
+        name, kwargs = arch["name"], arch["kwargs"]
     about = {"format": "bayesbinn_nb.model.1", "binary": json.dumps(binary_tensors(state)), "kwargs": json.dumps(kwargs or {})}
     if name is not None:
         about["name"] = name

@@ -547,6 +547,7 @@ def permuted_mnist(
     "MNIST with permuted pixels: one task of the continual-learning experiment"
     if isinstance(task, bool) or not isinstance(task, int): raise TypeError(f"task must be an int, got {task!r}.")
     if task < 1: raise ValueError(f"task counts from 1, got {task}.")
+    if isinstance(base, DataBundle) and kwargs: raise TypeError(f"{', '.join(kwargs)}: arguments of load_data have no effect on a bundle; give them where it is loaded.")
     if not isinstance(base, DataBundle): base = load_data(base, root, validation=0., device=device, **kwargs)
     if base.val is not None: raise ValueError("Permuted MNIST has no validation split: load the base with validation=0.")
     pixels = int(np.prod(base.input_shape))

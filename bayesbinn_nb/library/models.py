@@ -53,6 +53,7 @@ class Dropout(nn.Dropout):
     def forward(self, x):
         if not self.training or not self.p or x.device.type != "cpu": return super().forward(x)
         dropped = round(self.p*2**16)   # of the 2¹⁶ patterns of 16 bits
+        if dropped == 2**16: return x*0.
         bits = torch.empty(-(-x.numel()//4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)[:x.numel()]
         return x*(bits >= dropped - 2**15).to(x.dtype).mul_(2**16/max(1, 2**16 - dropped)).view(x.shape)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .checkpoint import atomic_write
-from .models import assert_binary, binary_names, build_model
+from .models import WEIGHT_LAYERS, assert_binary, binary_names, build_model
 
 # %% ../../nbs/library/packing.ipynb #ac3478d6
 def pack_bits(
@@ -138,7 +138,8 @@ def load_packed(
     model = _build(path, arch, model, meta=True)
     for name, layer in list(model.named_modules()):
         key = f"{name}.weight" if name else "weight"
-        if key not in packed or type(layer) not in _LAYERS: continue
+        if key not in packed or not isinstance(layer, WEIGHT_LAYERS): continue
+        if type(layer) not in _LAYERS: raise TypeError(f"{name} is a {type(layer).__name__}; packed layers exist for {', '.join(k.__name__ for k in _LAYERS)}. unpack_model loads it with float weights.")
         cls, config = _LAYERS[type(layer)]
         if getattr(layer, "padding_mode", "zeros") != "zeros": raise ValueError(f"{name} pads with {layer.padding_mode!r}; packed convolutions pad with zeros only.")
         bias, shape, dtype = tensors.pop(f"{name}.bias", None), *packed.pop(key)

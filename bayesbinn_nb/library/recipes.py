@@ -233,7 +233,7 @@ def recipe(
     "The published settings of one arm, as plain values"
     base = dataset.removesuffix("-standin")
     if experiment is None:
-        experiment = next((e for e, (sets, methods, _) in EXPERIMENTS.items() if base in sets and method in methods), None)
+        experiment = next((e for e, (sets, methods, _) in EXPERIMENTS.items() if base in sets and (method in methods or ":" in method)), None)
         if experiment is None:
             options = sorted({m for sets, methods, _ in EXPERIMENTS.values() if base in sets for m in methods})
             if not options: raise ValueError(f"There is no recipe for the data set {dataset!r}. There are recipes for {', '.join(dict.fromkeys(s for sets, _, _ in EXPERIMENTS.values() for s in sets))} and their stand-ins.")
@@ -241,8 +241,8 @@ def recipe(
     if experiment not in EXPERIMENTS: raise ValueError(f"Unknown experiment {experiment!r}. Known: {', '.join(EXPERIMENTS)}.")
     sets, methods, make = EXPERIMENTS[experiment]
     if base not in sets: raise ValueError(f"The experiment {experiment!r} uses {', '.join(sets)}, not {dataset!r}.")
-    if method not in methods: raise ValueError(f"The experiment {experiment!r} has {', '.join(methods)}, not {method!r}.")
-    r = dict(experiment=experiment, dataset=dataset, method=method, loss="cross_entropy", metrics=["accuracy"], binary_biases=False, schedule=None,
+    if method not in methods and ":" not in method: raise ValueError(f"The experiment {experiment!r} has {', '.join(methods)}, not {method!r}.")
+    r = dict(experiment=experiment, dataset=dataset, method=method, method_kwargs={}, loss="cross_entropy", metrics=["accuracy"], binary_biases=False, schedule=None,
              real_optimizer=None, mean_samples=0, eval_in_train_mode=False, note="")
     r.update(make(base, method))
     return copy.deepcopy(r)

@@ -216,6 +216,7 @@ def fit_together(
     )
     back = _HandBack(trainers, joint, *(s.to(first.device) if isinstance(s, ArrayData) else s for s in (val, test)))
     method = copy.copy(methods[0])
+    method.model = None
     joint.compile(method, loss=back.loss, metrics={}, scheduler=first.scheduler_factory, scheduler_step=first.scheduler_step).prepare(size)
     joint.model.load_state_dict(_joined([t.model.state_dict() for t in trainers]))  # `prepare` has drawn anew
     fresh, started = method.state_dict(), _joined([m.state_dict() for m in methods])

@@ -62,6 +62,8 @@ class History(list):
         mode: str = "max",  # "max" or "min"
     ) -> dict:
         "The epoch at which `name` is best, the earliest of equals"
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode must be 'max' or 'min', not {mode!r}.")
         rows = [row for row in self if row.get(name) is not None]
         if not rows:
             raise ValueError(f"The history has no {name!r}; it has {sorted({k for row in self for k in row})}.")
@@ -104,6 +106,8 @@ class Progress(Callback):
     ):
         if style not in ("auto", "bar", "line", "silent"):
             raise ValueError(f"style must be 'auto', 'bar', 'line' or 'silent', not {style!r}.")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be a positive integer, not {every!r}.")
         self.style, self.every, self.bar = style, every, None
 
     def on_train_begin(self, trainer, logs):
@@ -276,6 +280,7 @@ class Trainer:
         self.metric_names = list(self.metrics)
         self.scheduler_factory, self.scheduler_step = scheduler, scheduler_step
         self.scheduler, self._prepared, self._replayed = None, False, None
+        self.history, self._begun = History(), 0  # a new method starts anew
         return self
 
     def _need(self) -> Method:
@@ -293,6 +298,8 @@ class Trainer:
             self.model = method.prepare(self.model, train_size=train_size, seed=self.seed)
             if self.scheduler_factory is not None:
                 self.scheduler = self.scheduler_factory(method.optimizers()[0])
+                if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    raise TypeError("ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive it from a Callback.")
             self._order = torch.Generator().manual_seed(self.seed)
             self._random_state = None
             self._prepared = True
@@ -320,22 +327,35 @@ class Trainer:
         method = self._need()
         if not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"epochs must be a positive integer, not {epochs!r}.")
+        if not isinstance(evaluate_every, int) or evaluate_every < 1:
+            raise ValueError(f"evaluate_every must be a positive integer, not {evaluate_every!r}.")
+        for name, split in (("training", train), ("validation", val), ("test", test)):
+            _need_targets(split, name)
         if isinstance(train, ArrayData):
             train = train.to(self.device)
             size = len(train)
         else:
-            size = len(train.dataset) if hasattr(train, "dataset") else sum(len(y) for _, y in train)
+            sized = hasattr(train, "dataset") and hasattr(train.dataset, "__len__")
+            size = len(train.dataset) if sized else sum(len(y) for _, y in train)
         val, test = (s.to(self.device) if isinstance(s, ArrayData) else s for s in (val, test))
         self.prepare(size)
         progress = progress if isinstance(progress, Progress) else Progress(progress)
         callbacks = [*callbacks, progress]
+        if monitor_mode not in (None, "max", "min"):
+            raise ValueError(f"monitor_mode must be 'max' or 'min', not {monitor_mode!r}.")
+        asked = monitor
         if monitor is None and val is not None:
             monitor = f"val_{self.metric_names[0]}" if self.metric_names else "val_loss"
         better = max if (monitor_mode or ("max" if monitor and "accuracy" in monitor else "min")) == "max" else min
 
         last = Path(checkpoint_dir) / "last.pt" if checkpoint_dir is not None else None
+        stopped = False
         if last is not None and last.exists() and not self.history:
+            found, wanted = load_checkpoint(last).get("settings"), self._settings()
+            if found is not None and found != wanted:
+                raise ValueError(f"{last} belongs to another run: {_difference(found, wanted)}. Choose another checkpoint_dir, or delete that one.")
             self.load(last, callbacks)
+            stopped = self.stop_training
         start = len(self.history)
         self.stop_training, self._best_state, saved_at = False, None, time.perf_counter()
         for c in callbacks:
@@ -348,11 +368,13 @@ class Trainer:
                 torch.manual_seed(self.seed)
             else:
                 self._set_random_state(self._random_state)
-            for epoch in range(start + 1, epochs + 1):
+            for epoch in range(start + 1, start + 1 if stopped else epochs + 1):
                 began = time.perf_counter()
-                if self.scheduler is not None and self.scheduler_step == "epoch_start":
-                    self._schedule()
-                method.on_epoch_start(epoch)
+                if self._begun < epoch:  # an epoch that was interrupted begins only once
+                    if self.scheduler is not None and self.scheduler_step == "epoch_start":
+                        self._schedule()
+                    method.on_epoch_start(epoch)
+                    self._begun = epoch
                 for c in callbacks:
                     c.on_epoch_begin(self, {"epoch": epoch})
                 logs = {"epoch": epoch, "lr": self._lr()}
@@ -366,10 +388,12 @@ class Trainer:
                 logs |= method.metrics()
                 if self.scheduler is not None and self.scheduler_step == "epoch_end":
                     self._schedule()
+                logs["seconds"] = time.perf_counter() - began
                 for c in callbacks:
                     if c is not progress:
                         c.on_epoch_end(self, logs)
-                logs["seconds"] = time.perf_counter() - began
+                if asked is not None and asked not in logs and (epoch % evaluate_every == 0 or epoch == epochs):
+                    raise ValueError(f"monitor={asked!r} is not measured; there are {', '.join(sorted(logs))}.")
                 progress.on_epoch_end(self, logs)
                 self.history.append(logs)
                 self._random_state = self._get_random_state()
@@ -416,11 +440,19 @@ class Trainer:
             if self._replayed is None or self._replayed.train is not train:
                 self._replayed = _ReplayedStep(self, train)
             seen, batches = self._replayed.epoch(batches, sums), []
+        try:
+            steps = len(batches)
+        except TypeError:  # a stream does not know
+            steps = None
         for step, (x, y) in enumerate(batches):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            seen += self._train_step(x, y, sums)
+            try:
+                seen += self._train_step(x, y, sums)
+            except BaseException:
+                self._drop_gradients()
+                raise
             for c in watchers:
-                c.on_batch_end(self, {"epoch": epoch, "step": step, "steps": len(batches)})
+                c.on_batch_end(self, {"epoch": epoch, "step": step, "steps": steps})
             if self.scheduler is not None and self.scheduler_step == "step":
                 self._schedule()
         if not seen:
@@ -470,6 +502,13 @@ class Trainer:
         self.method.step()
         return seen
 
+    def _drop_gradients(self) -> None:
+        "After a step that was broken off: no part of it enters the next one"
+        self.model.zero_grad(set_to_none=True)
+        for o in self.method.optimizers():
+            o.zero_grad()
+        self.method.passes = 0
+
     # -- evaluate and predict
     def _batches(self, data, batch_size):
         if isinstance(data, ArrayData):
@@ -517,6 +556,7 @@ class Trainer:
         "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
         if how not in ("mode", "mean"):
             raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")
+        _need_targets(data, "evaluation")
         outputs, targets = self._predictions(data, how, samples, batch_size, "mean")
         n, result = sum(len(y) for y in targets), {}
         if self.prediction_loss is not None:
@@ -558,6 +598,11 @@ class Trainer:
         self._last_saved = save_checkpoint(self._state(callbacks), path)
         return self._last_saved
 
+    def _settings(self) -> dict:
+        "What a run must share with the checkpoint it goes on from"
+        own = lambda o: {k: v for k, v in o.defaults.items() if isinstance(v, (int, float, str)) and k not in ("fused", "foreach", "capturable")}
+        return {"train_size": self.method.train_size} | {f"{type(o).__name__} {i}, {k}": v for i, o in enumerate(self.method.optimizers()) for k, v in own(o).items()}
+
     def _state(self, callbacks: Sequence[Callback] = ()) -> dict:
         self._need()
         if not self._prepared:
@@ -567,6 +612,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "method": self.method.state_dict(),
             "train_size": self.method.train_size,
+            "settings": self._settings(),
+            "stopped": self.stop_training,
             "seed": self.seed,
             "scheduler": None if self.scheduler is None else _plain(self.scheduler.state_dict()),
             "random_state": self._random_state,
@@ -583,8 +630,8 @@ class Trainer:
         if state["seed"] != self.seed:
             raise ValueError(f"{path} belongs to seed {state['seed']}, this trainer has seed {self.seed}: use another folder or Trainer(seed={state['seed']}).")
         self.prepare(state["train_size"])
+        self.method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
         self.model.load_state_dict(state["model"])
-        self.method.load_state_dict(state["method"])
         for optimizer in self.method.optimizers():  # a rate that is a tensor must be where it was, not where the file was read
             for group in optimizer.param_groups:
                 if isinstance(group.get("lr"), Tensor):
@@ -592,13 +639,15 @@ class Trainer:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.history = History(state["history"])
+        self._begun, self.stop_training = len(self.history), state.get("stopped", False)
         self._random_state = state["random_state"]
         if self._random_state is not None:
             self._order.set_state(self._random_state["order"])
-        saved = dict(state["callbacks"])
-        for c in callbacks:
-            if type(c).__name__ in saved:
-                c.load_state_dict(saved[type(c).__name__])
+        saved = [tuple(row) for row in state["callbacks"]]
+        for c in callbacks:  # in order, so that two of one kind each get their own
+            if (found := next((row for row in saved if row[0] == type(c).__name__), None)) is not None:
+                saved.remove(found)
+                c.load_state_dict(found[1])
         return self
 
 
@@ -659,6 +708,16 @@ class _ReplayedStep:
         return total
 
 
+def _need_targets(data, name: str) -> None:
+    if isinstance(data, ArrayData) and data.y is None:
+        raise ValueError(f"The {name} data have no targets.")
+
+
+def _difference(found: dict, wanted: dict) -> str:
+    k = next(k for k in {**wanted, **found} if found.get(k) != wanted.get(k))
+    return f"{k} was {found.get(k)!r} there and is {wanted.get(k)!r} here"
+
+
 def _plain(state: dict) -> dict:
     "A scheduler's state without what cannot be stored safely (functions)"
-    return {k: v for k, v in state.items() if not callable(v) and k != "lr_lambdas"}
+    return {k: v for k, v in state.items() if not callable(v)}

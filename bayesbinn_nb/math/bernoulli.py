@@ -91,7 +91,9 @@ def kl_divergence(
 )->Tensor:        # nats, ≥ 0, one value per weight
     "KL[q ‖ p] = (λ-λ0)μ - A(λ) + A(λ0) of each weight, in nats"
     lam0 = torch.as_tensor(lam0, dtype=lam.dtype, device=lam.device)
-    return (lam - lam0) * mean_from_natural(lam) - log_partition(lam) + log_partition(lam0)
+    # as the sum over both outcomes: in (λ-λ0)μ - A(λ) + A(λ0) large numbers cancel
+    outcome = lambda s: torch.sigmoid(2*s*lam) * (F.logsigmoid(2*s*lam) - F.logsigmoid(2*s*lam0))
+    return (outcome(1) + outcome(-1)).clamp_min(0)
 
 # %% ../../nbs/math/bernoulli.ipynb #98fbc42f
 def sign_vectors(
@@ -121,5 +123,6 @@ def sample(
     generator:Generator|None=None, # source of randomness; None = torch's global one
 )->Tensor:                         # ±1, same shape and dtype
     "Draw each weight: +1 with probability sigmoid(2λ), else -1"
-    u = torch.rand(lam.shape, generator=generator, dtype=lam.dtype, device=lam.device)
+    # rand can return 0, which is below every probability
+    u = torch.rand(lam.shape, generator=generator, dtype=lam.dtype, device=lam.device).clamp_min_(torch.finfo(lam.dtype).eps/4)
     return torch.where(u < prob_from_natural(lam), 1., -1.).to(lam.dtype)

@@ -5,6 +5,7 @@
 # %% ../../nbs/methods/bayesbinn.ipynb #da4b9237
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -62,12 +63,13 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         rules = [
             ("train_size", isinstance(group["train_size"], int) and group["train_size"] >= 1, "a positive integer: the number of training examples"),
             ("lr", isinstance(lr, Tensor) or 0 <= lr <= 1, "in [0, 1]: λ keeps the share 1 - lr of itself at each step"),
-            ("temperature", group["temperature"] > 0, "> 0 (the paper uses 1e-10 on images and 1 on toys); the limit 0 is the straight-through estimator"),
-            ("init_lambda", group["init_lambda"] > 0, "> 0: at λ = 0 every weight is a fair coin"),
+            ("temperature", group["temperature"] > 0, "> 0 (the paper uses 1e-10 on images and 1 on toys); for weights without a relaxation use STE or Bop"),
+            ("init_lambda", 0 < group["init_lambda"] < math.inf, "finite and > 0: at λ = 0 every weight is a fair coin"),
             ("init", group["init"] in ("random", "weights"), "'random' or 'weights'"),
             ("momentum", 0 <= group["momentum"] < 1, "in [0, 1)"),
             ("samples", isinstance(group["samples"], int) and group["samples"] >= 0, "an integer ≥ 0"),
             ("kl_weight", group["kl_weight"] >= 0, "≥ 0"),
+            ("prior", math.isfinite(group["prior"]), "finite"),
             ("eps", group["eps"] >= 0, "≥ 0"),
             ("mean", group["mean"] in ("current", "lagged"), "'current' (the paper) or 'lagged' (the released code)"),
         ]
@@ -232,6 +234,8 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         for (p, state, group), g, w, flags, total in zip(self._each(), gradients, buffers, settled, totals):
             state["step"] += 1
             beta = group["momentum"]
+            if beta > 0 and "momentum_buffer" not in state:  # a scheduler such as OneCycleLR has switched it on
+                state["momentum_buffer"] = torch.zeros_like(state["lam"])
             if g is None and total is None:  # this parameter took no part in the loss: only the prior acts
                 total = torch.zeros_like(state["lam"])
             tensors = (
@@ -314,6 +318,15 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
                     state[name] = torch.empty_like(p, dtype=torch.float32).copy_(value)
             self._show_mode(p)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        "As for every torch optimiser: also the passes since the last step are forgotten"
+        super().zero_grad(set_to_none)
+        if not self._active:
+            self._forget()
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"seed": self.seed, "_draws": self.draws(), "_size": self._size}
+
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         for name, value in (("_active", False), ("_draws", 0), ("seed", 0), ("_counters", {}), ("_rates", {})):
@@ -332,7 +345,6 @@ class BayesBiNN(Method):
     name = "bayesbinn"
     predictions = ("mode", "mean", "sample")
     capturable = True
-    low_precision_weights = True
 
     def __init__(
         self,
@@ -343,6 +355,8 @@ class BayesBiNN(Method):
         **settings,  # lr, temperature, init_lambda, momentum, samples, kl_weight, prior, eps, mean
     ):
         super().__init__(binary=binary, real_optimizer=real_optimizer)
+        if "seed" in settings:
+            raise TypeError("A method has no seed of its own: give it to the Trainer, Trainer(…, seed=…).")
         self.own_train_size, self.settings = train_size, settings
         # refuse wrong settings now, not when training starts
         BayesBiNNOptimizer([nn.Parameter(torch.ones(1))], train_size=1 if train_size is None else train_size, **settings)
@@ -351,6 +365,8 @@ class BayesBiNN(Method):
         self.optimizer = BayesBiNNOptimizer(
             self.binary_parameters.values(), train_size=self.own_train_size or self.train_size, seed=self.seed, **self.settings
         )
+        # ±1 is exact in bfloat16; a relaxed weight is not, and the scale is computed from it
+        self.low_precision_weights = self.optimizer.param_groups[0]["temperature"] <= 1e-8
 
     def train_passes(self):
         for _ in range(max(1, self.optimizer.param_groups[0]["samples"])):

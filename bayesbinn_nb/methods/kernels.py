@@ -349,7 +349,7 @@ def update_natural_parameter_(
     def part(first, last):
         for start, l, o, g, v, t, m, l0, mu in _pieces(*tensors, size=size, first=first, last=last):
             # (a lagged mean may be off ±1 where λ is settled, so it takes the long way)
-            easy = settled is not None and settled[start // size] and mu is None and v is not None
+            easy = eps > 0 and settled is not None and settled[start // size] and mu is None and v is not None
             data, rate = t, data_scale  # the data term is rate · data
             if g is not None:
                 data = g if v is None or easy else _scaled(g, v, l, mu, eps)

@@ -359,7 +359,8 @@ def update_natural_parameter_(
     l0, value = (_array(prior), 0.0) if own else (None, float(prior))
     numbers = (
         lr, data_scale, temperature, beta, kl_weight, value, eps,
-        1 - lr * kl_weight, lr * data_scale, lr * kl_weight * value, settled_beyond(temperature),
+        1 - lr * kl_weight, lr * data_scale, lr * kl_weight * value,
+        settled_beyond(temperature) if eps > 0 else 3e38,  # without ε the short way (s = 1/τ) would hide that the scale is 0/0
     )
     numbers = [f32(x) for x in numbers]
     _share(l.size, lambda first, last: _update(l, o, g, v, t, m, l0, mu, *numbers, first, last))

@@ -176,7 +176,8 @@ def sample_weights(
     generator=None,        # torch.Generator on the same device
 )->Tensor:                 # exactly ±1, or -1, 0, +1
     "A draw of every weight"
-    u = torch.rand(logits[0].shape, generator=generator, device=logits[0].device, dtype=logits[0].dtype)
+    # rand can return 0, which is below every probability
+    u = torch.rand(logits[0].shape, generator=generator, device=logits[0].device, dtype=logits[0].dtype).clamp_min_(torch.finfo(logits[0].dtype).eps/4)
     minus, zero, plus = weight_probabilities(*logits)
     if len(logits) == 1:
         return (u < plus).to(u.dtype).mul_(2).sub_(1)
@@ -220,7 +221,7 @@ class LRNet(Method):
 
     # -- before training
     def replace_layers(self, model:nn.Module) -> nn.Module:
-        self.chosen = select_binary(model, self.binary)
+        self.chosen = super().select(model)
         if self.real_last:
             last = list(self.chosen)[-1].rpartition(".")[0]
             self.chosen = {k: p for k, p in self.chosen.items() if k.rpartition(".")[0] != last}

@@ -132,6 +132,8 @@ class Method:
                 f"train_size must be the number of training examples, a positive integer, not {train_size!r}: "
                 "the Bayesian objective weighs the data against the prior by it."
             )
+        if self.model is not None and self.model is not model:
+            raise ValueError(f"This {self.name} already trains another model: build a new method for each model.")
         self.train_size, self.seed = train_size, seed
         model = self.replace_layers(model)
         self.model = model
@@ -148,7 +150,7 @@ class Method:
 
     def select(self, model: nn.Module) -> dict[str, nn.Parameter]:
         "The binary parameters of `model`, by name"
-        return select_binary(model, self.binary)
+        return {name: p for name, p in select_binary(model, self.binary).items() if p.requires_grad}
 
     def setup(self) -> None:
         "Create the state behind the binary parameters and set their initial ±1 values"

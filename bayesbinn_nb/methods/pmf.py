@@ -112,10 +112,12 @@ class PMF(Method):
         if jacobian not in ("true", "released"):
             raise ValueError(f"jacobian is {jacobian!r}, but must be 'true' (the derivative) or 'released' (what the authors' code multiplies by).")
         self.lr, self.beta, self.beta_growth, self.beta_every, self.beta_max = lr, float(beta), beta_growth, beta_every, float(beta_max)
+        self.beta_start = self.beta
         self.lr_decay, self.lr_every, self.weight_decay = lr_decay, lr_every, weight_decay
         self.jacobian, self.decay_at_start, self.iteration = jacobian, decay_at_start, 0
 
     def setup(self) -> None:
+        self.beta, self.iteration = self.beta_start, 0
         self.parameters = list(self.binary_parameters.values())
         generator = torch.Generator().manual_seed(self.seed)
         self.auxiliary = []

@@ -83,7 +83,11 @@ class STE(Method):
 
     @contextmanager
     def _pass(self):
-        yield
+        try:
+            yield
+        except BaseException:
+            self.take_gradients()
+            raise
         for latent, g in zip(self.latent, self.take_gradients()):
             if g is not None:  # straight through: the gradient at the sign becomes the latent weight's
                 latent.grad = g.float()

@@ -140,7 +140,7 @@ def _parser():
         v.set_defaults(run=function)
         return v
 
-    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset digits -p method ste --seeds 3"],
+    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3"],
              "Run one template once. Without a template: list them. What is whole already is not repeated.")
     v.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a run template, or the path of a notebook")
     v.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; may be repeated. Lists as in Python: '[0, 1]'")

@@ -81,12 +81,22 @@ def template_code(path:str|Path)->str:
     "The code of a notebook, cell by cell"
     return "\n\n".join(code_of(cell_source(c)) for c in read_notebook(path)["cells"] if c["cell_type"] == "code")
 
+def _own_code(params):
+    "The modules that parameters name as 'module:Class', as texts"
+    found = []
+    for value in params.values():
+        if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:\w+", value) or value.startswith("bayesbinn_nb."): continue
+        try: spec = importlib.util.find_spec(value.partition(":")[0])
+        except ImportError: spec = None
+        if spec is not None and spec.has_location: found.append(code_of(Path(spec.origin).read_text(encoding="utf-8")))
+    return found
+
 def run_hash(
     row:Row,
 )->str:                  # 16 hex digits
-    "What identifies a run: template, package, parameters"
-    code = template_code(row.template)
-    return _digest(code, package_hash(code), row.params)
+    "What identifies a run: template, package, parameters, and the code of methods of your own that a parameter names"
+    code, own = template_code(row.template), _own_code(row.params)
+    return _digest(code, package_hash(code), row.params, *([own] if own else []))
 
 # %% ../../nbs/repro/runner.ipynb #902ba3cd
 ROW_FILE = "row.json"     # written last: its presence says that the notebook ran to its end

@@ -290,6 +290,7 @@ def _published_ids(path):
 def _rows(spec, defaults, path, index, check, ids):
     where = f"{path.name}, row {spec.get('row', index + 1) if isinstance(spec, dict) else index + 1}"
     _known(spec, _ROW_KEYS, where)
+    if not isinstance(spec.get("params") or {}, dict): raise SuiteError(f"{where}: 'params' wants name: value, not {spec['params']!r}.")
     merged = {**defaults, **spec, "params": {**(defaults.get("params") or {}), **(spec.get("params") or {})}}
     for key in ("row", "template"):
         if not isinstance(merged.get(key), str): raise SuiteError(f"{where}: needs a {key!r}.")
