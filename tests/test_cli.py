@@ -15,7 +15,7 @@ from bayesbinn_nb.library.recipes import recipe
 from bayesbinn_nb.repro import cli, suites
 from bayesbinn_nb.repro.cli import main
 
-VERBS = ("run", "batch", "report", "site", "data", "inspect")
+VERBS = ("run", "batch", "confirm", "report", "site", "data", "inspect")
 
 
 @pytest.fixture
@@ -81,6 +81,13 @@ def test_usage_errors(folder, capsys, argv):
 def test_debug_raises(folder):
     with pytest.raises(suites.SuiteError): main(["batch", "quik", "--debug"])
     with pytest.raises(suites.SuiteError): main(["--debug", "batch", "quik"])
+
+
+def test_confirm_says_what_it_found(folder, capsys):
+    assert call("confirm", "mine.yaml", "--out", "runs") == 0
+    out = capsys.readouterr().out
+    assert out.count("unknown    not run; nothing to compare with") == 2
+    assert call("confirm", "mine.yaml", "--only", "three") == 2 and "no row of suite mine matches 'three'" in capsys.readouterr().err
 
 
 def test_unexpected_errors_name_their_kind(monkeypatch, capsys):

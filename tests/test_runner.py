@@ -16,9 +16,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from bayesbinn_nb.repro import runner
+from bayesbinn_nb.repro import records, runner
 from bayesbinn_nb.repro.records import load_records, read_record
-from bayesbinn_nb.repro.runner import (RunnerError, clean_notebook, code_of, execute_job, folder_lock, package_hash, row_job, row_state, run_hash,
+from bayesbinn_nb.repro.runner import (RunnerError, clean_notebook, code_of, confirm_row, execute_job, folder_lock, package_hash, row_job, row_state, run_hash,
                                        run_suite, run_template, shrink_notebook)
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
 
@@ -395,3 +395,50 @@ def test_hash_sees_the_code_of_your_own_method(tmp_path, monkeypatch):
         file.write_text(text)
         found.append(run_hash(rows_()[0]))
     assert found[0] == found[1] != found[2]
+
+
+# ---- the same numbers
+
+TRAINS = '''import time, torch
+from bayesbinn_nb.library.data import load_data
+from bayesbinn_nb.library.models import build_model
+from bayesbinn_nb.library.trainer import Callback, Trainer
+from bayesbinn_nb.methods.ste import STE
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+class Slowly(Callback):
+    def on_epoch_end(self, trainer, logs): time.sleep(nap if logs["epoch"] > 1 else 0)
+data = load_data("digits")
+for seed in pending_seeds(out, seeds):
+    trainer = Trainer(build_model("mnist_mlp", in_features=64, hidden=16), device="cpu", seed=seed).compile(STE(lr=1e-2))
+    history = trainer.fit(data.train, data.val, epochs=3, progress="silent", checkpoint_dir=f"{work_dir}/seed{seed}", callbacks=[Slowly()])
+    record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={})'''
+
+
+def test_a_row_is_confirmed_by_its_numbers(tmp_path, monkeypatch):
+    cell = new_code_cell('nap: float = 0.\nseeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"', metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell, new_code_cell(TRAINS)]), tmp_path/"trains.ipynb")
+    (tmp_path/"mine.yaml").write_text(json.dumps(dict(defaults=dict(template="trains"), rows=[dict(row="fast", seeds=[0, 1]), dict(row="slow", params=dict(nap=1.5))])))
+    fast, slow = load_suite(tmp_path/"mine.yaml").rows
+    out = tmp_path/"runs"
+    assert confirm_row(fast, out/"fast") == (None, "not run; nothing to compare with")
+    assert run_suite(tmp_path/"mine.yaml", out=out, quiet=True).ok
+    assert confirm_row(fast, out/"fast") == (True, "6 epochs and all final numbers")
+    assert confirm_row(slow, out/"slow", minutes=0)[0] and "confirmed" not in json.loads((out/"slow"/"row.json").read_text())   # it was whole
+
+    with monkeypatch.context() as changed:               # a change of code that changes no number
+        changed.setattr(runner, "package_hash", lambda *a: "another")
+        assert row_state(slow, out/"slow") == "older code"
+        same, said = confirm_row(slow, out/"slow", minutes=0)
+        assert same and said in ("1 epoch of 3", "2 epochs of 3")
+        assert row_state(slow, out/"slow") == "whole" and row_state(fast, out/"fast") == "older code"
+    assert row_state(slow, out/"slow") == "whole"         # the record's own code is back
+    slow.params = dict(nap=0.)
+    assert row_state(slow, out/"slow") == "older code" and confirm_row(slow, out/"slow") == (None, "its parameters have changed; run it again instead")
+
+    file = next((out/"fast").glob("seed1*.json"))
+    record = json.loads(file.read_text())
+    record["history"]["val_accuracy"][1] += 1e-9
+    record["checksum"] = records._checksum(record)
+    file.write_text(json.dumps(record))
+    same, said = confirm_row(fast, out/"fast")
+    assert same is False and said.startswith("val_accuracy after epoch 2 is 0.")

@@ -4,20 +4,20 @@
 
 # %% ../../nbs/repro/runner.ipynb #da4b9237
 from __future__ import annotations
-import ast, functools, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, threading, time, tokenize
+import ast, functools, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time, tokenize
 from concurrent.futures import Executor, ThreadPoolExecutor, wait, FIRST_COMPLETED
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from .records import CONTEXT, RecordError, Table, atomic_write, better, load_records
+from .records import CONTEXT, Record, RecordError, Table, atomic_write, better, load_records
 from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, checkout_root, default_out, find_template, load_suite,
                                        package_dir, read_notebook, results_dir, template_parameters)
 
 # %% auto #0
 __all__ = ['ROW_FILE', 'PARTIAL', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'library_modules', 'package_hash', 'template_code',
            'run_hash', 'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job', 'clean_notebook',
-           'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template']
+           'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template', 'confirm_row']
 
 # %% ../../nbs/repro/runner.ipynb #ac3478d6
 def code_of(
@@ -118,7 +118,7 @@ def row_state(
     note, complete = _read_json(folder/ROW_FILE), lambda h: set(row.seeds) <= seeds_of(h)
     ended = (folder/f"{row.name}.ipynb").exists() and set(row.seeds) <= set(note.get("seeds", []))
     if ended and note.get("hash") == wanted and complete(wanted): return "whole"
-    if ended and note.get("hash") != wanted and complete(note.get("hash")): return "older code"
+    if ended and note.get("hash") != wanted and complete(note.get("hash")): return "whole" if note.get("confirmed", {}).get("hash") == wanted else "older code"
     return "partial" if seeds_of(wanted) or (folder/"_work").is_dir() else "not run"
 
 # %% ../../nbs/repro/runner.ipynb #0ade7c2c
@@ -420,9 +420,11 @@ def _last_epoch(job):
     except OSError: return ""
     return next((l.strip() for l in reversed(lines) if _EPOCH.match(l)), "")
 
-def stop_jobs():
+def stop_jobs(
+    folder:str|None=None,    # only the job of this folder
+):
     "End the running jobs of this process, gently and then firmly"
-    live = list(_LIVE.values())
+    live = [p for f, p in list(_LIVE.items()) if folder in (None, f)]
     for gentle in (True, False):
         for p in live:
             if p.poll() is None:
@@ -573,3 +575,79 @@ def run_template(
     tag = "-".join([path.stem.replace("_", "-").lower(), _digest(checked)[:6]]) if checked else path.stem.replace("_", "-").lower()
     row = Row(tag, path, checked, list(seeds), suite="single")
     return run_suite(Suite("single", [row]), out=out or default_out("single"), pages=False, **kwargs)
+
+# %% ../../nbs/repro/runner.ipynb #c61663ba
+def _reached(folder):
+    "The histories of the checkpoints below a running row's folder: lists of one dict per epoch"
+    from bayesbinn_nb.library.checkpoint import load_checkpoint
+    found = []
+    for path in sorted((Path(folder)/"_work").rglob("last.pt")):
+        state = load_checkpoint(path)
+        together = [h for _, c in state["callbacks"] if isinstance(c, dict) for h in c.get("histories", [])]     # several seeds in one training
+        found += together or [state["history"]]
+    return found
+
+def _first_difference(
+    rows:list,               # one dict per epoch: a trainer's history
+    record:Record,
+)->tuple:                    # (epochs compared, the first number that differs, in words)
+    columns, n = record.history, 0
+    for row in rows:
+        if row["epoch"] not in columns.get("epoch", []): return n, f"epoch {row['epoch']} is not in the record"
+        i = columns["epoch"].index(row["epoch"])
+        for k, now in row.items():
+            name = k if k in columns else f"train_{k}"
+            if "seconds" in k or name not in columns or now is None or columns[name][i] is None: continue
+            if now != columns[name][i]: return n, f"{name} after epoch {row['epoch']} is {columns[name][i]!r} in the record and {now!r} now"
+        n += 1
+    return n, ""
+
+def _whole_difference(now, then):
+    "The same for a record that came to its end, with its final numbers"
+    rows = [dict(zip(now.history, values)) for values in zip(*now.history.values())]
+    n, text = _first_difference(rows, then)
+    for selection, values in now.metrics.items():
+        for k, v in values.items():
+            if not text and "seconds" not in k and v != (old := then.metrics.get(selection, {}).get(k)): text = f"{k} ({selection}) is {old!r} in the record and {v!r} now"
+    return n, text
+
+def confirm_row(
+    row:Row,
+    folder:str|Path,         # the row's folder, with its records
+    minutes:float=2.,        # how long to run it, at least until a checkpoint is there
+)->tuple:                    # (True, False, or None where nothing could be compared; what was found, in words)
+    "Run a row again for a while and compare every number with its records"
+    folder = Path(folder)
+    state, records, note = row_state(row, folder), load_records(folder, problems=[]), _read_json(folder/ROW_FILE)
+    if state not in ("whole", "older code"): return None, f"{state}; nothing to compare with"
+    given = {k: v for k, v in note.get("params", {}).items() if k not in ("seeds", "out", "work_dir")}
+    if given != json.loads(json.dumps(row.params)): return None, "its parameters have changed; run it again instead"
+    records = [r for r in records if r.hash == note["hash"]]
+    if not any(r.history for r in records): return None, "its records are of measured times; run it again instead"
+    with tempfile.TemporaryDirectory(prefix="bayesbinn-confirm-") as scratch, ThreadPoolExecutor(1) as pool:
+        job, end = row_job(row, scratch), time.time() + 60*minutes
+        if threads := re.search(r"\((\d+) thread", records[0].device): job["threads"] = int(threads[1])
+        running, stopped = pool.submit(execute_job, job), False
+        try:
+            while not running.done():
+                time.sleep(.5)
+                if not stopped and time.time() > end and any((Path(job["folder"])/"_work").rglob("last.pt")): stopped = True; stop_jobs(job["folder"])
+        except BaseException:
+            stop_jobs(job["folder"])
+            raise
+        answer = running.result()
+        if answer["error"] and not stopped: return None, f"it did not run: {answer['error']}"
+        ended, histories = load_records(job["folder"], problems=[]), _reached(job["folder"])
+    found = []                       # (epochs, difference) of each seed and arm
+    for now in ended:
+        then = next((r for r in records if (r.seed, r.arm) == (now.seed, now.arm)), None)
+        found.append(_whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}"))
+    for rows in histories:           # a checkpoint does not say whose it is: it is that of the record it agrees with longest
+        found.append(max((_first_difference(rows, r) for r in records), key=lambda f: (not f[1], f[0])))
+    if not found: return None, "it was stopped before its first epoch was complete; give it more minutes"
+    if wrong := next((text for _, text in found if text), None): return False, wrong
+    n = sum(n for n, _ in found)
+    said = f"{n} epoch{'s' * (n != 1)}" + (" and all final numbers" if not stopped else f" of {sum(r.epochs or 0 for r in records)}")
+    wanted = run_hash(row)
+    if note["hash"] != wanted: atomic_write(folder/ROW_FILE, json.dumps(note | dict(confirmed=dict(hash=wanted, compared=said)), indent=1) + "\n")
+    return True, said
