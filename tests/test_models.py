@@ -51,6 +51,12 @@ def test_layer_order_is_pool_norm_activation():
     assert kinds.count("Dropout") == 4 and kinds.count("Linear") == 4
 
 
+def test_lr_nets_own_network_pools_last():
+    order = [type(m).__name__ for m in build_model("lrnet_mnist", variant="lrnet", width=4, dense=8)]
+    assert order[:4] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    assert [type(m).__name__ for m in build_model("lrnet_mnist", width=4, dense=8)][:4] == ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU"]
+
+
 def test_normalisation_constants():
     norms = lambda model: [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert {(m.eps, m.momentum, m.affine) for m in norms(build_model("mnist_mlp", hidden=8))} == {(1e-4, .15, False)}

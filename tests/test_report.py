@@ -271,7 +271,7 @@ def test_published_values_are_numbers():
         assert isinstance(p["value"], float) and (p.get("std") is None or isinstance(p["std"], float))
         assert all(isinstance(v, (int, float)) or k == "arm" for k, v in (p.get("params") or {}).items()), p["id"]
         if p["metric"] == "accuracy": assert 1 < p["value"] <= 100
-        assert p["split"] in ("train", "val", "test") and p.get("selection") in (None, "last", "best_validation") and p.get("predict") in (None, "mode", "mean")
+        assert p["split"] in ("train", "val", "test") and p.get("selection") in (None, "last", "best_validation") and p.get("predict") in (None, "mode", "mean", "sample")
 
 
 @pytest.mark.parametrize("id, length", {
@@ -339,3 +339,27 @@ def test_collect(tmp_path):
     assert len(collect([tmp_path], problems)) == 1 and len(problems) == 1
     with pytest.raises(SuiteError, match="neither a suite nor a folder 'nowhere'"): collect(["nowhere"])
     assert isinstance(planned(), dict)
+
+
+def test_the_papers_bop_does_not_answer_for_the_reports():
+    own = lambda which: records(.9, .9, .9, experiment="bop-cifar10", dataset="cifar10", method="bop", row=which, parameters=dict(adaptivity_rate=1e-4, threshold=1e-8, recipe_of=which))
+    for id, right, other in (("bop_paper.cifar10.bop", "bop_cifar10", "bop_cifar10_report"), ("bop_report.cifar10.g1e-4_t1e-8", "bop_cifar10_report", "bop_cifar10")):
+        assert verdict(own(right) + own(other), id).row == right
+        assert verdict(own(other), id).verdict == "not comparable" and f"recipe_of: {right}" in verdict(own(other), id).reason
+
+
+def test_lrnet_is_scored_by_its_drawn_networks():
+    kw = dict(experiment="lrnet-comparison", method="lrnet", epochs=190, schedule_epochs=190)
+    assert verdict(records(.99, .99, .99, name="test_accuracy@sample", **kw), "paper.t11.mnist.lrnet").ours == pytest.approx(99.)
+    assert verdict(records(.99, .99, .99, **kw), "paper.t11.mnist.lrnet").verdict == "not comparable"
+
+
+def test_the_reason_is_that_of_the_longest_run():
+    short, long = (records(*[.9]*n, epochs=e, complete=False, row=f"r{e}") for n, e in ((3, 10), (1, 100)))
+    assert "stopped at epoch 100 of 500" in verdict(short + long).reason
+
+
+def test_what_was_reproduced_is_named():
+    from bayesbinn_nb.repro.report import reproduced_what
+    assert reproduced_what([verdict(records(.9880, .9885, .9875)), verdict(records(.5, .5, .5))]) == " Reproduced: 1 of *benchmark* (test accuracy)."
+    assert reproduced_what([]) == ""

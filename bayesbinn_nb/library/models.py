@@ -109,15 +109,16 @@ def continual_mlp(
 
 # %% ../../nbs/library/models.ipynb #0ade7c2c
 def _conv_net(channels, pool_after, dense, num_classes, in_channels, size, kernel=3, conv_norm=None, fc_norm=None, conv_act=nn.ReLU, fc_act=nn.ReLU,
-              pads=None, bias=False, fc_drop=0., last_norm=True, last_bias=False):
+              pads=None, bias=False, fc_drop=0., last_norm=True, last_bias=False, pool_last=False):
     "conv → (pool) → BN → activation blocks, then fully connected ones; sizes follow from the padding and the pools"
     net, c = OrderedDict(), in_channels
     for i, out in enumerate(channels, 1):
         pad = kernel//2 if pads is None else pads[i - 1]
         net[f"conv{i}"] = nn.Conv2d(c, out, kernel, padding=pad, bias=bias)
         size = size + 2*pad - kernel + 1
-        if i in pool_after: net[f"pool{i}"], size = nn.MaxPool2d(2), size//2
+        if i in pool_after and not pool_last: net[f"pool{i}"], size = nn.MaxPool2d(2), size//2
         net[f"bn{i}"], net[f"act{i}"], c = conv_norm(out), conv_act(), out
+        if i in pool_after and pool_last: net[f"pool{i}"], size = nn.MaxPool2d(2), size//2
     net["flatten"], n = nn.Flatten(), c*size*size
     for i, out in enumerate(dense, 1):
         net[f"fc{i}"], net[f"fcbn{i}"], net[f"fcact{i}"], n = nn.Linear(n, out, bias=bias), fc_norm(out), fc_act(), out
@@ -147,7 +148,7 @@ def _lrnet(variant, channels, pool_after, dense, num_classes, in_channels, size,
     ours = variant == "comparison"
     kw = dict(affine=False) if ours else dict(eps=1e-3, momentum=bn_momentum)
     model = _conv_net(channels, pool_after, [dense], num_classes, in_channels, size, kernel, partial(nn.BatchNorm2d, **kw) if conv_norm else (lambda _: nn.Identity()), partial(nn.BatchNorm1d, **kw),
-                      fc_drop=0. if ours else .5, last_norm=ours, last_bias=not ours)
+                      fc_drop=0. if ours else .5, last_norm=ours, last_bias=not ours, pool_last=not ours)
     model.real_layers = () if ours else ("fc2",)
     return model
 

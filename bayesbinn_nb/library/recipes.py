@@ -187,7 +187,7 @@ def _continual(dataset, method):
 
 def _segmentation(dataset, method):
     r = dict(model=dict(name="unet", kwargs=dict(dropout=.05)), batch_size=6, epochs=500, data={}, train_size_multiplier=1, seed_base=0, precision="bfloat16",
-             channels_last=True, source="report, section 5.4", note="the report gives no schedule: the cosine is ours, and so are the padded network and its aligned labels")
+             channels_last=True, source="report, section 5.4", note="the report gives no schedule: the cosine is ours, and so are the padded network, its aligned labels, and the turned and mirrored tiles")
     if method == "bayesbinn": r.update(method_kwargs=dict(lr=1e-4, temperature=1e-8, init_lambda=10., momentum=.99, samples=1, train_size=30), schedule=_cosine(1e-4, 500), mean_samples=10)
     elif method == "ste": r.update(method_kwargs=dict(lr=1e-3, clip_weights=1.), schedule=_cosine(1e-3, 500))
     elif method == "adam": r.update(method_kwargs=dict(lr=1e-3), schedule=_cosine(1e-3, 500))
@@ -201,7 +201,7 @@ def _bop_cifar10(dataset, method, report=False, grid=False):
              dict(adaptivity_rate=1e-4, threshold=1e-8, decay=.1, decay_every=100))
     if grid: r.update(batch_size=100 if not report else 50, epochs=100, source="Bop report, hyper-parameter grid" if report else "Bop paper, section 5.1",
                       method_kwargs=dict(r["method_kwargs"], adaptivity_rate=1e-2 if report else 1e-3, threshold=1e-5 if report else 1e-6, decay=1.))
-    if report: r["note"] = "binary biases; validation is the last tenth, not shuffled; it stops after 10 epochs without a flip"
+    if report: r["note"] = "binary biases; validation is the last tenth, not shuffled, and not augmented where the report augments it; it stops after 10 epochs without a flip, and is tested with the weights of the lowest validation loss"
     return r
 
 def _latent_study(dataset, method):

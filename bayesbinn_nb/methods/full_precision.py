@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .method import Method, adam, is_binary_weight
-from .ste import ste_init_
+
 
 # %% auto #0
 __all__ = ['FullPrecision']
@@ -31,7 +31,7 @@ class FullPrecision(Method):
         optimizer: Callable[[list], torch.optim.Optimizer] | None = None,  # another optimiser
         clip_weights: float | None = None,  # keep weights in ± this (the report: 1)
         clip_gradients: float | None = None,  # keep gradients in ± this (the report: 1)
-        init: Callable | None = ste_init_,  # initial values as for STE; None: leave the model as it is
+        init: Callable | None = None,  # initial values, such as `ste_init_`; None: those of the model, as in the released code
         clipped: Callable[[str, nn.Module, str], bool] = is_binary_weight,  # which parameters `init` and `clip_weights` touch
     ):
         if not lr > 0:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .method import Method, adam, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
-__all__ = ['ste_init_', 'STE']
+__all__ = ['ste_init_', 'glorot_init_', 'STE']
 
 # %% ../../nbs/methods/ste.ipynb #ac3478d6
 def ste_init_(
@@ -33,6 +33,15 @@ def ste_init_(
         fan_in = latent[0].numel() if not getattr(module, "transposed", False) else latent[:, 0].numel()
         bound = fan_in**-0.5
     return latent.copy_(torch.empty(latent.shape).uniform_(-bound, bound, generator=generator))
+
+
+def glorot_init_(latent: Tensor, module: nn.Module, name: str, generator: torch.Generator, scale: float = 1.0) -> Tensor:
+    "Glorot's initial values, the default of Keras and so of the Bop report: U(±√(6 / (fan in + fan out))), times `scale`; biases 0"
+    if name == "bias":
+        return latent.zero_()
+    field = latent[0, 0].numel() if latent.dim() > 2 else 1
+    bound = (6 / (field * (latent.shape[0] + latent.shape[1]))) ** 0.5
+    return latent.copy_(scale * torch.empty(latent.shape).uniform_(-bound, bound, generator=generator))
 
 # %% ../../nbs/methods/ste.ipynb #fe5dbbce
 class STE(Method):

@@ -93,7 +93,7 @@ def metric_name(
     row:dict,            # a published number
 )->str:                  # "test_accuracy", "val_accuracy@mean"
     "What the number is called in a record"
-    return f"{row['split']}_{METRIC_NAMES.get(row['metric'], row['metric'])}" + ("@mean" if row.get("predict") == "mean" else "")
+    return f"{row['split']}_{METRIC_NAMES.get(row['metric'], row['metric'])}" + (f"@{row['predict']}" if row.get("predict") in ("mean", "sample") else "")
 
 # %% ../../nbs/repro/report.ipynb #b1d57811
 VERDICTS = ("reproduced", "differs", "on the curve", "off the curve", "single run", "not comparable", "not run")
@@ -220,7 +220,7 @@ def show_value(
 def _what(p):
     params = ", ".join(f"{k.replace('_', ' ')} {v:g}" if isinstance(v, (int, float)) else f"{v}" for k, v in (p.get("params") or {}).items())
     return " ".join(filter(None, [p["dataset"], p["method"], f"({params})" if params else "", p["split"], p["metric"] if p["metric"] != "accuracy" else "",
-                                  "mean" if p.get("predict") == "mean" else "", f"epoch {p['epoch']}" if p.get("epoch") else ""]))
+                                  {"mean": "mean", "sample": "average draw"}.get(p.get("predict"), ""), f"epoch {p['epoch']}" if p.get("epoch") else ""]))
 
 def _cells(v):
     p, percent = v.published, v.published["metric"] == "accuracy"
