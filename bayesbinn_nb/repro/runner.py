@@ -643,6 +643,7 @@ def confirm_row(
         then = next((r for r in records if (r.seed, r.arm) == (now.seed, now.arm)), None)
         found.append(_whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}"))
     for rows in histories:           # a checkpoint does not say whose it is: it is that of the record it agrees with longest
+        if any(len(rows) == len(now.history.get("epoch", [])) and not _first_difference(rows, now)[1] for now in ended): continue     # that seed has ended
         found.append(max((_first_difference(rows, r) for r in records), key=lambda f: (not f[1], f[0])))
     if not found: return None, "it was stopped before its first epoch was complete; give it more minutes"
     if wrong := next((text for _, text in found if text), None): return False, wrong
