@@ -442,3 +442,56 @@ def test_a_row_is_confirmed_by_its_numbers(tmp_path, monkeypatch):
     file.write_text(json.dumps(record))
     same, said = confirm_row(fast, out/"fast")
     assert same is False and said.startswith("val_accuracy after epoch 2 is 0.")
+
+
+# ---- records of older code
+
+def test_records_of_older_code_are_kept_apart(tmp_path):
+    "Five seeds of a fault and three of the mended code are not eight runs"
+    from bayesbinn_nb.repro.pages import runs as same_runs
+    from bayesbinn_nb.repro.report import _groups
+    path = suite_in(tmp_path, [dict(row="r", seeds=[0, 1, 2, 3], params=dict(value=.5))])
+    assert run_suite(path, out=tmp_path/"runs", quiet=True).ok
+    before = load_records(tmp_path/"runs"/"r")
+    path = suite_in(tmp_path, [dict(row="r", seeds=[0, 1], params=dict(value=.5))])
+    notebook(tmp_path/"demo.ipynb", CODE.replace("[value]", "[value + .4]"))
+    assert run_suite(path, out=tmp_path/"runs", quiet=True).ok
+    now = load_records(tmp_path/"runs"/"r")
+    assert {r.seed for r in now} == {0, 1} and {r.metric("test_accuracy") for r in now} == {.9}
+    assert sorted(p.name for p in (tmp_path/"runs"/"r"/"_older").iterdir()) == ["seed2.json", "seed3.json"]
+    mixed = [r for r in before if r.seed > 1] + now          # as a run that was stopped leaves them
+    assert sorted(map(len, same_runs(mixed))) == sorted(map(len, _groups(mixed))) == [2, 2]
+
+
+def test_a_declared_deviation_belongs_to_the_run(tmp_path):
+    row, changed = (load_suite(suite_in(tmp_path, [dict(row="r", **more)])).rows[0] for more in ({}, dict(deviations=["half the width"])))
+    assert run_hash(row) != run_hash(changed)
+
+
+@pytest.mark.parametrize("row, said", [
+    (dict(baseline=3), "'baseline' is the name of a baseline"), (dict(seeds=[1, 1]), "different numbers"), (dict(seeds=[]), "at least one"), (dict(params=[1]), "'params' wants name: value"),
+])
+def test_wrong_rows_are_refused_before_training(tmp_path, row, said):
+    with pytest.raises(SuiteError, match=said):
+        load_suite(suite_in(tmp_path, [dict(row="r", **row)]))
+
+
+def test_unknown_data_and_seeds_are_refused(tmp_path):
+    outcome = run_suite(suite_in(tmp_path, [dict(row="r", needs=["mnits"])]), out=tmp_path/"runs", quiet=True)
+    assert "there is no such data set" in rows(outcome)["r"]["error"]
+    for seeds in ([-1], []):
+        with pytest.raises(SuiteError, match="different numbers ≥ 0"):
+            run_template(tmp_path/"demo.ipynb", dict(seeds=seeds), out=tmp_path/"one", quiet=True)
+
+
+def test_confirm_misses_nothing(tmp_path):
+    "Final numbers, what stands in `extra`, and records that are no longer made"
+    path = suite_in(tmp_path, [dict(row="r", seeds=[0, 1])])
+    assert run_suite(path, out=tmp_path/"runs", quiet=True).ok
+    row, where = load_suite(path).rows[0], tmp_path/"runs"/"r"
+    assert confirm_row(row, where)[0] is True
+    for old, new, said in (("resumed=resumed", "resumed=1", "extra.resumed is False in the record and 1 now"), ("extra=dict(", "extra=dict(other=1) if seed else dict(", "extra.resumed is False in the record and None now"),
+                           ("[value]", "[value + 1e-9]", "test_accuracy after epoch 1 is 0.5 in the record")):
+        notebook(tmp_path/"demo.ipynb", CODE.replace(old, new))
+        same, text = confirm_row(row, where)
+        assert same is False and text.startswith(said), text

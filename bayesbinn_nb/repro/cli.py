@@ -57,7 +57,7 @@ def _code(outcome): return 130 if outcome.stopped else 1 if outcome.failed else 
 
 def _batch(args):
     from bayesbinn_nb.repro import runner
-    from bayesbinn_nb.repro.suites import default_out, load_suite, known_suites
+    from bayesbinn_nb.repro.suites import checkout_root, default_out, load_suite, known_suites
     if args.suite is None:
         print("Suites:")
         for name in known_suites():
@@ -84,7 +84,8 @@ def _batch(args):
         print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner._shown(out)}")
         return 0
     outcome = runner.run_suite(suite, only=only, jobs=args.jobs, out=args.out, pages=not args.no_pages, keep_older=args.keep_older)
-    if outcome.ok and not args.out: print("Next: `bayesbinn report` prints the verdicts, `bayesbinn site` renders the pages.")
+    if outcome.ok and not args.out:
+        print(f"Next: `bayesbinn report{'' if suite.name in ('short', 'paper') else ' --suite ' + suite.name}` prints the verdicts" + (", `bayesbinn site` renders the pages." if checkout_root() else "."))
     return _code(outcome)
 
 def _confirm(args):

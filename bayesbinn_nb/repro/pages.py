@@ -34,7 +34,7 @@ def runs(
     "Records grouped into runs"
     groups = {}
     for r in records:
-        key = json.dumps([r.suite, r.row, r.arm, r.epochs, r.schedule_epochs, r.parameters], sort_keys=True)
+        key = json.dumps([r.suite, r.row, r.arm, r.epochs, r.schedule_epochs, r.parameters, r.hash], sort_keys=True)
         groups.setdefault(key, []).append(r)
     return [sorted(g, key=lambda r: r.seed) for g in groups.values()]
 

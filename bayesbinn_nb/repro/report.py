@@ -169,7 +169,7 @@ def judge(
 def _groups(records):
     groups = {}
     for r in records:
-        key = json.dumps([r.suite, r.row, _slug(r.experiment), r.arm, r.schedule_epochs, r.epochs if not r.complete else None, r.complete, bool(r.stand_in), r.deviations, r.parameters], sort_keys=True)
+        key = json.dumps([r.suite, r.row, _slug(r.experiment), r.arm, r.schedule_epochs, r.epochs if not r.complete else None, r.complete, bool(r.stand_in), r.deviations, r.parameters, r.hash], sort_keys=True)
         groups.setdefault(key, {})[r.seed] = r          # one record per seed
     return [list(g.values()) for g in groups.values()]
 

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from .records import CONTEXT, Record, RecordError, Table, atomic_write, better, load_records
-from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, checkout_root, default_out, find_template, load_suite,
+from .records import CONTEXT, Record, RecordError, Table, atomic_write, better, load_records, read_record
+from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, check_seeds, checkout_root, default_out, experiments_dir, find_template, load_suite,
                                        package_dir, read_notebook, results_dir, template_parameters)
 
 # %% auto #0
-__all__ = ['ROW_FILE', 'PARTIAL', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'library_modules', 'package_hash', 'template_code',
-           'run_hash', 'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job', 'clean_notebook',
-           'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template', 'confirm_row']
+__all__ = ['ROW_FILE', 'PARTIAL', 'OLDER', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'library_modules', 'package_hash',
+           'template_code', 'run_hash', 'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job',
+           'clean_notebook', 'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template', 'confirm_row']
 
 # %% ../../nbs/repro/runner.ipynb #ac3478d6
 def code_of(
@@ -96,7 +96,7 @@ def run_hash(
 )->str:                  # 16 hex digits
     "What identifies a run: template, package, parameters, and the code of methods of your own that a parameter names"
     code, own = template_code(row.template), _own_code(row.params)
-    return _digest(code, package_hash(code), row.params, *([own] if own else []))
+    return _digest(code, package_hash(code), row.params, *([own] if own else []), *([dict(deviations=row.deviations)] if row.deviations else []))
 
 # %% ../../nbs/repro/runner.ipynb #902ba3cd
 ROW_FILE = "row.json"     # written last: its presence says that the notebook ran to its end
@@ -158,6 +158,7 @@ def _try_lock(handle):
 
 # %% ../../nbs/repro/runner.ipynb #7b52009b
 PARTIAL = "_failed"       # folder of a failed row's partial notebook
+OLDER = "_older"          # folder of the records that a row had before its code changed
 KEPT_BYTES = 600_000      # size limit of an executed notebook
 
 def row_job(
@@ -285,13 +286,20 @@ def _execute(job):
     atomic_write(folder/ROW_FILE, json.dumps(dict(row=job["name"], suite=job["context"]["suite"], template=Path(job["notebook"]).stem, hash=job["hash"], seeds=job["seeds"],
                  params=job["params"], wall_seconds=round(sum(r.wall_seconds for r in records), 1)), indent=1) + "\n")
     shutil.rmtree(folder/PARTIAL, ignore_errors=True)
+    for path in folder.glob("seed*.json"):            # of older code, or of arms that are gone: never averaged with these
+        try: older = read_record(path).hash != job["hash"]
+        except RecordError: continue
+        if older:
+            (folder/OLDER).mkdir(exist_ok=True)
+            os.replace(path, folder/OLDER/path.name)
     return notes
 
 def _need(names):
     "FileNotFoundError with the next step if a data set is not on this machine"
     if not names: return
-    from bayesbinn_nb.library.data import SETS, data_root, how_to_get
+    from bayesbinn_nb.library.data import NAMES, SETS, data_root, how_to_get
     for name in names:
+        if name not in SETS and name not in NAMES: raise RunnerError(f"the row needs {name!r}, and there is no such data set; there are {', '.join(NAMES)}.")
         if name not in SETS: continue
         folder = data_root()/SETS[name]["folder"]
         if not folder.is_dir() or any(not (folder/f).is_file() for f in SETS[name]["files"]):
@@ -453,7 +461,10 @@ def _run_jobs(jobs, executor, display, started, total, n_jobs, first=1):
                 display.status(f"  [{first + done}/{total}] {job['name']}  {_duration(time.time() - begin[job['name']])}  {_last_epoch(job)}")
     except BaseException:
         for f in futures: f.cancel()
-        stop_jobs()
+        end = time.time() + 15                    # a job that is just being started has no process to stop yet
+        while True:
+            stop_jobs()
+            if not wait(futures, timeout=.1).not_done or time.time() > end: break
         raise
 
 # %% ../../nbs/repro/runner.ipynb #472b07b9
@@ -528,10 +539,11 @@ def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
     "Execute the result pages of these rows, those whose inputs have changed"
     folder = results_dir()
     names = list(dict.fromkeys([p for row in rows for p in row.pages] + suite.pages))
-    local = suite.path.parent if suite.path else None
+    local = suite.path.parent if suite.path and suite.path.parent != experiments_dir()/"suites" else None      # a suite of one's own may bring its pages
     if not names: return
     plan, states, state_file = [], {}, out/".pages.json"
     before, package = _read_json(state_file), package_hash()
+    lists = [p.read_text(encoding="utf-8") for p in (experiments_dir()/"published.yaml", *sorted((experiments_dir()/"suites").glob("*.yaml")))]
     records = [(r.row, r.seed, r.arm, r.hash, r.metrics) for r in load_records(out.parent if in_place else out, problems=[])]
     for name in names:
         source = next(((f/f"{name}.ipynb").resolve() for f in (local, folder) if f and (f/f"{name}.ipynb").exists()), None)
@@ -541,7 +553,7 @@ def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
         target = source if in_place else out.resolve()/"pages"/f"{name}.ipynb"
         declared = template_parameters(source)
         params = {} if in_place else {k: v for k, v in dict(suite=suite.name, records_root="..").items() if k in declared}
-        states[name] = _digest([cell_source(c) for c in read_notebook(source)["cells"]], package, records, params)
+        states[name] = _digest([cell_source(c) for c in read_notebook(source)["cells"]], package, lists, records, params)
         if target.exists() and before.get(name) == states[name]:
             outcome.pages.append(dict(name=name, status="kept", seconds=0., error=None))
             continue
@@ -573,7 +585,7 @@ def run_template(
     seeds = checked.pop("seeds", None)
     if seeds is None: seeds = template_parameters(path).get("seeds").default if "seeds" in template_parameters(path) else [0]
     tag = "-".join([path.stem.replace("_", "-").lower(), _digest(checked)[:6]]) if checked else path.stem.replace("_", "-").lower()
-    row = Row(tag, path, checked, list(seeds), suite="single")
+    row = Row(tag, path, checked, check_seeds(list(seeds), path.stem), suite="single")
     return run_suite(Suite("single", [row]), out=out or default_out("single"), pages=False, **kwargs)
 
 # %% ../../nbs/repro/runner.ipynb #c61663ba
@@ -602,13 +614,21 @@ def _first_difference(
         n += 1
     return n, ""
 
+def _leaves(x, place=""):
+    "(place, value) of everything inside nested dicts and lists but times"
+    inside = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else None
+    if inside is None: yield place, x
+    else:
+        for k, v in inside:
+            if "seconds" not in str(k): yield from _leaves(v, f"{place}.{k}")
+
 def _whole_difference(now, then):
-    "The same for a record that came to its end, with its final numbers"
-    rows = [dict(zip(now.history, values)) for values in zip(*now.history.values())]
-    n, text = _first_difference(rows, then)
-    for selection, values in now.metrics.items():
-        for k, v in values.items():
-            if not text and "seconds" not in k and v != (old := then.metrics.get(selection, {}).get(k)): text = f"{k} ({selection}) is {old!r} in the record and {v!r} now"
+    "The same for a record that came to its end: all of its numbers, and none may be missing"
+    n, text = _first_difference([dict(zip(now.history, values)) for values in zip(*now.history.values())], then)
+    for part in ("history", "metrics", "extra"):
+        old, new = (dict(_leaves(getattr(r, part), part)) for r in (then, now))
+        for k in old | new:
+            if not text and old.get(k) != new.get(k): text = f"{k} is {old.get(k)!r} in the record and {new.get(k)!r} now"
     return n, text
 
 def confirm_row(
@@ -623,7 +643,8 @@ def confirm_row(
     given = {k: v for k, v in note.get("params", {}).items() if k not in ("seeds", "out", "work_dir")}
     if given != json.loads(json.dumps(row.params)): return None, "its parameters have changed; run it again instead"
     records = [r for r in records if r.hash == note["hash"]]
-    if not any(r.history for r in records): return None, "its records are of measured times; run it again instead"
+    if any(d not in r.deviations for r in records for d in row.deviations): return None, "its deviations have changed; run it again instead"
+    if not any("seconds" not in k for r in records for m in r.metrics.values() for k in m): return None, "its records are of measured times; run it again instead"
     with tempfile.TemporaryDirectory(prefix="bayesbinn-confirm-") as scratch, ThreadPoolExecutor(1) as pool:
         job, end = row_job(row, scratch), time.time() + 60*minutes
         if threads := re.search(r"\((\d+) thread", records[0].device): job["threads"] = int(threads[1])
@@ -633,22 +654,27 @@ def confirm_row(
                 time.sleep(.5)
                 if not stopped and time.time() > end and any((Path(job["folder"])/"_work").rglob("last.pt")): stopped = True; stop_jobs(job["folder"])
         except BaseException:
-            stop_jobs(job["folder"])
+            while not running.done():                 # a job that is just being started has no process to stop yet
+                stop_jobs(job["folder"])
+                wait([running], timeout=.1)
             raise
         answer = running.result()
         if answer["error"] and not stopped: return None, f"it did not run: {answer['error']}"
         ended, histories = load_records(job["folder"], problems=[]), _reached(job["folder"])
-    found = []                       # (epochs, difference) of each seed and arm
+    ended_alone, which = answer["error"] is None, lambda r: (r.seed, r.arm)
+    found = {}                       # (epochs, difference) of each seed and arm
     for now in ended:
-        then = next((r for r in records if (r.seed, r.arm) == (now.seed, now.arm)), None)
-        found.append(_whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}"))
+        then = next((r for r in records if which(r) == which(now)), None)
+        found[which(now)] = _whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}")
     for rows in histories:           # a checkpoint does not say whose it is: it is that of the record it agrees with longest
-        if any(len(rows) == len(now.history.get("epoch", [])) and not _first_difference(rows, now)[1] for now in ended): continue     # that seed has ended
-        found.append(max((_first_difference(rows, r) for r in records), key=lambda f: (not f[1], f[0])))
-    if not found: return None, "it was stopped before its first epoch was complete; give it more minutes"
-    if wrong := next((text for _, text in found if text), None): return False, wrong
-    n = sum(n for n, _ in found)
-    said = f"{n} epoch{'s' * (n != 1)}" + (" and all final numbers" if not stopped else f" of {sum(r.epochs or 0 for r in records)}")
+        best, r = max(((_first_difference(rows, r), r) for r in records), key=lambda f: (not f[0][1], f[0][0]))
+        if which(r) not in found or best[1]: found[which(r)] = best
+    for r in records if ended_alone else []:
+        if r.seed in row.seeds: found.setdefault(which(r), (0, f"seed {r.seed}, {r.arm} has a record and gives none now"))
+    if wrong := next((text for _, text in found.values() if text), None): return False, wrong
+    n = sum(n for n, _ in found.values())
+    if not n and not ended_alone: return None, "it was stopped before its first epoch was complete; give it more minutes"
+    said = f"{n} epoch{'s' * (n != 1)}" + (" and all final numbers" if ended_alone else f" of {sum(r.epochs or 0 for r in records)}")
     wanted = run_hash(row)
     if note["hash"] != wanted: atomic_write(folder/ROW_FILE, json.dumps(note | dict(confirmed=dict(hash=wanted, compared=said)), indent=1) + "\n")
     return True, said

@@ -8,7 +8,7 @@ __all__ = ['ROOMS', 'FOLD_ABOVE', 'LONG', 'SiteError', 'find_root', 'Page', 'sit
            'check_links', 'check_equations', 'quarto_config', 'build_site', 'readme_text', 'write_readme']
 
 # %% ../../nbs/repro/site.ipynb #da4b9237
-import ast, base64, copy, html, json, os, posixpath, re, shutil, subprocess, sys, time
+import ast, base64, copy, html, json, os, posixpath, re, shutil, subprocess, sys, tempfile, time
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -549,11 +549,16 @@ def build_site(
     config, mathjax = site_config(root), mathjax_file()
     pages, missing, unlisted = collect_pages(root, config, suites)
     _load(pages)
-    fresh = out.with_name(out.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "mathjax").mkdir(parents=True)
-    shutil.copy(mathjax, fresh / "mathjax" / mathjax.name)
-    notes = _with_quarto(root, config, pages, fresh) if use == "quarto" else _with_nbconvert(root, config, pages, missing, fresh)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        fresh.chmod(0o755)
+        (fresh / "mathjax").mkdir()
+        shutil.copy(mathjax, fresh / "mathjax" / mathjax.name)
+        notes = _with_quarto(root, config, pages, fresh) if use == "quarto" else _with_nbconvert(root, config, pages, missing, fresh)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     (fresh / ".bayesbinn-site").write_text(use + "\n")
     shutil.rmtree(out, ignore_errors=True)
     os.replace(fresh, out)

@@ -14,7 +14,7 @@ import yaml
 # %% auto #0
 __all__ = ['SuiteError', 'package_dir', 'checkout_root', 'experiments_dir', 'results_dir', 'default_out', 'load_yaml',
            'Parameter', 'read_notebook', 'cell_source', 'template_parameters', 'check_parameters', 'Row', 'Suite',
-           'short_number', 'known_suites', 'find_template', 'load_suite']
+           'short_number', 'known_suites', 'find_template', 'load_suite', 'check_seeds']
 
 # %% ../../nbs/repro/suites.ipynb #ac3478d6
 class SuiteError(ValueError):
@@ -287,9 +287,19 @@ def _published_ids(path):
         if file.exists(): return [p["id"] for p in load_yaml(file)]
     return []
 
+def check_seeds(
+    seeds,                   # what a suite or a command gave
+    where:str,               # for the message
+)->list:
+    "Different whole numbers ≥ 0, at least one; raises SuiteError"
+    whole = isinstance(seeds, list) and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds): raise SuiteError(f"{where}: seeds must be a list of different numbers ≥ 0, at least one, not {seeds!r}.")
+    return seeds
+
 def _rows(spec, defaults, path, index, check, ids):
     where = f"{path.name}, row {spec.get('row', index + 1) if isinstance(spec, dict) else index + 1}"
     _known(spec, _ROW_KEYS, where)
+    if not isinstance({**defaults, **spec}.get("baseline"), (str, type(None))): raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {({**defaults, **spec})['baseline']!r}.")
     if not isinstance(spec.get("params") or {}, dict): raise SuiteError(f"{where}: 'params' wants name: value, not {spec['params']!r}.")
     merged = {**defaults, **spec, "params": {**(defaults.get("params") or {}), **(spec.get("params") or {})}}
     for key in ("row", "template"):
@@ -303,9 +313,7 @@ def _rows(spec, defaults, path, index, check, ids):
             return text
         name = fill(merged["row"])
         if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name): raise SuiteError(f"{where}: the name {name!r} must be lower-case letters, digits and - . _ + only.")
-        seeds = merged.get("seeds", [0])
-        if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds):
-            raise SuiteError(f"{where}: seeds must be a list of numbers ≥ 0, not {seeds!r}.")
+        seeds = check_seeds(merged.get("seeds", [0]), where)
         params, template = {**merged["params"], **point}, None
         if check:
             template = find_template(merged["template"], path.parent)
