@@ -143,7 +143,8 @@ def benchmark_table(
         for group, (selection, text) in product(groups, (("best_validation", "ours, best validation"), ("last", "ours, last epoch"))):
             cells = {}
             for split, name in SPLITS.items():
-                for suffix, tail in (("", ""), ("@mean", ", mean")):
+                own = "@sample" if method == "lrnet" and split != "train" and group[0].metric("test_accuracy@sample") is not None else ""   # drawn networks
+                for suffix, tail in ((own, ""), ("@mean", ", mean")):
                     m, s, n = mean_std([r.metric(f"{split}_accuracy{suffix}", selection) for r in group])
                     if n: cells[name + tail] = show_value(100*m, None if s is None else 100*s)
             if cells:
