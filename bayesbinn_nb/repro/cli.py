@@ -64,7 +64,7 @@ def _batch(args):
             suite = load_suite(name, check=False)
             print(f"  {name:10} {len(suite.rows):3} rows   {' '.join(suite.about.split())}")
         return 0
-    suite, only = load_suite(args.suite), ",".join(args.only) if args.only else None
+    suite, only = load_suite(args.suite), _globs(args)
     if args.seeds is not None:
         for row in suite.rows: row.seeds = _first(args.seeds)
     out = Path(args.out) if args.out else default_out(suite.name)
@@ -88,13 +88,15 @@ def _batch(args):
         print(f"Next: `bayesbinn report{'' if suite.name in ('short', 'paper') else ' --suite ' + suite.name}` prints the verdicts" + (", `bayesbinn site` renders the pages." if checkout_root() else "."))
     return _code(outcome)
 
+def _globs(args): return ",".join(args.only) if args.only else None
+
 def _confirm(args):
     from bayesbinn_nb.repro import runner
     from bayesbinn_nb.repro.suites import default_out, load_suite
     suite, wrong = load_suite(args.suite), 0
     out = Path(args.out) if args.out else default_out(suite.name)
     with runner.folder_lock(out):
-        for row in suite.select(",".join(args.only) if args.only else None):
+        for row in suite.select(_globs(args)):
             same, said = runner.confirm_row(row, out/row.name, args.minutes)
             wrong += same is False
             print(f"  {row.name:44} {'the same' if same else 'DIFFERS ' if same is False else 'unknown '}   {said}", flush=True)

@@ -299,9 +299,9 @@ def check_seeds(
 def _rows(spec, defaults, path, index, check, ids):
     where = f"{path.name}, row {spec.get('row', index + 1) if isinstance(spec, dict) else index + 1}"
     _known(spec, _ROW_KEYS, where)
-    if not isinstance({**defaults, **spec}.get("baseline"), (str, type(None))): raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {({**defaults, **spec})['baseline']!r}.")
     if not isinstance(spec.get("params") or {}, dict): raise SuiteError(f"{where}: 'params' wants name: value, not {spec['params']!r}.")
     merged = {**defaults, **spec, "params": {**(defaults.get("params") or {}), **(spec.get("params") or {})}}
+    if not isinstance(merged.get("baseline"), (str, type(None))): raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {merged['baseline']!r}.")
     for key in ("row", "template"):
         if not isinstance(merged.get(key), str): raise SuiteError(f"{where}: needs a {key!r}.")
     each = merged.get("each") or {}
