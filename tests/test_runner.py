@@ -194,8 +194,9 @@ def test_what_makes_a_row_run_again(batch, monkeypatch):
     row.seeds = [0, 1, 2]
     assert row_state(row, where) == "partial"                                 # more seeds: the others are kept
     monkeypatch.setattr(runner, "package_hash", lambda *a: "another")
-    outcome = run_suite(path, only="good", out=folder/"runs", keep_older=True, pages=False, quiet=True)
-    assert rows(outcome)["good"]["status"] == "kept"
+    said = io.StringIO()
+    outcome = run_suite(path, only="good", out=folder/"runs", keep_older=True, pages=False, stream=said)
+    assert rows(outcome)["good"]["status"] == "older" and "1 of older code kept" in said.getvalue() and "whole" not in said.getvalue()
 
 
 def test_corrupt_record_is_reported_and_only_its_seed_runs_again(tmp_path):

@@ -489,12 +489,11 @@ def run_suite(
     with folder_lock(out):
         for row in rows:
             state = row_state(row, out/row.name, outcome.problems)
-            if state == "whole" or (keep_older and state == "older code"): outcome.rows.append(dict(name=row.name, status="kept", seconds=0., error=None))
+            if state == "whole" or (keep_older and state == "older code"): outcome.rows.append(dict(name=row.name, status="kept" if state == "whole" else "older", seconds=0., error=None))
             else: plan.append(row_job(row, out, jobs))
         if plan and importlib.util.find_spec("papermill") is None: raise RunnerError("running notebooks needs papermill: pip install 'bayesbinn_nb[repro]'.")
         _mark_untested(out, rows)
-        kept = len(outcome.rows)
-        display.line(f"{suite.name}: {len(plan)} of {len(rows)} rows to run" + (f", {kept} already whole" if kept else "") + (f", {jobs} at a time" if jobs > 1 else ""))
+        display.line(", ".join([f"{suite.name}: {len(plan)} of {len(rows)} rows to run", *_counts(outcome, _KEPT)] + [f"{jobs} at a time"]*(jobs > 1)))
         for p in outcome.problems: display.line(f"  {p}")
         own = executor is None
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="row") if own else executor
@@ -522,9 +521,13 @@ def _mark_untested(out, rows):
     for folder in [out, *(out/r.name for r in rows)]:
         folder.mkdir(parents=True, exist_ok=True); (folder/".notest").touch()
 
+_KEPT = {"kept": "already whole", "older": "of older code kept"}
+
+def _counts(outcome, labels):
+    return [f"{n} {label}" for status, label in labels.items() if (n := sum(r["status"] == status for r in outcome.rows))]
+
 def _summary(outcome, display, seconds):
-    count = lambda s: sum(r["status"] == s for r in outcome.rows)
-    parts = [f"{count('whole')} rows run"] + [f"{count(s)} {label}" for s, label in (("kept", "already whole"), ("failed", "FAILED"), ("stopped", "not run")) if count(s)]
+    parts = [f"{sum(r['status'] == 'whole' for r in outcome.rows)} rows run", *_counts(outcome, _KEPT | {"failed": "FAILED", "stopped": "not run"})]
     if outcome.pages: parts.append(f"{sum(p['status'] != 'failed' for p in outcome.pages)} pages")
     display.line(f"{outcome.suite}: {', '.join(parts)} in {_duration(seconds)}")
     for r in outcome.failed:
