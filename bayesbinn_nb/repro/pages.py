@@ -12,8 +12,8 @@ from .report import load_published, show_value
 
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'apart',
-           'own_accuracy', 'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table', 'mode_and_mean',
-           'benchmark_conclusion', 'inversions']
+           'own_accuracy', 'undecided', 'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table',
+           'mode_and_mean', 'benchmark_conclusion', 'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #ac3478d6
 def page_records(
@@ -111,16 +111,24 @@ def own_accuracy(
     drawn = record.metric("test_accuracy@sample") if record.method == "lrnet" else None
     return record.metric("test_accuracy") if drawn is None else drawn
 
+def undecided(
+    record:Record,
+    epoch:int|None=None,          # default: the last
+)->bool:
+    "PMF whose weights are still fractional (mean |w| below 0.9): the rounded network that is tested is not the one that trains"
+    decided = record.metric("decidedness", epoch=epoch)
+    return decided is not None and decided < .9
+
 def side_by_side(
     records:list,                 # of one data set
 )->tuple:                         # (epoch, {method: (mean, sample deviation or None, seeds)}); accuracies 0 … 1, the best first
-    "Test accuracy after the same epoch, the furthest that all have reached, of the methods that train the same network: LR-Net has its own"
+    "Test accuracy after the same epoch, the furthest that all have reached, of the methods that train the same network (LR-Net has its own) and have binary weights by then"
     records = [r for r in records if r.method != "lrnet"]
     found = longest(records, ("method",))
     if not found: return None, {}
     epoch, scores = min(g[0].epochs or 0 for g in found.values()), {}
     for group in runs(records):
-        values = [v for r in group if (r.epochs or 0) >= epoch and (v := r.metric("test_accuracy", epoch=epoch)) is not None]
+        values = [v for r in group if (r.epochs or 0) >= epoch and (v := r.metric("test_accuracy", epoch=epoch)) is not None and not undecided(r, epoch)]
         if len(values) > scores.get(group[0].method, (0, 0, 0))[2]: scores[group[0].method] = mean_std(values)
     return epoch, dict(sorted(scores.items(), key=lambda kv: -kv[1][0]))
 
@@ -238,6 +246,11 @@ def benchmark_conclusion(
     if len(scores) > 1:
         text.append(f"After the same number of epochs ({epoch}), ordered by test accuracy: " + ", ".join(f"{METHOD_TITLES[m]} {100*mean:.2f}" for m, (mean, _, _) in scores.items())
                     + ". The methods' schedules differ, so an order in the middle of training is not one at the end.")
+    soft = [r for r in records if (r.epochs or 0) >= (epoch or 0) and undecided(r, epoch)]
+    if soft:
+        of = lambda name: mean_std([r.metric(name, epoch=epoch) for r in soft])[0]
+        text.append(f"PMF has no place in that order yet. It trains fractional weights and is tested with their signs; after epoch {epoch} the mean |w| is {of('decidedness'):.2f}, "
+                    f"and where the fractional network gets {100*of('train_accuracy'):.1f} % of the training pictures right, the rounded one gets {100*of('test_accuracy'):.1f} % of the test pictures.")
     return "\n\n".join(text)
 
 
