@@ -182,6 +182,9 @@ def test_curve_without_published_spread():
     v = verdict(make(.980, .981, .982), id)
     assert v.verdict == "on the curve" and v.tolerance == pytest.approx(.3)
     assert verdict(make(.970, .971, .972), id).verdict == "off the curve"
+    v = verdict(make(.9820, .9820, .9820), id)                                         # three seeds alike by chance: no spread of ours, the floor instead
+    assert v.verdict == "on the curve" and v.tolerance == .3
+    assert verdict(make(.9850, .9850, .9850), id).verdict == "off the curve"
 
 
 def test_curve_wants_the_same_schedule_and_epoch():

@@ -4,11 +4,11 @@
 
 # %% ../../nbs/repro/pages.ipynb #da4b9237
 from __future__ import annotations
-import json, math
+import ast, json, math, re
 from itertools import product
 from pathlib import Path
 from .records import Record, Table, load_records
-from .report import load_published, show_value
+from .report import load_published, schedule_of, show_value
 
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'apart',
@@ -51,19 +51,42 @@ def longest(
     return {k[0] if len(k) == 1 else k: g for k, g in best.items()}
 
 # %% ../../nbs/repro/pages.ipynb #902ba3cd
+def _published_schedule(record):
+    "Epochs of the published runs of this experiment and method; None where none are known"
+    lengths = [n for p in load_published() if (p["experiment"], p["dataset"], p["method"]) == (record.experiment, record.dataset, record.method) and (n := schedule_of(p))]
+    return min(lengths, default=None)
+
+def _readable(deviation):
+    "Settings as a reader writes them: 'changed settings: lr = 0.01, momentum = 0'"
+    def settings(m):
+        try: return ", ".join(f"{k} = {v:g}" if isinstance(v, (int, float)) else f"{k} = {v}" for k, v in ast.literal_eval(m[0]).items())
+        except (ValueError, SyntaxError): return m[0]
+    return re.sub(r"\{.*\}", settings, deviation)
+
 def notice(
     records:list,
     row:str="",                   # how to run what is missing, e.g. "short --only 'benchmark-mnist*'"
+    brief:bool=False,             # for a page about many experiments: count what is reduced, do not list it
 )->str:                           # Markdown
-    "What these results are: not run yet, stand-ins, or real and how far"
+    "What these results are: not run yet, stand-ins, or real, and how they are smaller than the published runs"
     if not records: return f"> **Not run yet.** `bayesbinn batch {row}` runs it; this page then fills itself." if row else "> **Not run yet.**"
     lines = [f"> **{text}** The numbers below are not those of the published data set." for text in dict.fromkeys(r.stand_in for r in records if r.stand_in)]
-    short = {(r.epochs, r.schedule_epochs) for r in records if r.epochs and r.schedule_epochs and r.epochs < r.schedule_epochs}
-    if short and not lines:
-        spans = ", ".join(f"{e} of {s}" for e, s in sorted(short))
-        lines.append(f"> **Stopped early.** The learning-rate schedules are those of the full runs, but training stopped sooner (epochs: {spans}). Compare curves at the same epoch, not final numbers.")
-    if changed := list(dict.fromkeys(d for r in records for d in r.deviations)):
-        lines.append(f"> **Changed set-up:** {'; '.join(changed[:6])}{' and more' * (len(changed) > 6)}.")
+    early = [r for r in records if r.epochs and r.schedule_epochs and r.epochs < r.schedule_epochs]
+    pressed = [(r, full) for r in records if (full := _published_schedule(r)) and r.schedule_epochs and r.schedule_epochs < full]
+    changed = list(dict.fromkeys(_readable(part) for r in records for d in r.deviations for part in d.split("; ")))
+    halves = sum(r.dtype == "bfloat16" for r in records)
+    if brief:
+        reduced = [r for r in records if r.deviations or any(r is p for p, _ in pressed)]
+        if early or reduced: lines.append(f"> **Smaller than published.** Of {len(records)} records {len(early)} stop before the end of their schedule, and {len(reduced)} have a changed set-up; each page says which.")
+    else:
+        if early and not lines:
+            spans = ", ".join(f"{e} of {s}" for e, s in sorted({(r.epochs, r.schedule_epochs) for r in early}))
+            lines.append(f"> **Stopped early.** The learning-rate schedules are those of the full runs, but training stopped sooner (epochs: {spans}). Compare curves at the same epoch, not final numbers.")
+        if pressed:
+            spans = ", ".join(f"{o} instead of {f}" for o, f in sorted({(r.schedule_epochs, f) for r, f in pressed}))
+            lines.append(f"> **A shorter schedule.** The learning rate goes from its first value to its last in fewer epochs than in the published runs: {spans}.")
+        if changed: lines.append(f"> **Changed set-up:** {'; '.join(changed)}.")
+    if halves: lines.append(f"> **Precision.** {f'{halves} of the {len(records)} records' if halves < len(records) else 'These records'} were computed with forward and backward passes in bfloat16; the published runs used float32. Parameters that are trained (λ, latent weights) are float32 ([speed](speed.ipynb) compares the accuracies).")
     devices = ", ".join(dict.fromkeys(r.device for r in records))
     lines.append(f"> {len(records)} record{'s' * (len(records) > 1)}, suite{'s' * (len({r.suite for r in records}) > 1)} {', '.join(dict.fromkeys(r.suite or 'by hand' for r in records))}; computed on {devices}.")
     return "\n>\n".join(lines)

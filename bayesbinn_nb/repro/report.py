@@ -141,7 +141,7 @@ def judge(
         found["ours"], found["ours_std"] = _mean_std([r.wall_seconds/3600 for r in group])
         return Verdict(verdict="not comparable", reason=f"another machine: ours ran {first.epochs} epochs on {first.device}", **found)
     for name, value in (row.get("requires") or {}).items():
-        if not same_value(setting(first, name), value): return no(f"the published number was made with {name}: {value}" + (f" ({row['note']})" if row.get("note") else ""))
+        if not same_value(setting(first, name), value): return no(f"the published number was made with {name}: {value}")
     if first.deviations: return no("; ".join(first.deviations))
     length, at = schedule_of(row), row.get("epoch")
     if length is not None and first.schedule_epochs != length:
@@ -162,7 +162,7 @@ def judge(
         words = ("reproduced", "differs")
     else:
         if s2 is None and n1 < 3: return Verdict(verdict="single run", reason="no published spread to compare with", **found)
-        tolerance, words = 3*(s1 if s2 is None else s2), ("on the curve", "off the curve")
+        tolerance, words = max(floor, 3*s1) if s2 is None else 3*s2, ("on the curve", "off the curve")
     return Verdict(verdict=words[abs(delta) > tolerance + 1e-9], tolerance=tolerance, reason="" if s2 is not None else "no spread was published; ours is used for it", **found)
 
 # %% ../../nbs/repro/report.ipynb #17ba0791
@@ -205,7 +205,7 @@ def reproduced_what(
     "Which experiments the reproduced numbers are from"
     found = [v.published for v in card if v.verdict == "reproduced"]
     where = Counter((p["experiment"].replace("-", " "), f"{p['split'].replace('val', 'validation').replace('train', 'training')} {p['metric'].replace('mse', 'error')}") for p in found)
-    single = ", each published from a single run" if all((p.get("n") or 1) == 1 for p in found) else ""
+    single = ", each published from a single run without a spread, so that it had only to lie within ours" if all((p.get("n") or 1) == 1 and p.get("std") is None for p in found) else ""
     return " Reproduced: " + "; ".join(f"{n} of *{experiment}* ({what})" for (experiment, what), n in where.items()) + single + "." if found else ""
 
 def show_value(
@@ -225,7 +225,7 @@ def _what(p):
 def _cells(v):
     p, percent = v.published, v.published["metric"] == "accuracy"
     return {"what": _what(p), "source": p["source"], "published": show_value(p["value"], p.get("std"), p.get("n"), percent),
-            "ours": show_value(v.ours, v.ours_std, v.ours_n or None, percent), "Δ": "" if v.delta is None else f"{v.delta:+.2f}" if percent else f"{v.delta:+.3g}",
+            "ours": show_value(v.ours, v.ours_std, v.ours_n or None, percent), "Δ": "" if v.delta is None else f"{round(v.delta, 2) + 0.:+.2f}" if percent else f"{v.delta:+.3g}",
             "verdict": v.verdict, "remark": "; ".join(filter(None, [v.reason, p.get("note")]))}
 
 COLUMNS = ("what", "source", "published", "ours", "Δ", "verdict", "remark")
