@@ -268,3 +268,23 @@ def test_a_copy_goes_on_alike(how):
 def test_weights_are_narrow_only_where_they_are_signs():
     narrow = lambda **settings: (lambda m: (m.prepare(nn.Linear(4, 2), train_size=9), m)[1].low_precision_weights)(BayesBiNN(**settings))
     assert narrow() and narrow(temperature=1e-8) and not narrow(temperature=1.)
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(momentum=.9, mean="lagged")])
+def test_the_memory_format_may_change_after_the_optimiser_was_built(settings):
+    "Parameters and λ must lie alike in memory: the kernels walk through both in the order of memory"
+    def run(change):
+        torch.manual_seed(0)
+        net = nn.Conv2d(4, 6, 3, bias=False)
+        opt = BayesBiNNOptimizer(net.parameters(), train_size=100, lr=.01, temperature=1., init_lambda=1., **settings)
+        opt.set_prior_to_posterior()
+        x = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        for step in range(4):
+            if step == 2 and change: net.to(memory_format=torch.channels_last)
+            with opt.sampled_params():
+                net(x).square().mean().backward()
+            opt.step()
+        return net.weight.detach().contiguous(), opt.natural_parameters()[0].contiguous()
+    w, lam = run(True)
+    assert torch.equal(w > 0, lam > 0) and is_binary(w)
+    assert lam.shape == run(False)[1].shape and torch.isfinite(lam).all()

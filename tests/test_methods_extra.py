@@ -880,3 +880,32 @@ def test_sign_ema_errors_teach():
         SignEMA(2)
     with pytest.raises(ValueError, match="start is 0"):
         SignEMA(.1, start=0)
+
+
+# ---------------------------------------------------------------- which parameters
+
+class OneParameter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(3))
+
+    def forward(self, x): return x @ self.w
+
+
+def test_full_precision_needs_no_layer_that_could_be_binary():
+    from bayesbinn_nb.methods.full_precision import FullPrecision
+    method = FullPrecision()
+    method.prepare(OneParameter(), train_size=10)
+    assert len(method.optimizers()[0].param_groups[0]["params"]) == 1
+    with pytest.raises(ValueError, match="No parameter of OneParameter"):
+        FullPrecision(clip_weights=1.).prepare(OneParameter(), train_size=10)
+
+
+@pytest.mark.parametrize("make", [STE, BayesBiNN, Bop, PMF])
+def test_frozen_weights_are_named_and_the_method_stays_free(make):
+    frozen, free, method = nn.Linear(3, 2), nn.Linear(3, 2), make()
+    frozen.requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen .requires_grad=False., so there is nothing to train: weight"):
+        method.prepare(frozen, train_size=10)
+    method.prepare(free, train_size=10)                                                # a refused model is not "another model"
+    assert list(method.binary_parameters) == ["weight"]

@@ -81,3 +81,8 @@ def test_segmentation_scores_against_sets():
         segmentation_scores(y, y*255)
     with pytest.raises(ValueError, match="aligned"):
         segmentation_scores(y[:, :8], y)
+
+
+def test_segmentation_wants_two_classes():
+    with pytest.raises(ValueError, match="two classes along dimension 1"):
+        segmentation_scores(torch.full((2, 1, 4, 4), 5.), torch.ones(2, 4, 4, dtype=torch.long))

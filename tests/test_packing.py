@@ -171,3 +171,28 @@ def test_tied_weights_and_the_name_of_a_model_are_saved(tmp_path):
     named = trained(*CASES[0])
     x = torch.randn(2, *CASES[0][2])
     assert torch.equal(load_model(save_model(named, tmp_path/"named.safetensors")).eval()(x), named(x))
+
+
+def test_a_scale_of_ones_makes_no_binary_model(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="nothing to pack"):
+        pack_model(model, tmp_path/"m")
+    model[0].weight.data.sign_()
+    assert {k for k in read_packed(pack_model(model, tmp_path/"m"))[1] if k.endswith("weight")} == {"0.weight", "1.weight"}
+
+
+@pytest.mark.parametrize("other, said", [(nn.Linear(8, 5, bias=False), r"shape \(4, 8\) and no bias, the model's \(5, 8\) and no bias"), (nn.Linear(8, 4), r"shape \(4, 8\) and no bias, the model's \(4, 8\) and a bias")])
+@pytest.mark.parametrize("wrap", [nn.Sequential, lambda layer: layer])
+def test_a_packed_file_wants_a_model_that_fits(tmp_path, other, said, wrap):
+    model = wrap(nn.Linear(8, 4, bias=False))
+    for p in model.parameters(): p.data.sign_()
+    path, x = pack_model(model, tmp_path/"m"), torch.randn(3, 8)
+    with pytest.raises(ValueError, match=said):
+        load_packed(path, wrap(other))
+    assert torch.equal(load_packed(path, wrap(nn.Linear(8, 4, bias=False)))(x), model(x))
+
+
+def test_load_model_says_that_a_file_is_packed(tmp_path):
+    path = pack_model(trained(*CASES[0]), tmp_path/"m", binary=binary_predicate(build_model("mnist_mlp", hidden=24)))
+    with pytest.raises(ValueError, match="is a packed model.*unpack_model"):
+        load_model(path)

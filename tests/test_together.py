@@ -101,3 +101,13 @@ def test_noise_differs_from_network_to_network():
 def test_side_by_side_wants_equal_networks():
     with pytest.raises((RuntimeError, ValueError), match="size|shape|differ"):
         SideBySide([build_model("toy_mlp", hidden=8), build_model("toy_mlp", hidden=9)])
+
+
+def test_a_folder_of_other_seeds_is_refused(digits, tmp_path):
+    fit_together(trainers("ste", seeds=(0, 1)), digits.train, epochs=1, progress="silent", checkpoint_dir=tmp_path)
+    other = trainers("ste", seeds=(0, 7))
+    with pytest.raises(ValueError, match=r"of the seeds \[0, 1\], these are \[0, 7\]"):
+        fit_together(other, digits.train, epochs=2, progress="silent", checkpoint_dir=tmp_path)
+    assert not any(t.history for t in other)
+    same = trainers("ste", seeds=(0, 1))
+    assert [len(h) for h in fit_together(same, digits.train, epochs=2, progress="silent", checkpoint_dir=tmp_path)] == [2, 2]

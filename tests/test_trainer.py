@@ -217,6 +217,50 @@ def test_a_method_trains_one_model_and_pmf_begins_anew():
     assert fit(trainer.compile(method))[0]["beta"] == first
 
 
+COSINE = lambda epochs: lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, epochs)
+
+
+@pytest.mark.parametrize("first, other, said", [
+    (lambda t: t.compile(STE()), lambda t: t.compile(STE(clip_weights=.1)), "method: clip_weights was 1.0 there and is 0.1 here"),
+    (lambda t: t.compile(STE()), lambda t: t.compile(STE(clip_gradients=.5)), "method: clip_gradients was None there and is 0.5 here"),
+    (lambda t: t.compile(PMF()), lambda t: t.compile(PMF(beta_growth=1.05)), "method: beta_growth was 1.2 there and is 1.05 here"),
+    (lambda t: t.compile(PMF()), lambda t: t.compile(PMF(beta=2.)), "method: beta was 1.0 there and is 2.0 here"),
+    (lambda t: t.compile(Bop(1e-2, 1e-4)), lambda t: t.compile(Bop(1e-2, 1e-4, decay=.1)), "method: decay was 1.0 there and is 0.1 here"),
+    (lambda t: t.compile(STE(), scheduler=COSINE(500)), lambda t: t.compile(STE(), scheduler=COSINE(10)), "schedule: T_max was 500 there and is 10 here"),
+    (lambda t: t.compile(STE()), lambda t: t.compile(STE(), scheduler=COSINE(10)), "schedule: kind was None there and is 'CosineAnnealingLR' here"),
+])
+def test_every_setting_counts_when_a_run_goes_on(tmp_path, first, other, said):
+    fit(first(toy()), checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=said):
+        fit(other(toy()), 4, checkpoint_dir=tmp_path)
+    assert len(fit(first(toy()), 4, checkpoint_dir=tmp_path)) == 4                     # PMF's beta has grown since, the cosine has moved on: still the same run
+
+
+def test_a_checkpoint_that_knows_fewer_settings_goes_on(tmp_path):
+    fit(toy(), checkpoint_dir=tmp_path)
+    state = load_checkpoint(tmp_path / "last.pt")
+    state["settings"] = {k: v for k, v in state["settings"].items() if ": " not in k}
+    torch.save(state, tmp_path / "last.pt")
+    assert len(fit(toy(), 4, checkpoint_dir=tmp_path)) == 4
+
+
+@pytest.mark.parametrize("metric, best", [("top1", max), ("pixel_error", min)])
+def test_best_is_large_unless_the_name_says_error(tmp_path, metric, best):
+    values = iter([.3, .5, .2, .4])
+    trainer = toy().compile(STE(), metrics={metric: lambda out, y: torch.full((len(y),), float("nan"))})
+    trainer.evaluate = lambda split: {metric: next(values)}
+    fit(trainer, 4, val=blobs(), checkpoint_dir=tmp_path)
+    assert load_checkpoint(tmp_path / "best.pt")["history"][-1][f"val_{metric}"] == best([.3, .5, .2, .4])
+
+
+def test_the_size_of_the_data_is_what_the_sampler_draws_from():
+    data = TensorDataset(*blobs().tensors())
+    loader = DataLoader(data, batch_size=10, sampler=torch.utils.data.SubsetRandomSampler(range(40)))
+    method = BayesBiNN(lr=1e-3)
+    toy().compile(method).fit(loader, epochs=1, progress="silent")
+    assert method.train_size == 40 and method.optimizer.param_groups[0]["train_size"] == 40
+
+
 @pytest.mark.parametrize("other, said", [(lambda: (STE(lr=1e-9), blobs()), "lr was 0.01 there and is 1e-09 here"), (lambda: (STE(lr=1e-2), blobs(50)), "train_size was 300 there and is 50 here")])
 def test_a_folder_of_other_settings_is_refused(tmp_path, other, said):
     fit(toy(), checkpoint_dir=tmp_path)
@@ -253,6 +297,13 @@ def test_no_damaged_checkpoint_loads(tmp_path):
         except ValueError as e:
             assert "bad.pt is not a readable checkpoint" in str(e)
     assert (tmp_path / "whole.pt").stat().st_mode & 0o044 == 0o044 & ~umask()
+
+
+def test_a_torch_file_that_is_no_checkpoint_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "last.pt")
+    for call in (lambda: toy().load(tmp_path / "last.pt"), lambda: fit(toy(), checkpoint_dir=tmp_path)):
+        with pytest.raises(ValueError, match="not a readable checkpoint .TypeError.: it is damaged or of another kind"):
+            call()
 
 
 def umask():
@@ -358,6 +409,16 @@ def test_a_frozen_layer_stays_as_it_is(method):
     (lambda t: Progress("line", every=0), ValueError, "every must be a positive integer"),
     (lambda t: fit(t, data=ArrayData(torch.zeros(4, 4), None)), ValueError, "The training data have no targets"),
     (lambda t: fit(t) and t.evaluate(ArrayData(torch.zeros(4, 4), None)), ValueError, "The evaluation data have no targets"),
+    (lambda t: fit(t, data=blobs().tensors()), TypeError, r"a pair of arrays: wrap tensors as ArrayData\(x, y\)"),
+    (lambda t: fit(t, data=blobs().tensors()[0].numpy()), TypeError, "this is ndarray: wrap tensors as ArrayData"),
+    (lambda t: fit(t, data=TensorDataset(*blobs().tensors())), TypeError, "this is TensorDataset: .*DataLoader"),
+    (lambda t: fit(t, data=blobs().tensors()[0]), ValueError, "The training data have no targets"),
+    (lambda t: fit(t) and t.evaluate(blobs().tensors()[0]), ValueError, "The evaluation data have no targets"),
+    (lambda t: fit(t) and t.evaluate([]), ValueError, "nothing to evaluate"),
+    (lambda t: fit(t) and t.predict([]), ValueError, "nothing to predict"),
+    (lambda t: fit(t) and t.predict(blobs().tensors()[0].numpy()), TypeError, "wrap tensors as ArrayData"),
+    (lambda t: fit(t.compile(STE(), metrics={"acc": lambda out, y: (out.argmax(1) == y).float().mean()})), ValueError, r"'acc' must give one value per example, shape \(32,\); it gave \(\)"),
+    (lambda t: fit(t.compile(STE(), loss="mse", metrics=()), data=[(torch.zeros(6, 4), torch.zeros(6, 3, 1))]), ValueError, r"outputs have shape \(6, 3\) and targets \(6, 3, 1\)"),
     (lambda t: BayesBiNN(seed=3), TypeError, "give it to the Trainer"),
     (lambda t: BayesBiNN(init_lambda=float("inf")), ValueError, "init_lambda must be finite"),
     (lambda t: BayesBiNN(prior=float("nan")), ValueError, "prior must be finite"),

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 import zipfile
 from contextlib import contextmanager
@@ -64,7 +63,10 @@ def load_checkpoint(
         with zipfile.ZipFile(path) as z:  # torch itself does not look at the checksums
             if (part := z.testzip()) is not None:
                 raise zipfile.BadZipFile(f"{part} does not fit its checksum")
-        return torch.load(path, map_location=map_location, weights_only=True)
+        state = torch.load(path, map_location=map_location, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}, not a dict")
+        return state
     except PermissionError:
         raise
     except Exception as e:
@@ -116,6 +118,8 @@ def load_model(
             state = {k: f.get_tensor(k) for k in f.keys()}
     except SafetensorError as e:
         raise ValueError(f"{path} is not a readable model file ({e}): it is damaged or of another kind.") from e
+    if about.get("format") == "bayesbinn_nb.packed.1":
+        raise ValueError(f"{path} is a packed model, one bit per weight: unpack_model(path) or load_packed(path) of library.packing reads it.")
     if model is None:
         if "name" not in about:
             raise ValueError(f"{path} does not say how its model is built: pass the model to load into, load_model(path, model).")

@@ -81,7 +81,9 @@ def segmentation_scores(
 )->dict:               # cell_iou, membrane_iou, mean_iou, pixel_error, and score = 1 - cell_iou (the report's)
     "Scores over all pixels of all images together"
     from torchmetrics.functional.classification import multiclass_jaccard_index
-    if predicted.ndim == labels.ndim + 1: predicted = predicted.argmax(1)
+    if predicted.ndim == labels.ndim + 1:
+        if predicted.shape[1] != 2: raise ValueError(f"predicted {tuple(predicted.shape)} must hold two classes along dimension 1; of a single logit give the classes, (logit[:, 0] > 0).long().")
+        predicted = predicted.argmax(1)
     if predicted.shape != labels.shape: raise ValueError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} must be aligned pixel by pixel.")
     predicted, labels = predicted.cpu().long(), labels.cpu().long()
     bad = set(predicted.unique().tolist() + labels.unique().tolist()) - {0, 1}

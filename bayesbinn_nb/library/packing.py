@@ -52,7 +52,7 @@ def _checksum(tensors):
 def pack_model(
     model:nn.Module,
     path:str|Path,     # by custom *.packed.safetensors
-    binary=None,       # a predicate or names: these must be ±1, or a ValueError names the first that is not; None: whatever is ±1
+    binary=None,       # a predicate or names: these must be ±1, or a ValueError names the first that is not; None: whatever is ±1, a layer's weight among it
     arch:dict|None=None,  # {"name", "kwargs"} of library.models; default the model's own
 )->Path:
     "Write a model with one bit for every ±1 weight"
@@ -61,7 +61,10 @@ def pack_model(
         assert_binary(model, binary)
         names = set(binary_names(model, binary))
     else: names = {k for k, v in state.items() if v.is_floating_point() and v.numel() and bool((v.abs() == 1).all())}
-    if not names & {n for n, _ in model.named_parameters()}:
+    parameters = {n for n, _ in model.named_parameters()}
+    if binary is None:                            # a normalisation that was never trained has a scale of ones: that alone makes no binary model
+        parameters = {f"{n}.weight" if n else "weight" for n, m in model.named_modules() if isinstance(m, WEIGHT_LAYERS)} or parameters
+    if not names & parameters:
         raise ValueError("No parameter of this model is exactly ±1, so there is nothing to pack. assert_binary(model) says which value is in the way; save_model writes a float model.")
     tensors = {k: pack_bits(v) if k in names else v.contiguous() for k, v in state.items()}
     packed = {k: [list(state[k].shape), str(state[k].dtype)[6:]] for k in sorted(names)}
@@ -142,14 +145,20 @@ def load_packed(
         if type(layer) not in _LAYERS: raise TypeError(f"{name} is a {type(layer).__name__}; packed layers exist for {', '.join(k.__name__ for k in _LAYERS)}. unpack_model loads it with float weights.")
         cls, config = _LAYERS[type(layer)]
         if getattr(layer, "padding_mode", "zeros") != "zeros": raise ValueError(f"{name} pads with {layer.padding_mode!r}; packed convolutions pad with zeros only.")
-        bias, shape, dtype = tensors.pop(f"{name}.bias", None), *packed.pop(key)
-        if bias is not None and f"{name}.bias" in packed: bias = unpack_bits(bias, *(lambda s, d: (s, getattr(torch, d)))(*packed.pop(f"{name}.bias")))
+        own = key.removesuffix("weight") + "bias"
+        if (there := (tuple(packed[key][0]), own in tensors)) != (here := (tuple(layer.weight.shape), layer.bias is not None)):
+            raise ValueError(f"{path} does not fit the model: the file's {key} has shape {there[0]} and {'a' if there[1] else 'no'} bias, the model's {here[0]} and {'a' if here[1] else 'no'} bias.")
+        bias, shape, dtype = tensors.pop(own, None), *packed.pop(key)
+        if bias is not None and own in packed: bias = unpack_bits(bias, *(lambda s, d: (s, getattr(torch, d)))(*packed.pop(own)))
         new = cls(tensors.pop(key), shape, getattr(torch, dtype), bias, **{c: getattr(layer, c) for c in config})
+        if not name:                               # the model is this one layer
+            model = new
+            continue
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, new)
     rest = {k: unpack_bits(v, packed[k][0], getattr(torch, packed[k][1])) if k in packed else v for k, v in tensors.items()}
-    own = {k: v for k, v in model.state_dict().items() if k.endswith(".weight_bits") or (k.endswith(".bias") and isinstance(model.get_submodule(k[:-5]), _Packed))}
-    model.load_state_dict({**own, **rest}, assign=True)
+    bits = {k: v for k, v in model.state_dict().items() if isinstance(model.get_submodule(k.rpartition(".")[0]), _Packed)}
+    model.load_state_dict({**bits, **rest}, assign=True)
     return model.eval()
 
 # %% ../../nbs/library/packing.ipynb #fa35e192

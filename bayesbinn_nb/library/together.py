@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import ArrayData
-from .trainer import Callback, History, Trainer
+from .trainer import Callback, History, Trainer, _total, _train_size
 from ..methods.method import Method
 
 # %% auto #0
@@ -138,8 +138,8 @@ class _HandBack(Callback):
         losses = torch.stack([own.loss(out, targets) for out in each])
         with torch.no_grad():
             self.sums[0] += losses.detach() * len(targets)
-            for row, metric in zip(self.sums[1:], own.metrics.values()):
-                row += torch.stack([metric(out.detach(), targets).sum() for out in each])
+            for row, (name, metric) in zip(self.sums[1:], own.metrics.items()):
+                row += torch.stack([_total(name, metric(out.detach(), targets), targets) for out in each])
         self.seen += len(targets)
         return losses.sum()
 
@@ -167,9 +167,12 @@ class _HandBack(Callback):
         logs |= {name: values.mean().item() for name, values in zip(self.names, self.sums / self.seen)}
 
     def state_dict(self):
-        return {"histories": [[dict(row) for row in t.history] for t in self.trainers]}
+        return {"seeds": [t.seed for t in self.trainers], "histories": [[dict(row) for row in t.history] for t in self.trainers]}
 
     def load_state_dict(self, state):
+        own = [t.seed for t in self.trainers]
+        if state.get("seeds", own) != own:
+            raise ValueError(f"The checkpoint is of the seeds {state['seeds']}, these are {own}: what a seed gives depends on the whole list. Choose another checkpoint_dir.")
         for trainer, rows in zip(self.trainers, state["histories"], strict=True):
             trainer.history = History(rows)
 
@@ -201,7 +204,7 @@ def fit_together(
 
     if isinstance(train, ArrayData):
         train = train.to(first.device)
-    size = len(train) if isinstance(train, ArrayData) else len(train.dataset) if hasattr(train, "dataset") else sum(len(y) for _, y in train)
+    size = _train_size(train)
     for trainer in trainers:
         trainer.prepare(size)  # does nothing where it was done
     size = methods[0].train_size

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from .checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from .data import ArrayData
-from .metrics import METRICS
+from .metrics import METRICS, _column
 from ..methods.method import Method
 
 # %% auto #0
@@ -28,11 +28,6 @@ __all__ = ['LOSSES', 'History', 'Callback', 'Progress', 'FlipRatio', 'StopWhenSt
            'WandbLogger', 'Trainer']
 
 # %% ../../nbs/library/trainer.ipynb #c1dfd96e
-def _column(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    "Outputs (B, 1) and targets (B,) are meant to match"
-    return (outputs[:, 0] if outputs.dim() == targets.dim() + 1 and outputs.shape[1] == 1 else outputs), targets.float()
-
-
 LOSSES: dict[str, tuple[Callable, Callable, Callable]] = {
     # name: (loss of outputs and targets, outputs → prediction, loss of predictions and targets)
     "cross_entropy": (
@@ -300,6 +295,8 @@ class Trainer:
                 self.scheduler = self.scheduler_factory(method.optimizers()[0])
                 if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                     raise TypeError("ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive it from a Callback.")
+            plain = {} if self.scheduler is None else {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, (int, float, str))}
+            self._schedule_settings = {"kind": None if self.scheduler is None else type(self.scheduler).__name__} | plain  # as it begins
             self._order = torch.Generator().manual_seed(self.seed)
             self._random_state = None
             self._prepared = True
@@ -320,7 +317,7 @@ class Trainer:
         checkpoint_dir: str | Path | None = None,  # last.pt and best.pt (best validation) are kept there; an unfinished run found there goes on
         checkpoint_seconds: float = 0.0,  # write them at most this often (and after the last epoch); 0: after each epoch
         monitor: str | None = None,  # what "best" means; default the first metric on the validation split
-        monitor_mode: str | None = None,  # "max" or "min"; default "max" for accuracies, else "min"
+        monitor_mode: str | None = None,  # "max" or "min"; default "min" for a loss or an error (loss, mse, nll, ece, … in the name), else "max"
         evaluate_every: int = 1,  # validation and test after each so-many-th epoch (and the last)
     ) -> History:
         "Train; returns the history"
@@ -333,10 +330,7 @@ class Trainer:
             _need_targets(split, name)
         if isinstance(train, ArrayData):
             train = train.to(self.device)
-            size = len(train)
-        else:
-            sized = hasattr(train, "dataset") and hasattr(train.dataset, "__len__")
-            size = len(train.dataset) if sized else sum(len(y) for _, y in train)
+        size = _train_size(train)
         val, test = (s.to(self.device) if isinstance(s, ArrayData) else s for s in (val, test))
         self.prepare(size)
         progress = progress if isinstance(progress, Progress) else Progress(progress)
@@ -346,13 +340,13 @@ class Trainer:
         asked = monitor
         if monitor is None and val is not None:
             monitor = f"val_{self.metric_names[0]}" if self.metric_names else "val_loss"
-        better = max if (monitor_mode or ("max" if monitor and "accuracy" in monitor else "min")) == "max" else min
+        better = {"max": max, "min": min}[monitor_mode or ("min" if _SMALL_IS_GOOD & set((monitor or "").split("_")) else "max")]
 
         last = Path(checkpoint_dir) / "last.pt" if checkpoint_dir is not None else None
         stopped = False
         if last is not None and last.exists() and not self.history:
             found, wanted = load_checkpoint(last).get("settings"), self._settings()
-            if found is not None and found != wanted:
+            if found is not None and found != (wanted := {k: v for k, v in wanted.items() if k in found or ": " not in k}):   # older checkpoints know less
                 raise ValueError(f"{last} belongs to another run: {_difference(found, wanted)}. Choose another checkpoint_dir, or delete that one.")
             self.load(last, callbacks)
             stopped = self.stop_training
@@ -496,8 +490,8 @@ class Trainer:
                 (loss if extra is None else loss + extra).backward()
                 with torch.no_grad():
                     sums[0] += loss.detach() * len(x)
-                    for i, metric in enumerate(self.metrics.values()):
-                        sums[i + 1] += metric(out.detach(), y).sum()
+                    for i, (name, metric) in enumerate(self.metrics.items()):
+                        sums[i + 1] += _total(name, metric(out.detach(), y), y)
                 seen += len(x)
         self.method.step()
         return seen
@@ -511,6 +505,7 @@ class Trainer:
 
     # -- evaluate and predict
     def _batches(self, data, batch_size):
+        _need_batches(data, "data to predict")
         if isinstance(data, ArrayData):
             return data.to(self.device).batches(batch_size)
         if isinstance(data, Tensor):
@@ -552,18 +547,20 @@ class Trainer:
         how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
         samples: int = 1,  # draws for "mean"
         batch_size: int = 1000,
-    ) -> dict[str, float]:  # "loss" and the metrics
+    ) -> dict[str, float]:  # the metrics, and "loss" unless it is a function of your own (what it makes of an averaged prediction is not known)
         "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
         if how not in ("mode", "mean"):
             raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")
         _need_targets(data, "evaluation")
         outputs, targets = self._predictions(data, how, samples, batch_size, "mean")
+        if not targets:
+            raise ValueError("There is nothing to evaluate: the data gave no batch.")
         n, result = sum(len(y) for y in targets), {}
         if self.prediction_loss is not None:
             result["loss"] = sum(self.prediction_loss(o, y) * len(y) for o, y in zip(outputs, targets))
         for name, metric in self.metrics.items():
             # metrics look at scores; probabilities order the classes alike (one probability: its log-odds, so that 0 divides)
-            result[name] = sum(metric(self._as_scores(o), y).sum() for o, y in zip(outputs, targets))
+            result[name] = sum(_total(name, metric(self._as_scores(o), y), y) for o, y in zip(outputs, targets))
         return {k: (v / n).item() for k, v in result.items()}
 
     def _as_scores(self, p: Tensor) -> Tensor:
@@ -578,6 +575,8 @@ class Trainer:
     ) -> Tensor:  # (N, …) probabilities or values; for "sample" (samples, N, …)
         "Class probabilities, the probability of 'yes', or values"
         outputs, _ = self._predictions(data, how, samples, batch_size, "stack" if how == "sample" else "mean")
+        if not outputs:
+            raise ValueError("There is nothing to predict: the data gave no batch.")
         return torch.stack([torch.cat(o) for o in outputs]) if how == "sample" else torch.cat(outputs)
 
     # -- state
@@ -599,9 +598,14 @@ class Trainer:
         return self._last_saved
 
     def _settings(self) -> dict:
-        "What a run must share with the checkpoint it goes on from"
+        "What a run must share with the checkpoint it goes on from (names with a colon: since the second version of the format)"
         own = lambda o: {k: v for k, v in o.defaults.items() if isinstance(v, (int, float, str)) and k not in ("fused", "foreach", "capturable")}
-        return {"train_size": self.method.train_size} | {f"{type(o).__name__} {i}, {k}": v for i, o in enumerate(self.method.optimizers()) for k, v in own(o).items()}
+        return (
+            {"train_size": self.method.train_size}
+            | {f"{type(o).__name__} {i}, {k}": v for i, o in enumerate(self.method.optimizers()) for k, v in own(o).items()}
+            | {f"method: {k}": v for k, v in self.method.hyper_parameters().items()}
+            | {f"schedule: {k}": v for k, v in self._schedule_settings.items()}
+        )
 
     def _state(self, callbacks: Sequence[Callback] = ()) -> dict:
         self._need()
@@ -708,9 +712,44 @@ class _ReplayedStep:
         return total
 
 
+_SMALL_IS_GOOD = {"loss", "mse", "rmse", "mae", "nll", "ece", "error"}
+
+
+def _need_batches(data, name: str) -> None:
+    "Refuse what is not batches of (inputs, targets), though it can be iterated over"
+    array = lambda t: hasattr(t, "shape") and hasattr(t, "dtype")
+    pair = isinstance(data, (tuple, list)) and len(data) > 0 and array(data[0])
+    if pair or isinstance(data, torch.utils.data.Dataset) or (array(data) and not isinstance(data, Tensor)):
+        raise TypeError(
+            f"The {name} must come in batches, and this is {'a pair of arrays' if pair else type(data).__name__}: "
+            "wrap tensors as ArrayData(x, y), a Dataset as DataLoader(dataset, batch_size=…)."
+        )
+
+
 def _need_targets(data, name: str) -> None:
-    if isinstance(data, ArrayData) and data.y is None:
+    _need_batches(data, f"{name} data")
+    if isinstance(data, Tensor) or isinstance(data, ArrayData) and data.y is None:
         raise ValueError(f"The {name} data have no targets.")
+
+
+def _train_size(train) -> int:
+    "N: the number of examples of an epoch; of a loader's sampler, which may draw from a part of the data set only"
+    if isinstance(train, ArrayData):
+        return len(train)
+    for source in (getattr(train, "sampler", None), getattr(train, "dataset", None)):
+        if hasattr(source, "__len__"):
+            return len(source)
+    return sum(len(y) for _, y in train)
+
+
+def _total(name: str, values: Tensor, targets: Tensor) -> Tensor:
+    "The sum of a metric's values, which must be one per example"
+    if values.shape != targets.shape[:1]:
+        raise ValueError(
+            f"The metric {name!r} must give one value per example, shape {tuple(targets.shape[:1])}; it gave {tuple(values.shape)}. "
+            "A mean over the batch would be divided by the number of examples again: return the values it is the mean of."
+        )
+    return values.sum()
 
 
 def _difference(found: dict, wanted: dict) -> str:

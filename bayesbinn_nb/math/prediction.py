@@ -13,7 +13,7 @@ from torch import Tensor
 
 # %% ../../nbs/math/prediction.ipynb #fe5dbbce
 def predictive_mean(
-    probs:Tensor,   # class probabilities of S sampled networks, S along `dim`
+    probs:Tensor,   # class probabilities of C sampled networks, C along `dim`
     dim:int=0,      # the axis of the samples
 )->Tensor:          # class probabilities, `dim` removed
     "Average the probabilities over the sampled networks (paper eq. 26; eq. 20 of its early text)"
@@ -21,7 +21,7 @@ def predictive_mean(
 
 # %% ../../nbs/math/prediction.ipynb #7b52009b
 def predictive_mean_of_logits(
-    logits:Tensor,  # logits of S sampled networks, S along `dim`, classes along -1
+    logits:Tensor,  # logits of C sampled networks, C along `dim`, classes along -1
     dim:int=0,      # the axis of the samples
 )->Tensor:          # class probabilities, `dim` removed
     "Average the logits, then softmax: what the authors' classification code does"
@@ -50,7 +50,7 @@ def predictive_entropy(
 
 # %% ../../nbs/math/prediction.ipynb #d435a6cd
 def mutual_information(
-    probs:Tensor,   # class probabilities of S sampled networks, S along `dim`, classes along -1
+    probs:Tensor,   # class probabilities of C sampled networks, C along `dim`, classes along -1
     dim:int=0,      # the axis of the samples
 )->Tensor:          # in nats, ≥ 0
     "What the networks disagree on: entropy of the mean minus mean of the entropies"

@@ -146,7 +146,12 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         self._passes, self._last, self._totals = 0, None, None
 
     def _buffers(self) -> list[Tensor]:
-        "One buffer per parameter for the weights of a pass, kept between steps"
+        "One buffer per parameter for the weights of a pass, kept between steps; laid out in memory as the parameter is today"
+        for p, state, _ in self._each():
+            if state["lam"].stride() != torch.empty_like(p, device="meta").stride():  # model.to(memory_format=…) since then
+                for name in state.keys() & {"lam", "momentum_buffer", "mean", "prior"}:
+                    state[name] = torch.empty_like(p, dtype=torch.float32).copy_(state[name])
+                self._sample_buffers = None
         buffers = getattr(self, "_sample_buffers", None)
         ps = [p for p, _, _ in self._each()]
         if buffers is None or len(buffers) != len(ps) or any(b.dtype != p.dtype or b.device != p.device for b, p in zip(buffers, ps)):

@@ -40,7 +40,7 @@ class FullPrecision(Method):
         self.clip_weights, self.clip_gradients, self.init = clip_weights, clip_gradients, init
 
     def select(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        self.weights = super().select(model)
+        self.weights = {} if self.init is None and self.clip_weights is None else super().select(model)
         return {}
 
     @torch.no_grad()

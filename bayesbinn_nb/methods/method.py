@@ -5,6 +5,7 @@
 # %% ../../nbs/methods/method.ipynb #da4b9237
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, AbstractContextManager
 from functools import partial
@@ -136,8 +137,8 @@ class Method:
             raise ValueError(f"This {self.name} already trains another model: build a new method for each model.")
         self.train_size, self.seed = train_size, seed
         model = self.replace_layers(model)
-        self.model = model
         self.binary_parameters = self.select(model)
+        self.model = model
         chosen = {id(p) for p in self.binary_parameters.values()}
         real = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
         self.real_optimizer = self.real_optimizer_factory(real) if real else None
@@ -149,8 +150,11 @@ class Method:
         return model
 
     def select(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        "The binary parameters of `model`, by name"
-        return {name: p for name, p in select_binary(model, self.binary).items() if p.requires_grad}
+        "The binary parameters of `model`, by name: those chosen that are not frozen"
+        chosen = select_binary(model, self.binary)
+        if not any(p.requires_grad for p in chosen.values()):
+            raise ValueError(f"All parameters chosen to be binary are frozen (requires_grad=False), so there is nothing to train: {', '.join(chosen)}.")
+        return {name: p for name, p in chosen.items() if p.requires_grad}
 
     def setup(self) -> None:
         "Create the state behind the binary parameters and set their initial ±1 values"
@@ -232,6 +236,11 @@ class Method:
         return {}
 
     # -- state
+    def hyper_parameters(self) -> dict:
+        "The numbers and texts given to the constructor that are kept under their names: a run must share them with the checkpoint it goes on from"
+        kept = {name: getattr(self, name, self) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        return {name: value for name, value in kept.items() if value is None or isinstance(value, (int, float, str))}
+
     def state(self) -> dict:
         "The method's own state (tensors, numbers, strings, lists and dicts of them)"
         return {}

@@ -116,6 +116,9 @@ class PMF(Method):
         self.lr_decay, self.lr_every, self.weight_decay = lr_decay, lr_every, weight_decay
         self.jacobian, self.decay_at_start, self.iteration = jacobian, decay_at_start, 0
 
+    def hyper_parameters(self) -> dict:
+        return super().hyper_parameters() | {"beta": self.beta_start}      # self.beta grows
+
     def setup(self) -> None:
         self.beta, self.iteration = self.beta_start, 0
         self.parameters = list(self.binary_parameters.values())
