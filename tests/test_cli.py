@@ -48,6 +48,37 @@ def test_help_has_an_example(capsys):
     assert call("--version") == 0
 
 
+def test_the_example_of_inspect_is_what_its_run_leaves(capsys, monkeypatch):
+    from bayesbinn_nb.repro import runner
+    call("inspect", "--help")
+    run, file = re.findall(r"bayesbinn (run .* --keep)\n +bayesbinn inspect (\S+)", capsys.readouterr().out)[0]
+    seen = {}
+    monkeypatch.setattr(runner, "run_suite", lambda suite, out, **kw: seen.update(row=suite.rows[0], out=out, **kw) or runner.Outcome("single", out))
+    assert call(*run.split()) == 0 and seen["keep"] is True
+    assert Path(file).parts == ("_runs", "single", seen["row"].name, "_work", "seed0", "last.pt") and seen["out"].parts[-2:] == ("_runs", "single")
+
+
+def test_keep(folder, capsys):
+    code = '''import torch
+from pathlib import Path
+from bayesbinn_nb.library.checkpoint import save_checkpoint
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    save_checkpoint({"model": {"w": torch.ones(3)}}, Path(work_dir)/f"seed{seed}"/"last.pt")
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={})'''
+    cell = new_code_cell('seeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"', metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell, new_code_cell(code)]), folder/"nets.ipynb")
+    (folder/"nets.yaml").write_text("rows: [{row: one, template: nets}]")
+    for command in (("run", "nets.ipynb", "--out", "a"), ("batch", "nets.yaml", "--out", "b", "--no-pages")):
+        assert call(*command, "--keep") == 0
+        file = re.search(r"Look into one with: bayesbinn inspect (\S+)\n", capsys.readouterr().out)[1]
+        assert call("inspect", file) == 0 and "3 binary values, 0 real ones" in capsys.readouterr().out
+    assert call("batch", "nets.yaml", "--out", "b", "--list") == 0
+    out = capsys.readouterr().out
+    assert "whole" in out and "(networks kept)" in out and "0 of 1 rows to run" in out
+    assert call("run", "nets.ipynb", "--out", "c") == 0 and "Networks" not in capsys.readouterr().out and not list((folder/"c").rglob("last.pt"))
+
+
 @pytest.mark.parametrize("argv, code, message", [
     (("batch", "quik"), 2, "unknown suite 'quik'"),
     (("batch", "absent.yaml"), 2, "no suite file"),

@@ -1,13 +1,16 @@
 """Verdicts: each rule and each edge, on records made by hand."""
+import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 
 from bayesbinn_nb.repro.records import Record, write_record
 from bayesbinn_nb.repro.report import (COLUMNS, PMF_EPOCHS, SCHEDULES, VERDICTS, collect, comparison_table, counts_table, joins, judge, load_published,
-                                       metric_name, planned, same_value, sample_std, schedule_of, scorecard, setting, show_value, text_report, verdict_counts)
-from bayesbinn_nb.repro.suites import SuiteError
+                                       metric_name, other_settings, planned, same_value, sample_std, schedule_of, scorecard, setting, show_value, text_report, verdict_counts)
+from bayesbinn_nb.repro.suites import SuiteError, load_suite, template_parameters
 
 PUBLISHED = load_published()
 BY_ID = {p["id"]: p for p in PUBLISHED}
@@ -159,6 +162,110 @@ def test_errors_have_no_floor():
     v = verdict(records(.30, .3001, .2999, **kw), "report.t4.tau1")                    # published: .208, one run
     assert v.verdict == "differs" and v.tolerance < .001
     assert verdict(records(.15, .20, .25, **kw), "report.t4.tau1").verdict == "reproduced"
+
+
+# --- settings that nobody published
+
+def as_benchmark(dataset="mnist", method="bayesbinn", recipe_of="benchmark", **given):
+    "What the benchmark template writes as parameters of a run"
+    from bayesbinn_nb.library.recipes import recipe
+    plan = recipe(dataset, method, recipe_of)
+    plan["method_kwargs"] |= given.get("method_kwargs", {})
+    plan["data"] |= {"validation": given["validation"]} if given.get("validation") is not None else {}
+    plan |= {k: given[k] for k in ("batch_size", "mean_samples") if given.get(k) is not None}
+    return {k: plan[k] for k in ("batch_size", "data", "model", "method_kwargs", "schedule", "mean_samples")} | {k: v for k, v in plan["method_kwargs"].items() if isinstance(v, (int, float, str))}
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(method_kwargs={"lr": 1e-2}), "lr = 0.01"), (dict(method_kwargs={"momentum": .9, "eps": 1e-6}), "momentum = 0.9, eps = 1e-06"), (dict(batch_size=50), "batch_size = 50"),
+    (dict(validation=.2), "validation = 0.2"), (dict(recipe_of="lrnet_comparison"), "model = lrnet_mnist, validation = 0"), (dict(method_kwargs={"lr": 1e-2}, batch_size=50), "batch_size = 50, lr = 0.01"),
+])
+def test_settings_that_nobody_published_are_not_comparable(change, said):
+    assert verdict(records(.9880, .9885, .9875, parameters=as_benchmark())).verdict == "reproduced"
+    v = verdict(records(.9880, .9885, .9875, parameters=as_benchmark(**change)))
+    assert v.verdict == "not comparable" and sorted(v.reason.removeprefix("other settings than the published ones: ").split(", ")) == sorted(said.split(", ")), v.reason
+    v = verdict(curve(.9818, parameters=as_benchmark(**change)), "logs.mnist.bayesbinn.e10.test")
+    assert v.verdict == "not comparable" and "other settings" in v.reason
+    both = records(.9880, .9885, .9875, parameters=as_benchmark(**change)) + records(.9880, .9885, .9875, parameters=as_benchmark(), row="published")
+    assert verdict(both).row == "published"                      # the run made the published way is still found
+
+
+def test_a_setting_that_the_number_names_is_published():
+    sweep = records(.9882, .9882, .9882, experiment="sweep-temperature", parameters=as_benchmark(method_kwargs={"temperature": 1e-8}))
+    assert verdict(sweep, "paper.t7.tau1e-8.test").verdict == "reproduced"
+    sweep = records(.9882, .9882, .9882, experiment="sweep-temperature", parameters=as_benchmark(method_kwargs={"temperature": 1e-8, "momentum": .9}))
+    assert verdict(sweep, "paper.t7.tau1e-8.test").reason.endswith(": momentum = 0.9")
+    pmf = dict(method="pmf", epochs=200, schedule_epochs=200)
+    assert verdict(records(.988, .988, .988, parameters=as_benchmark(method="pmf", method_kwargs={"jacobian": "released"}), **pmf), "paper.t10.mnist.pmf.test").verdict == "reproduced"
+    assert "other settings" in verdict(records(.988, .988, .988, parameters=as_benchmark(method="pmf", method_kwargs={"jacobian": "released", "beta_every": 10}), **pmf), "paper.t10.mnist.pmf.test").reason
+
+
+def test_the_draws_of_a_mean_prediction_count_only_for_it():
+    few = as_benchmark(mean_samples=3)
+    assert verdict(records(.9880, .9885, .9875, parameters=few)).verdict == "reproduced"
+    rs = records(.9885, .9885, .9885, name="test_accuracy@mean", parameters=few)
+    assert verdict(rs, "paper.t2.mnist.bayesbinn_mean.test").reason.endswith("mean_samples = 3")
+
+
+def toy(**kw): return dict(temperature=1., steps=5000, lr=1e-4, lr_end=1e-5, init_lambda=10., momentum=.99, samples=1, mean="lagged", mean_samples=10) | kw
+def bop(**kw): return dict(recipe_of="bop_cifar10_report", batch_size=50, batch_norm=True, validation=.1, still_epochs=10, adaptivity_rate=1e-3, threshold=1e-7, decay=.1, decay_every=100,
+                           initial_momentum="first_gradient", convention="report") | kw
+def latent(**kw): return dict(lr=1e-3, batch_size=64, data={"validation": 0., "inputs": "signed", "augment": False}) | kw
+def arm(**kw): return dict(setting="glorot_sgd_1", lr=1., clip_weights=1., bn_lr=1., batch_size=64) | kw
+
+
+@pytest.mark.parametrize("id, parameters, changes, kw", [
+    ("report.t4.tau1", toy, [("lr", 1e-3), ("lr_end", 1e-6), ("init_lambda", 1.), ("momentum", 0.), ("samples", 5), ("mean", "current")], dict(experiment="snelson-temperature", name="train_mse", epochs=5000)),
+    ("bop_report.cifar10.g1e-3_t1e-7", bop, [("batch_size", 100), ("validation", .2), ("still_epochs", 1)], dict(experiment="bop-cifar10", epochs=320, schedule_epochs=500)),
+    ("bop_report.t1.mnist.binary", latent, [("lr", 1e-2), ("batch_size", 8)], dict(experiment="latent-weights", arm="binary", epochs=6)),
+    ("bop_report.f1.mnist.glorot_sgd_1", arm, [("batch_size", 16)], dict(experiment="arbitrary-learning-rate", arm="glorot_sgd_1", name="train_accuracy", epochs=100)),
+])
+def test_the_other_templates_are_held_to_their_recipes(id, parameters, changes, kw):
+    p = BY_ID[id]
+    make = lambda **change: records(.5, .5, .5, dataset=p["dataset"], method=p["method"], parameters=parameters(**change), **(dict(schedule_epochs=kw["epochs"]) | kw))
+    assert verdict(make(), id).verdict in ("reproduced", "differs"), verdict(make(), id).reason
+    for name, value in changes:
+        v = verdict(make(**{name: value}), id)
+        assert v.verdict == "not comparable" and v.reason.startswith(f"other settings than the published ones: {name} = "), (name, v.reason)
+
+
+def test_no_validation_split_was_published_once():
+    make = lambda v: records(.89, .89, .89, dataset="cifar10", method="bop", experiment="bop-cifar10", epochs=320, schedule_epochs=320, parameters=bop(validation=v, still_epochs=None))
+    assert verdict(make(0.), "bop_report.cifar10.noval").verdict == "reproduced"
+    assert verdict(make(.1), "bop_report.cifar10.noval").reason.endswith("validation = 0.1")
+
+
+@pytest.mark.parametrize("suite", ["short", "paper"])
+def test_no_row_of_the_suites_has_a_setting_that_nobody_published(suite):
+    seen = 0
+    for row in load_suite(suite).rows:
+        if row.template.stem != "benchmark" or row.params.get("model_kwargs"): continue
+        own = {k: p.default for k, p in template_parameters(row.template).items()} | row.params
+        record, = records(.9, dataset=own["dataset"], method=own["method"], experiment=own["experiment"], parameters=as_benchmark(**own))
+        for p in (BY_ID[i] for i in row.published):
+            if not joins(p, record) or p.get("predict") == "mean": continue
+            seen += 1
+            assert other_settings(p, record) == {}, (row.name, p["id"])
+    assert seen > 50
+
+
+def test_longer_than_published_and_rarely_validated_are_not_comparable():
+    assert "trained to epoch 600; the published run ended at epoch 500" in verdict(records(.9886, .9886, .9886, epochs=600)).reason
+    history = {"epoch": [[1, 2]]*3, "val_accuracy": [[None, .9]]*3}
+    assert "not every epoch was validated" in verdict(records(.9886, .9886, .9886, history=history)).reason
+    assert verdict(records(.9886, .9886, .9886, history=history), "report.t2.mnist.bayesbinn.test").verdict == "reproduced"      # the last epoch, not the best
+
+
+def test_recipes_are_read_without_pytorch():
+    from bayesbinn_nb.library.recipes import EXPERIMENTS, recipe
+    code = """import json, sys
+from bayesbinn_nb.repro.report import _recipe
+asked = json.loads(sys.stdin.read())
+print(json.dumps([_recipe()(*a) for a in asked])); assert "torch" not in sys.modules"""
+    asked = [(d, m, e) for e, (sets, methods, _) in EXPERIMENTS.items() for d in sets for m in methods]
+    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(asked), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(asked) > 30 and json.loads(done.stdout) == json.loads(json.dumps([recipe(*a) for a in asked]))
 
 
 # --- curves

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from bayesbinn_nb.repro import records, runner
 from bayesbinn_nb.repro.records import load_records, read_record
-from bayesbinn_nb.repro.runner import (RunnerError, clean_notebook, code_of, confirm_row, execute_job, folder_lock, package_hash, row_job, row_state, run_hash,
+from bayesbinn_nb.repro.runner import (RunnerError, clean_notebook, code_of, confirm_row, execute_job, folder_lock, kept_networks, package_hash, row_job, row_state, run_hash,
                                        run_suite, run_template, shrink_notebook)
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
 
@@ -443,6 +443,122 @@ def test_a_row_is_confirmed_by_its_numbers(tmp_path, monkeypatch):
     file.write_text(json.dumps(record))
     same, said = confirm_row(fast, out/"fast")
     assert same is False and said.startswith("val_accuracy after epoch 2 is 0.")
+
+
+COMPANY = '''from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.5 + 1e-9*len(seeds)]}, parameters={}, extra=dict(trained_together=seeds))'''
+
+
+def test_seeds_that_train_together_are_confirmed_together(tmp_path):
+    suite_in(tmp_path, [dict(row="r")])
+    notebook(tmp_path/"demo.ipynb", COMPANY)
+    def batch(*seeds):
+        suite = load_suite(tmp_path/"mine.yaml")
+        suite.rows[0].seeds = list(seeds)
+        assert run_suite(suite, out=tmp_path/"runs", quiet=True).ok
+        return suite.rows[0]
+    row, where = load_suite(tmp_path/"mine.yaml").rows[0], tmp_path/"runs"/"r"
+    batch(0, 1, 2)                                            # as `batch --seeds 3` does
+    assert row.seeds == [0] and confirm_row(row, where) == (True, "3 epochs and all final numbers")
+    row.seeds = [0, 1, 2, 3, 4]                               # the suite wants more than there are
+    assert row_state(row, where) == "partial" and confirm_row(row, where) == (True, "3 epochs and all final numbers")
+    batch(0, 1, 2, 3)
+    row.seeds = [0]
+    assert confirm_row(row, where) == (True, "1 epoch and all final numbers; without seed 0, 1, 2, trained in other company")
+    notebook(tmp_path/"demo.ipynb", COMPANY.replace(".5 +", ".6 +"))
+    assert confirm_row(row, where)[0] is False                # what is compared is compared
+    notebook(tmp_path/"demo.ipynb", COMPANY)
+    (where/"r.ipynb").unlink()
+    batch(1)                                                  # nothing to train, a new list of seeds
+    assert confirm_row(row, where) == (None, "its seeds were trained in other company than that of today; run it again instead")
+
+
+TOGETHER = TRAINS.replace("from bayesbinn_nb.library.trainer", "from bayesbinn_nb.library.together import fit_together\nfrom bayesbinn_nb.library.trainer").partition("for seed in")[0] + '''
+waiting = pending_seeds(out, seeds)
+trainers = [Trainer(build_model("mnist_mlp", in_features=64, hidden=16), device="cpu", seed=seed).compile(STE(lr=1e-2)) for seed in seeds]
+for t in trainers: t.prepare(len(data.train))
+histories = fit_together(trainers, data.train, data.val, epochs=3, progress="silent", checkpoint_dir=f"{work_dir}/{'-'.join(map(str, seeds))}", callbacks=[Slowly()])
+for seed, history in zip(seeds, histories):
+    if seed in waiting: record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={}, extra=dict(trained_together=seeds))'''
+
+
+def test_a_checkpoint_of_several_seeds_says_whose_histories_it_holds(tmp_path):
+    "Stopped early, with one seed from an earlier batch: that seed's history is nobody's else"
+    cell = new_code_cell('nap: float = 1.5\nseeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"', metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell, new_code_cell(TOGETHER)]), tmp_path/"trains.ipynb")
+    (tmp_path/"mine.yaml").write_text(json.dumps(dict(defaults=dict(template="trains"), rows=[dict(row="r")])))
+    for seeds in ([0], [0, 1, 2]):
+        suite = load_suite(tmp_path/"mine.yaml")
+        suite.rows[0].seeds = seeds
+        assert run_suite(suite, out=tmp_path/"runs", quiet=True).ok
+    same, said = confirm_row(load_suite(tmp_path/"mine.yaml").rows[0], tmp_path/"runs"/"r", minutes=0)
+    assert same and said.endswith(" of 6; without seed 0, trained in other company"), said
+
+
+# ---- the trained networks
+
+LEAVES = '''from pathlib import Path
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    file = Path(work_dir)/f"seed{seed}"/"last.pt"
+    resumed = file.exists()
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a network")
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={}, extra=dict(resumed=resumed))'''
+
+
+def test_networks_are_kept_on_request(tmp_path):
+    from bayesbinn_nb.repro.site import _notebooks
+    def batch(*seeds, **kw):
+        suite, log = load_suite(tmp_path/"mine.yaml"), io.StringIO()
+        suite.rows[0].seeds = list(seeds)
+        assert run_suite(suite, out=out, stream=log, **kw).ok
+        return log.getvalue()
+    suite_in(tmp_path, [dict(row="r")])
+    notebook(tmp_path/"demo.ipynb", LEAVES)
+    row, out = load_suite(tmp_path/"mine.yaml").rows[0], tmp_path/"runs"
+    where = out/"r"
+    left = lambda: sorted(p.relative_to(where).as_posix() for p in where.rglob("*") if p.is_file() and p.parent != where)
+    assert "Networks" not in batch(0) and left() == [] and kept_networks(where) is None
+    said = batch(0, keep=True)
+    assert "1 already whole" in said and "r: it was whole already, and its networks were not kept; run it with --keep into another folder" in said and left() == []
+    for path in where.iterdir(): path.unlink()
+
+    said = batch(0, keep=True)
+    assert left() == ["_work/job.json", "_work/seed0/last.pt"] and kept_networks(where) == where/"_work"
+    assert "Networks: " in said and f"bayesbinn inspect {runner._shown(where/'_work'/'seed0'/'last.pt')}\n" in said
+    assert row_state(row, where) == "whole" and len(load_records(out)) == 1
+    assert "1 already whole" in batch(0, keep=True) and "Networks: " in batch(0, keep=True)
+    assert [p.name for p in _notebooks(out, "**/*.ipynb")] == ["r.ipynb"]
+    assert "_work/" in (Path(__file__).parents[1]/".gitignore").read_text().splitlines()
+    batch(0, 1)                                               # more seeds, and no word of keeping: what was kept stays
+    assert left() == ["_work/job.json", "_work/seed0/last.pt", "_work/seed1/last.pt"] and kept_networks(where)
+
+    (where/"seed0.json").unlink()                             # its network is still there: the record is made from it
+    assert row_state(row, where) == "partial"
+    batch(0, 1)
+    assert read_record(where/"seed0.json").extra["resumed"] is True and row_state(row, where) == "whole"
+
+    notebook(tmp_path/"demo.ipynb", LEAVES.replace("[.9]", "[.8]"))               # other code: the old networks go with its records
+    assert row_state(row, where) == "older code" and kept_networks(where)
+    batch(0, 1)
+    assert left() == [] and row_state(row, where) == "whole"
+
+
+def test_a_stopped_run_keeps_what_it_was_told_to_keep(tmp_path):
+    path, row = suite_in(tmp_path, [dict(row="r", params=dict(fault="dead"))]), tmp_path/"runs"/"r"
+    assert not run_suite(path, out=tmp_path/"runs", quiet=True, keep=True).ok and kept_networks(row) is None
+    job = json.loads((row/"_work"/"job.json").read_text())
+    (row/"_work"/"seed0.txt").write_text("half way")
+    answer = execute_job(row_job(load_suite(path).rows[0], tmp_path/"runs") | dict(params=job["params"] | dict(fault="")))      # goes on, and nobody says it again
+    assert answer["error"] is None and sorted(p.name for p in (row/"_work").iterdir()) == ["job.json", "seed0.txt"]
+
+
+def test_a_template_without_checkpoints_has_nothing_to_keep(tmp_path):
+    log = io.StringIO()
+    assert run_suite(suite_in(tmp_path, [dict(row="r")]), out=tmp_path/"runs", keep=True, stream=log).ok
+    assert "r: its template keeps no checkpoints" in log.getvalue() and not (tmp_path/"runs"/"r"/"_work").exists()
 
 
 # ---- records of older code

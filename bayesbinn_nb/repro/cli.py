@@ -32,7 +32,7 @@ def _run(args):
     if args.seeds is not None:
         if "seeds" in params: raise SuiteError("the seeds are given twice, by -p and by --seeds.")
         params["seeds"] = _first(args.seeds)
-    return _code(run_template(template, params, out=args.out))
+    return _code(run_template(template, params, out=args.out, keep=args.keep))
 
 def _value(template, name, text):
     "What a text on the command line means for this parameter"
@@ -79,11 +79,11 @@ def _batch(args):
             if args.dry_run:
                 runner.row_job(row, out, args.jobs)
                 line += "  " + " ".join(f"-p {k} {v}" for k, v in {**row.params, "seeds": row.seeds}.items())
-            elif row.needs: line += f"  (needs {', '.join(row.needs)})"
+            else: line += (f"  (needs {', '.join(row.needs)})" if row.needs else "") + ("  (networks kept)" if runner.kept_networks(out/row.name) else "")
             print(line.rstrip())
         print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner._shown(out)}")
         return 0
-    outcome = runner.run_suite(suite, only=only, jobs=args.jobs, out=args.out, pages=not args.no_pages, keep_older=args.keep_older)
+    outcome = runner.run_suite(suite, only=only, jobs=args.jobs, out=args.out, pages=not args.no_pages, keep_older=args.keep_older, keep=args.keep)
     if outcome.ok and not args.out:
         print(f"Next: `bayesbinn report{'' if suite.name in ('short', 'paper') else ' --suite ' + suite.name}` prints the verdicts" + (", `bayesbinn site` renders the pages." if checkout_root() else "."))
     return _code(outcome)
@@ -155,13 +155,14 @@ def _parser():
         v.set_defaults(run=function)
         return v
 
-    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3"],
+    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3", "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep"],
              "Run one template once. Without a template: list them. What is whole already is not repeated.")
     v.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a run template, or the path of a notebook")
     v.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; may be repeated. Lists as in Python: '[0, 1]'")
     v.add_argument("--seeds", type=int, metavar="N", help="the seeds 0 to N-1 (small networks train all of them together)")
     v.add_argument("--show", action="store_true", help="print the template's parameters and run nothing")
     v.add_argument("--out", metavar="DIR", help="results folder (default _runs/single)")
+    v.add_argument("--keep", action="store_true", help="keep the checkpoints with the trained networks, in the folder _work beside the records")
 
     v = verb("batch", _batch, "run a suite", ["bayesbinn batch quick", "bayesbinn batch short --list", "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2", "bayesbinn batch short --only two-moons --seeds 20"],
              "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.")
@@ -173,6 +174,7 @@ def _parser():
     v.add_argument("--list", action="store_true", help="list the rows and how far they are")
     v.add_argument("--dry-run", action="store_true", help="list what would run, with its parameters")
     v.add_argument("--keep-older", action="store_true", help="leave rows alone that are whole but ran with older code")
+    v.add_argument("--keep", action="store_true", help="keep the checkpoints with the trained networks, in each row's folder _work")
     v.add_argument("--no-pages", action="store_true", help="do not execute the result pages")
 
     v = verb("confirm", _confirm, "run rows again for a while and compare every number", ["bayesbinn confirm short --only two-moons", "bayesbinn confirm short --minutes 5"],
@@ -195,7 +197,7 @@ def _parser():
     v.add_argument("--verify", action="store_true", help="decode what is there and compare it with the published checksums")
     v.add_argument("--root", metavar="DIR", help="data folder (default: $BAYESBINN_DATA, else the user's cache)")
 
-    v = verb("inspect", _inspect, "show which tensors of a saved model are exactly ±1", ["bayesbinn inspect model.safetensors", "bayesbinn inspect _runs/single/benchmark/_work/seed0/last.pt"])
+    v = verb("inspect", _inspect, "show which tensors of a saved model are exactly ±1", ["bayesbinn inspect model.safetensors", "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep", "bayesbinn inspect _runs/single/benchmark-c319a1/_work/seed0/last.pt"])
     v.add_argument("file", metavar="FILE", help="a packed model, a model file or a training checkpoint")
     return p
 

@@ -4,17 +4,18 @@
 
 # %% ../../nbs/repro/report.ipynb #da4b9237
 from __future__ import annotations
-import html, json, math, re
+import ast, functools, html, json, math, re, sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from .records import Record, Table, load_records
-from .suites import SuiteError, checkout_root, default_out, experiments_dir, known_suites, load_suite, load_yaml
+from .suites import SuiteError, checkout_root, default_out, experiments_dir, known_suites, load_suite, load_yaml, package_dir
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PMF_EPOCHS', 'METRIC_NAMES', 'VERDICTS', 'COLUMNS', 'load_published', 'schedule_of', 'sample_std',
-           'setting', 'same_value', 'joins', 'metric_name', 'Verdict', 'judge', 'scorecard', 'verdict_counts',
-           'reproduced_what', 'show_value', 'comparison_table', 'counts_table', 'collect', 'planned', 'text_report']
+           'setting', 'same_value', 'joins', 'metric_name', 'other_settings', 'Verdict', 'judge', 'scorecard',
+           'verdict_counts', 'reproduced_what', 'show_value', 'comparison_table', 'counts_table', 'collect', 'planned',
+           'text_report']
 
 # %% ../../nbs/repro/report.ipynb #ac3478d6
 _KEYS = ("id", "experiment", "dataset", "method", "metric", "split", "value", "std", "n", "ddof", "params", "epoch", "selection", "predict", "source", "note", "requires", "schedule")
@@ -95,6 +96,52 @@ def metric_name(
     "What the number is called in a record"
     return f"{row['split']}_{METRIC_NAMES.get(row['metric'], row['metric'])}" + (f"@{row['predict']}" if row.get("predict") in ("mean", "sample") else "")
 
+# %% ../../nbs/repro/report.ipynb #0d5e77a1
+# The recipe behind a published number (a number that names its recipe in `requires` has that one). Not here: the segmentation template always writes a
+# deviation, and the points of the Bop report's grid require a validation set that no run of ours has.
+_RECIPES = {"benchmark": "benchmark", "curve": "benchmark", "sweep-learning-rate": "benchmark", "sweep-temperature": "benchmark", "lrnet-comparison": "lrnet_comparison",
+            "snelson-temperature": "snelson", "bop-cifar10": "bop_cifar10", "latent-weights": "latent_study", "arbitrary-learning-rate": "latent_study"}
+_OF_THE_ARM = {"arbitrary-learning-rate": ("lr", "clip_weights")}      # settings by which the arms of an experiment differ
+
+@functools.cache
+def _recipe():
+    "`recipe` of library.recipes, without importing PyTorch: that function and the names it leads to, executed alone"
+    if "bayesbinn_nb.library.recipes" in sys.modules: return sys.modules["bayesbinn_nb.library.recipes"].recipe
+    nodes, wanted, before = ast.parse((package_dir()/"library"/"recipes.py").read_text(encoding="utf-8")).body, {"recipe"}, 0
+    names = lambda n: {n.name} if hasattr(n, "name") else {a.asname or a.name for a in n.names} if hasattr(n, "names") else {t.id for t in getattr(n, "targets", ()) if isinstance(t, ast.Name)}
+    while len(wanted) > before:
+        before = len(wanted)
+        wanted |= {x.id for n in nodes if names(n) & wanted for x in ast.walk(n) if isinstance(x, ast.Name)}
+    exec(compile(ast.Module([n for n in nodes if names(n) & wanted], []), "recipes.py", "exec"), space := {})
+    return space["recipe"]
+
+def _as_published(row, name):
+    "Settings of the published run: name -> the values that count as published"
+    r = _recipe()(row["dataset"], "bop" if name.startswith("bop_") else row["method"], name)
+    found = {k: [v] for k, v in (r["method_kwargs"] | r["data"] | dict(batch_size=r["batch_size"], model=r["model"])).items()}
+    if row.get("predict") == "mean": found["mean_samples"] = [r["mean_samples"]]
+    if (r["schedule"] or {}).get("kind") == "geometric": found["lr_end"] = [r["schedule"]["end"]]
+    if name.startswith("bop_"): found["still_epochs"] = [None, 10] if name == "bop_cifar10_report" else [None]      # a run that never stops by itself is as good
+    if row["method"] == "lrnet": found["init"] = ["cold", "pretrained"]                  # its authors begin with a trained real network
+    if "no validation split" in row.get("note", ""): found["validation"] = [0.]
+    return found
+
+def _shown(v): return f"{v:g}" if isinstance(v, float) else v["name"] if isinstance(v, dict) and "name" in v else str(v)
+
+def other_settings(
+    row:dict,            # a published number
+    record:Record,
+)->dict:                 # setting -> its value in the run
+    "Settings of a run that are neither the recipe's nor named by the published number"
+    name = (row.get("requires") or {}).get("recipe_of") or _RECIPES.get(row["experiment"])
+    given = record.settings | record.parameters
+    if name is None or not given: return {}
+    own = given.get("method_kwargs") or {}
+    given = given | own | (given.get("data") or {})
+    named = {k for n in {**(row.get("params") or {}), **(row.get("requires") or {})} for k in _SAME_SETTING.get(n, (n,))} | {*_OF_THE_ARM.get(row["experiment"], ())}
+    published = _as_published(row, name)
+    return {k: v for k, v in given.items() if k not in named and (k in published or k in own) and not any(same_value(v, p) for p in published.get(k, ()))}
+
 # %% ../../nbs/repro/report.ipynb #b1d57811
 VERDICTS = ("reproduced", "differs", "on the curve", "off the curve", "single run", "not comparable", "not run")
 _KIND = {"reproduced": 0, "differs": 0, "on the curve": 1, "off the curve": 1, "single run": 2, "not comparable": 3, "not run": 4}
@@ -149,6 +196,9 @@ def judge(
     full = at is None or at == length
     if full and not all(r.complete for r in group): return no(f"stopped at epoch {first.epochs} of {length or first.schedule_epochs}; the published number is from the end of the schedule")
     if not full and any((r.epochs or 0) < at for r in group): return no(f"stopped at epoch {first.epochs}, before epoch {at}")
+    if full and length is not None and any((r.epochs or 0) > length for r in group): return no(f"trained to epoch {first.epochs}; the published run ended at epoch {length}")
+    if full and row.get("selection") == "best_validation" and any(None in r.history.get("val_accuracy", ()) for r in group): return no("not every epoch was validated, so the best may be missing")
+    if others := other_settings(row, first): return no("other settings than the published ones: " + ", ".join(f"{k} = {_shown(v)}" for k, v in others.items()))
     name, factor, floor = metric_name(row), *_unit(row)
     values = [r.metric(name, row.get("selection") or "last") if full else r.metric(name, epoch=at) for r in group]
     if any(v is None for v in values): return no(f"the records hold no {name}" + ("" if full else f" at epoch {at}") + (" at the best validation epoch" if full and row.get("selection") == "best_validation" else ""))

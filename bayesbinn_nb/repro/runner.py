@@ -7,7 +7,7 @@ from __future__ import annotations
 import ast, functools, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time, tokenize
 from concurrent.futures import Executor, ThreadPoolExecutor, wait, FIRST_COMPLETED
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from .records import CONTEXT, Record, RecordError, Table, atomic_write, better, load_records, read_record
@@ -17,7 +17,8 @@ from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, chec
 # %% auto #0
 __all__ = ['ROW_FILE', 'PARTIAL', 'OLDER', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'library_modules', 'package_hash',
            'template_code', 'run_hash', 'row_state', 'RunnerError', 'folder_lock', 'row_job', 'cores', 'execute_job',
-           'clean_notebook', 'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template', 'confirm_row']
+           'kept_networks', 'clean_notebook', 'shrink_notebook', 'Outcome', 'stop_jobs', 'run_suite', 'run_template',
+           'confirm_row']
 
 # %% ../../nbs/repro/runner.ipynb #ac3478d6
 def code_of(
@@ -165,6 +166,7 @@ def row_job(
     row:Row,
     out:str|Path,            # the suite's folder
     jobs:int=1,              # how many run at once
+    keep:bool=False,         # leave the checkpoints in the row's folder when it is whole
 )->dict:                     # plain values; raises SuiteError if the template cannot be driven
     "What has to be known to execute one row"
     declared = template_parameters(row.template)
@@ -173,7 +175,7 @@ def row_job(
     params = {**row.params, "seeds": row.seeds, "out": "."} | ({"work_dir": "_work"} if "work_dir" in declared else {})
     h = run_hash(row)
     return dict(kind="row", name=row.name, notebook=str(Path(row.template).resolve()), folder=str(Path(out).resolve()/row.name), params=params, seeds=row.seeds, hash=h,
-                baseline=row.baseline, needs=row.needs, threads=max(1, cores()//max(1, jobs)),
+                baseline=row.baseline, needs=row.needs, keep=keep, threads=max(1, cores()//max(1, jobs)),
                 context=dict(suite=row.suite, row=row.name, hash=h, notebook=f"{row.name}.ipynb", deviations=row.deviations))
 
 def cores()->int:
@@ -187,9 +189,10 @@ def execute_job(
 )->dict:                 # {"name", "error" (None when whole), "seconds", "notebook", "notes"}
     "Run one job in a process of its own; never raises for what goes wrong inside"
     start, work = time.time(), Path(job["folder"])/"_work"
-    result = work/"result.json"
+    result, earlier = work/"result.json", _read_json(work/"job.json")
     try:
-        if work.is_dir() and _read_json(work/"job.json").get("hash", job["hash"]) != job["hash"]: shutil.rmtree(work)   # checkpoints of other code or settings
+        if work.is_dir() and earlier.get("hash", job["hash"]) != job["hash"]: shutil.rmtree(work)   # checkpoints of other code or settings
+        elif earlier.get("keep"): job = job | dict(keep=True)
         work.mkdir(parents=True, exist_ok=True)
         result.unlink(missing_ok=True)
         atomic_write(work/"job.json", json.dumps(job))
@@ -205,8 +208,23 @@ def execute_job(
     except OSError as e: return dict(name=job["name"], error=f"the row could not be started: {e}", seconds=time.time() - start, notes=[])
     answer = _read_json(result) or dict(error=_how_it_ended(code, work/"stderr.txt"))
     answer = dict(name=job["name"], notes=[]) | answer | dict(seconds=round(time.time() - start, 1))
-    if answer["error"] is None: shutil.rmtree(work, ignore_errors=True)
+    if answer["error"] is None: _tidy(job, work)
     return answer
+
+def _tidy(job, work):
+    "Remove the working folder of a job that is done; of one whose networks are kept, only what is the runner's own"
+    if job.get("keep"):
+        shutil.rmtree(work/"jupyter", ignore_errors=True)
+        for name in (f"{job['name']}.ipynb", "log.txt", "stderr.txt", "result.json"): (work/name).unlink(missing_ok=True)
+    if not job.get("keep") or not any(p.is_file() for p in work.rglob("*") if p != work/"job.json"): shutil.rmtree(work, ignore_errors=True)
+
+def kept_networks(
+    folder:str|Path,         # a row's folder
+)->Path|None:                # the folder with the checkpoints that its records came from; None where they were not kept
+    "Where the trained networks of a row are"
+    folder = Path(folder)
+    job, note = _read_json(folder/"_work"/"job.json"), _read_json(folder/ROW_FILE)
+    return folder/"_work" if job.get("keep") and job.get("hash") == note.get("hash") else None
 
 def _how_it_ended(code, stderr):
     if code < 0:
@@ -476,6 +494,7 @@ def run_suite(
     executor:Executor|None=None,     # any concurrent.futures Executor; it is not shut down here
     pages:bool=True,                 # execute the result pages afterwards
     keep_older:bool=False,           # leave rows alone that are whole but ran with older code
+    keep:bool=False,                 # keep the checkpoints with the trained networks, in each row's folder _work
     quiet:bool=False,                # print nothing
     stream=None,                     # where to print; default sys.stdout
 )->Outcome:
@@ -490,7 +509,7 @@ def run_suite(
         for row in rows:
             state = row_state(row, out/row.name, outcome.problems)
             if state == "whole" or (keep_older and state == "older code"): outcome.rows.append(dict(name=row.name, status="kept" if state == "whole" else "older", seconds=0., error=None))
-            else: plan.append(row_job(row, out, jobs))
+            else: plan.append(row_job(row, out, jobs, keep))
         if plan and importlib.util.find_spec("papermill") is None: raise RunnerError("running notebooks needs papermill: pip install 'bayesbinn_nb[repro]'.")
         _mark_untested(out, rows)
         display.line(", ".join([f"{suite.name}: {len(plan)} of {len(rows)} rows to run", *_counts(outcome, _KEPT)] + [f"{jobs} at a time"]*(jobs > 1)))
@@ -513,6 +532,7 @@ def run_suite(
         finally:
             if own: pool.shutdown(wait=True, cancel_futures=True)
     _summary(outcome, display, time.time() - started)
+    if keep: _say_kept(outcome, display)
     return outcome
 
 def _mark_untested(out, rows):
@@ -536,6 +556,16 @@ def _summary(outcome, display, seconds):
     if outcome.failed: display.line("  Nothing that was finished is lost. Mend the cause and run the same command again; whole rows are not repeated.")
     if outcome.stopped: display.line("  Stopped. Run the same command again to go on; what is whole is kept, and training resumes from its checkpoints.")
     display.line(f"Results: {_shown(outcome.out)}")
+
+def _say_kept(outcome, display):
+    "Where the trained networks are, or why there are none"
+    ended = [r for r in outcome.rows if r["status"] in ("whole", "kept", "older")]
+    found = {r["name"]: folder for r in ended if (folder := kept_networks(outcome.out/r["name"]))}
+    if found: display.line(f"Networks: {', '.join(_shown(f) for f in list(found.values())[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}")
+    if one := next((p for f in found.values() for p in sorted(f.rglob("last.pt"))), None): display.line(f"Look into one with: bayesbinn inspect {_shown(one)}")
+    for r in ended:
+        if r["name"] in found: continue
+        display.line(f"  {r['name']}: " + ("its template keeps no checkpoints" if r["status"] == "whole" else "it was whole already, and its networks were not kept; run it with --keep into another folder (--out)"))
 
 # %% ../../nbs/repro/runner.ipynb #12c6fc06
 def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
@@ -593,13 +623,13 @@ def run_template(
 
 # %% ../../nbs/repro/runner.ipynb #c61663ba
 def _reached(folder):
-    "The histories of the checkpoints below a running row's folder: lists of one dict per epoch"
+    "The histories of the checkpoints below a running row's folder: (place among the seeds that train together, or None; one dict per epoch)"
     from bayesbinn_nb.library.checkpoint import load_checkpoint
     found = []
     for path in sorted((Path(folder)/"_work").rglob("last.pt")):
         state = load_checkpoint(path)
         together = [h for _, c in state["callbacks"] if isinstance(c, dict) for h in c.get("histories", [])]     # several seeds in one training
-        found += together or [state["history"]]
+        found += list(enumerate(together)) or [(None, state["history"])]
     return found
 
 def _first_difference(
@@ -641,11 +671,15 @@ def confirm_row(
 )->tuple:                    # (True, False, or None where nothing could be compared; what was found, in words)
     "Run a row again for a while and compare every number with its records"
     folder = Path(folder)
-    state, records, note = row_state(row, folder), load_records(folder, problems=[]), _read_json(folder/ROW_FILE)
+    note = _read_json(folder/ROW_FILE)
+    row = replace(row, seeds=note.get("seeds") or row.seeds)          # those of the records: seeds that train together make one run of all
+    state, records = row_state(row, folder), load_records(folder, problems=[])
     if state not in ("whole", "older code"): return None, f"{state}; nothing to compare with"
     given = {k: v for k, v in note.get("params", {}).items() if k not in ("seeds", "out", "work_dir")}
     if given != json.loads(json.dumps(row.params)): return None, "its parameters have changed; run it again instead"
-    records = [r for r in records if r.hash == note["hash"]]
+    every = [r for r in records if r.hash == note["hash"] and r.seed in row.seeds]
+    records = [r for r in every if r.extra.get("trained_together", row.seeds) == row.seeds]
+    if not records: return None, "its seeds were trained in other company than that of today; run it again instead"
     if any(d not in r.deviations for r in records for d in row.deviations): return None, "its deviations have changed; run it again instead"
     if not any("seconds" not in k for r in records for m in r.metrics.values() for k in m): return None, "its records are of measured times; run it again instead"
     with tempfile.TemporaryDirectory(prefix="bayesbinn-confirm-") as scratch, ThreadPoolExecutor(1) as pool:
@@ -665,19 +699,23 @@ def confirm_row(
         if answer["error"] and not stopped: return None, f"it did not run: {answer['error']}"
         ended, histories = load_records(job["folder"], problems=[]), _reached(job["folder"])
     ended_alone, which = answer["error"] is None, lambda r: (r.seed, r.arm)
+    left_out = {which(r) for r in every} - {which(r) for r in records}
     found = {}                       # (epochs, difference) of each seed and arm
     for now in ended:
+        if which(now) in left_out: continue
         then = next((r for r in records if which(r) == which(now)), None)
         found[which(now)] = _whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}")
-    for rows in histories:           # a checkpoint does not say whose it is: it is that of the record it agrees with longest
-        best, r = max(((_first_difference(rows, r), r) for r in records), key=lambda f: (not f[0][1], f[0][0]))
+    for place, rows in histories:    # a checkpoint does not say whose it is: it is that of the record it agrees with longest
+        candidates = records if place is None else [r for r in records if r.seed == row.seeds[place]]
+        if not candidates: continue
+        best, r = max(((_first_difference(rows, r), r) for r in candidates), key=lambda f: (not f[0][1], f[0][0]))
         if which(r) not in found or best[1]: found[which(r)] = best
-    for r in records if ended_alone else []:
-        if r.seed in row.seeds: found.setdefault(which(r), (0, f"seed {r.seed}, {r.arm} has a record and gives none now"))
+    for r in records if ended_alone else []: found.setdefault(which(r), (0, f"seed {r.seed}, {r.arm} has a record and gives none now"))
     if wrong := next((text for _, text in found.values() if text), None): return False, wrong
     n = sum(n for n, _ in found.values())
     if not n and not ended_alone: return None, "it was stopped before its first epoch was complete; give it more minutes"
     said = f"{n} epoch{'s' * (n != 1)}" + (" and all final numbers" if ended_alone else f" of {sum(r.epochs or 0 for r in records)}")
+    if left_out: said += f"; without seed {', '.join(str(s) for s in sorted({s for s, _ in left_out}))}, trained in other company"
     wanted = run_hash(row)
     if note["hash"] != wanted: atomic_write(folder/ROW_FILE, json.dumps(note | dict(confirmed=dict(hash=wanted, compared=said)), indent=1) + "\n")
     return True, said
