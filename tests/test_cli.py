@@ -186,7 +186,7 @@ def test_module_and_quick_start(folder):
     run = lambda *a: subprocess.run([sys.executable, *a], capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])})
     done = run("-m", "bayesbinn_nb.repro.cli", "batch", "quik")
     assert done.returncode == 2 and done.stdout == "" and "unknown suite" in done.stderr
-    done = run("-c", "import sys; from bayesbinn_nb.repro.cli import main; main(['report']); main(['batch']); main(['batch', 'mine.yaml', '--list']); sys.exit('torch' in sys.modules)")
+    done = run("-c", "import sys; from bayesbinn_nb.repro.cli import main; main(['batch']); main(['batch', 'mine.yaml', '--list']); sys.exit('torch' in sys.modules)")
     assert done.returncode == 0, done.stderr
     done = run("-c", "import sys, subprocess; from bayesbinn_nb.repro.cli import main; sys.stdout = open('/dev/full', 'w'); sys.exit(main(['report']))")
     assert done.returncode == 1 and "No space left" in done.stderr

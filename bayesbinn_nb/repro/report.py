@@ -4,12 +4,12 @@
 
 # %% ../../nbs/repro/report.ipynb #da4b9237
 from __future__ import annotations
-import ast, functools, html, json, math, re, sys
+import html, json, math, re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from .records import Record, Table, load_records
-from .suites import SuiteError, checkout_root, default_out, experiments_dir, known_suites, load_suite, load_yaml, package_dir
+from .suites import SuiteError, checkout_root, default_out, experiments_dir, known_suites, load_suite, load_yaml
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PMF_EPOCHS', 'METRIC_NAMES', 'VERDICTS', 'COLUMNS', 'load_published', 'schedule_of', 'sample_std',
@@ -103,21 +103,10 @@ _RECIPES = {"benchmark": "benchmark", "curve": "benchmark", "sweep-learning-rate
             "snelson-temperature": "snelson", "bop-cifar10": "bop_cifar10", "latent-weights": "latent_study", "arbitrary-learning-rate": "latent_study"}
 _OF_THE_ARM = {"arbitrary-learning-rate": ("lr", "clip_weights")}      # settings by which the arms of an experiment differ
 
-@functools.cache
-def _recipe():
-    "`recipe` of library.recipes, without importing PyTorch: that function and the names it leads to, executed alone"
-    if "bayesbinn_nb.library.recipes" in sys.modules: return sys.modules["bayesbinn_nb.library.recipes"].recipe
-    nodes, wanted, before = ast.parse((package_dir()/"library"/"recipes.py").read_text(encoding="utf-8")).body, {"recipe"}, 0
-    names = lambda n: {n.name} if hasattr(n, "name") else {a.asname or a.name for a in n.names} if hasattr(n, "names") else {t.id for t in getattr(n, "targets", ()) if isinstance(t, ast.Name)}
-    while len(wanted) > before:
-        before = len(wanted)
-        wanted |= {x.id for n in nodes if names(n) & wanted for x in ast.walk(n) if isinstance(x, ast.Name)}
-    exec(compile(ast.Module([n for n in nodes if names(n) & wanted], []), "recipes.py", "exec"), space := {})
-    return space["recipe"]
-
 def _as_published(row, name):
     "Settings of the published run: name -> the values that count as published"
-    r = _recipe()(row["dataset"], "bop" if name.startswith("bop_") else row["method"], name)
+    from bayesbinn_nb.library.recipes import recipe                                      # here, because it imports PyTorch: no run, no wait
+    r = recipe(row["dataset"], "bop" if name.startswith("bop_") else row["method"], name)
     found = {k: [v] for k, v in (r["method_kwargs"] | r["data"] | dict(batch_size=r["batch_size"], model=r["model"])).items()}
     if row.get("predict") == "mean": found["mean_samples"] = [r["mean_samples"]]
     if (r["schedule"] or {}).get("kind") == "geometric": found["lr_end"] = [r["schedule"]["end"]]
