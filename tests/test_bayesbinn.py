@@ -270,7 +270,7 @@ def test_weights_are_narrow_only_where_they_are_signs():
     assert narrow() and narrow(temperature=1e-8) and not narrow(temperature=1.)
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(momentum=.9, mean="lagged")])
+@pytest.mark.parametrize("settings", [dict(), dict(momentum=.9, mean="lagged"), dict(samples=0), dict(samples=0, momentum=.9)])
 def test_the_memory_format_may_change_after_the_optimiser_was_built(settings):
     "Parameters and λ must lie alike in memory: the kernels walk through both in the order of memory"
     def run(change):
@@ -287,4 +287,5 @@ def test_the_memory_format_may_change_after_the_optimiser_was_built(settings):
         return net.weight.detach().contiguous(), opt.natural_parameters()[0].contiguous()
     w, lam = run(True)
     assert torch.equal(w > 0, lam > 0) and is_binary(w)
-    assert lam.shape == run(False)[1].shape and torch.isfinite(lam).all()
+    if settings.get("samples") == 0:                        # without noise, which is drawn in the order of memory, nothing else may change
+        torch.testing.assert_close(lam, run(False)[1])

@@ -598,7 +598,7 @@ class Trainer:
         return self._last_saved
 
     def _settings(self) -> dict:
-        "What a run must share with the checkpoint it goes on from (names with a colon: since the second version of the format)"
+        "What a run must share with the checkpoint it goes on from; older checkpoints lack the names with a colon"
         own = lambda o: {k: v for k, v in o.defaults.items() if isinstance(v, (int, float, str)) and k not in ("fused", "foreach", "capturable")}
         return (
             {"train_size": self.method.train_size}

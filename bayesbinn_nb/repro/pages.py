@@ -51,9 +51,9 @@ def longest(
     return {k[0] if len(k) == 1 else k: g for k, g in best.items()}
 
 # %% ../../nbs/repro/pages.ipynb #902ba3cd
-def _published_schedule(record):
+def _published_schedule(record, published):
     "Epochs of the published runs of this experiment and method; None where none are known"
-    lengths = [n for p in load_published() if (p["experiment"], p["dataset"], p["method"]) == (record.experiment, record.dataset, record.method) and (n := schedule_of(p))]
+    lengths = [n for p in published if (p["experiment"], p["dataset"], p["method"]) == (record.experiment, record.dataset, record.method) and (n := schedule_of(p))]
     return min(lengths, default=None)
 
 def _readable(deviation):
@@ -72,7 +72,8 @@ def notice(
     if not records: return f"> **Not run yet.** `bayesbinn batch {row}` runs it; this page then fills itself." if row else "> **Not run yet.**"
     lines = [f"> **{text}** The numbers below are not those of the published data set." for text in dict.fromkeys(r.stand_in for r in records if r.stand_in)]
     early = [r for r in records if r.epochs and r.schedule_epochs and r.epochs < r.schedule_epochs]
-    pressed = [(r, full) for r in records if (full := _published_schedule(r)) and r.schedule_epochs and r.schedule_epochs < full]
+    published = load_published()
+    pressed = [(r, full) for r in records if (full := _published_schedule(r, published)) and r.schedule_epochs and r.schedule_epochs < full]
     changed = list(dict.fromkeys(_readable(part) for r in records for d in r.deviations for part in d.split("; ")))
     halves = sum(r.dtype == "bfloat16" for r in records)
     if brief:
