@@ -1,7 +1,8 @@
 """Packaging of bayesbinn_nb. The names, the version and the library's requirements are read from settings.ini."""
+
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
-import shutil
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
@@ -22,10 +23,23 @@ EXTRAS = {
     "loggers": ["tensorboard", "wandb"],
 }
 EXTRAS["site"] = EXTRAS["repro"] + ["nbconvert", "sphinx-mathjax-offline"]
-EXTRAS["dev"] = EXTRAS["site"] + EXTRAS["fast"] + [
-    "jupyterlab", "nbdev>=2.4,<3", "execnb<0.2", "fastcore<1.13", "ghapi<2", "sympy",
-    "pytest", "pytest-xdist", "pytest-timeout", "tensorboard", "build",
-]
+EXTRAS["dev"] = (
+    EXTRAS["site"]
+    + EXTRAS["fast"]
+    + [
+        "jupyterlab",
+        "nbdev>=2.4,<3",
+        "execnb<0.2",
+        "fastcore<1.13",
+        "ghapi<2",
+        "sympy",
+        "pytest",
+        "pytest-xdist",
+        "pytest-timeout",
+        "tensorboard",
+        "build",
+    ]
+)
 
 
 class BuildWithNotebooks(build_py):
@@ -49,7 +63,11 @@ setup(
     license="MIT",
     # pyproject.toml, which nbdev writes, declares these as dynamic, so they must be set here
     url=cfg["git_url"],
-    classifiers=["Development Status :: 4 - Beta", "Intended Audience :: Science/Research", "Programming Language :: Python :: 3"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+    ],
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     packages=find_packages(include=["bayesbinn_nb", "bayesbinn_nb.*"]),

@@ -1,4 +1,5 @@
 """Shared fixtures: one seed for every test, one thread so that sums have one order."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """The optimiser: the paper's algorithm, exact ±1 weights outside a pass, and the manners of a torch optimiser."""
+
 import copy
 import pickle
 
@@ -27,7 +28,9 @@ def is_binary(*parameters):
     "settings",
     [
         dict(lr=1e-3, temperature=1.0, init_lambda=0.5),
-        dict(lr=1e-3, temperature=1.0, init_lambda=0.5, momentum=0.9, samples=2, kl_weight=0.3, prior=0.2, mean="lagged"),
+        dict(
+            lr=1e-3, temperature=1.0, init_lambda=0.5, momentum=0.9, samples=2, kl_weight=0.3, prior=0.2, mean="lagged"
+        ),
         dict(lr=1e-3, temperature=0.5, init_lambda=1.0, samples=0),
         dict(lr=1e-3, temperature=0.1, init_lambda=3.0, samples=5, momentum=0.99, mean="lagged"),
         dict(lr=1e-4, temperature=1e-10, init_lambda=10.0),
@@ -48,11 +51,26 @@ def test_a_hundred_steps_beside_the_reference_twin(settings):
         samples = []
         for _ in range(max(1, group["samples"])):
             delta = half_logistic_noise(D, draw_key(5, draw)).clone().view(1, D).double()
-            samples.append((torch.sigmoid(2 * delta).float() if group["samples"] else None, lambda w: 2 * ((x @ w.T - y).T @ x) / N))
+            samples.append(
+                (
+                    torch.sigmoid(2 * delta).float() if group["samples"] else None,
+                    lambda w: 2 * ((x @ w.T - y).T @ x) / N,
+                )
+            )
             draw += 1
         lam, m, lagged = bayesbinn_step(
-            lam, m, t, samples, train_size=N, lr=group["lr"], temperature=group["temperature"], momentum=group["momentum"],
-            kl_weight=group["kl_weight"], prior=group["prior"], eps=group["eps"], mean=mean,
+            lam,
+            m,
+            t,
+            samples,
+            train_size=N,
+            lr=group["lr"],
+            temperature=group["temperature"],
+            momentum=group["momentum"],
+            kl_weight=group["kl_weight"],
+            prior=group["prior"],
+            eps=group["eps"],
+            mean=mean,
         )
         mean = lagged if group["mean"] == "lagged" else None
         opt.step(lambda: (loss := F.mse_loss(net(x), y)).backward() or loss)
@@ -120,7 +138,10 @@ def make(dtype=torch.float32):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten(), nn.Linear(8 * 36, 2, bias=False)).to(dtype)
     net[0].to(memory_format=torch.channels_last)
-    groups = [{"params": net[0].parameters(), "temperature": 0.5, "mean": "lagged"}, {"params": net[2].parameters(), "momentum": 0.9}]
+    groups = [
+        {"params": net[0].parameters(), "temperature": 0.5, "mean": "lagged"},
+        {"params": net[2].parameters(), "momentum": 0.9},
+    ]
     opt = BayesBiNNOptimizer(groups, train_size=10, temperature=1.0, init_lambda=0.5, lr=1e-2, seed=4)
     return net, opt, torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=20)
 
@@ -203,10 +224,16 @@ def test_a_parameter_without_gradient_feels_only_the_prior():
 @pytest.mark.parametrize(
     "bad,message",
     [
-        ({"temperature": 0}, "temperature must be > 0"), ({"temperature": -1.0}, "temperature must be > 0"),
-        ({"lr": 2.0}, "lr must be in"), ({"train_size": 0}, "train_size must be"), ({"train_size": 10.0}, "train_size must be"),
-        ({"mean": "stale"}, "mean must be"), ({"momentum": 1.0}, "momentum must be"), ({"samples": -1}, "samples must be"),
-        ({"eps": -1.0}, "eps must be"), ({"init": "zeros"}, "init must be"),
+        ({"temperature": 0}, "temperature must be > 0"),
+        ({"temperature": -1.0}, "temperature must be > 0"),
+        ({"lr": 2.0}, "lr must be in"),
+        ({"train_size": 0}, "train_size must be"),
+        ({"train_size": 10.0}, "train_size must be"),
+        ({"mean": "stale"}, "mean must be"),
+        ({"momentum": 1.0}, "momentum must be"),
+        ({"samples": -1}, "samples must be"),
+        ({"eps": -1.0}, "eps must be"),
+        ({"init": "zeros"}, "init must be"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_allowed_range(bad, message):
@@ -225,10 +252,12 @@ def test_train_size_is_not_optional_and_integers_are_not_weights():
 
 def small(**settings):
     net = nn.Linear(D, 1, bias=False)
-    return net, BayesBiNNOptimizer(net.parameters(), train_size=N, seed=5, **dict(lr=1e-3, temperature=1., init_lambda=.5) | settings)
+    return net, BayesBiNNOptimizer(
+        net.parameters(), train_size=N, seed=5, **dict(lr=1e-3, temperature=1.0, init_lambda=0.5) | settings
+    )
 
 
-def one_step(net, opt, factor=1.):
+def one_step(net, opt, factor=1.0):
     x, y = problem()
     with opt.sampled_params():
         (factor * F.mse_loss(net(x), y)).backward()
@@ -237,8 +266,8 @@ def one_step(net, opt, factor=1.):
 
 
 def test_a_scheduler_may_switch_momentum_on():
-    (net, opt), (late_net, late) = small(momentum=.95), small()
-    late.param_groups[0]["momentum"] = .95          # as OneCycleLR does
+    (net, opt), (late_net, late) = small(momentum=0.95), small()
+    late.param_groups[0]["momentum"] = 0.95  # as OneCycleLR does
     for _ in range(3):
         assert torch.equal(one_step(net, opt), one_step(late_net, late))
 
@@ -252,9 +281,11 @@ def test_zero_grad_forgets_a_pass_that_went_wrong():
     assert one_step(net, opt).isfinite().all()
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"]
+)
 def test_a_copy_goes_on_alike(how):
-    net, opt = small(momentum=.9, mean="lagged")
+    net, opt = small(momentum=0.9, mean="lagged")
     for _ in range(3):
         one_step(net, opt)
     other, other_opt = how((net, opt))
@@ -266,26 +297,35 @@ def test_a_copy_goes_on_alike(how):
 
 
 def test_weights_are_narrow_only_where_they_are_signs():
-    narrow = lambda **settings: (lambda m: (m.prepare(nn.Linear(4, 2), train_size=9), m)[1].low_precision_weights)(BayesBiNN(**settings))
-    assert narrow() and narrow(temperature=1e-8) and not narrow(temperature=1.)
+    def narrow(**settings):
+        return (lambda m: (m.prepare(nn.Linear(4, 2), train_size=9), m)[1].low_precision_weights)(BayesBiNN(**settings))
+
+    assert narrow() and narrow(temperature=1e-8) and not narrow(temperature=1.0)
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(momentum=.9, mean="lagged"), dict(samples=0), dict(samples=0, momentum=.9)])
+@pytest.mark.parametrize(
+    "settings", [dict(), dict(momentum=0.9, mean="lagged"), dict(samples=0), dict(samples=0, momentum=0.9)]
+)
 def test_the_memory_format_may_change_after_the_optimiser_was_built(settings):
     "Parameters and λ must lie alike in memory: the kernels walk through both in the order of memory"
+
     def run(change):
         torch.manual_seed(0)
         net = nn.Conv2d(4, 6, 3, bias=False)
-        opt = BayesBiNNOptimizer(net.parameters(), train_size=100, lr=.01, temperature=1., init_lambda=1., **settings)
+        opt = BayesBiNNOptimizer(
+            net.parameters(), train_size=100, lr=0.01, temperature=1.0, init_lambda=1.0, **settings
+        )
         opt.set_prior_to_posterior()
         x = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
         for step in range(4):
-            if step == 2 and change: net.to(memory_format=torch.channels_last)
+            if step == 2 and change:
+                net.to(memory_format=torch.channels_last)
             with opt.sampled_params():
                 net(x).square().mean().backward()
             opt.step()
         return net.weight.detach().contiguous(), opt.natural_parameters()[0].contiguous()
+
     w, lam = run(True)
     assert torch.equal(w > 0, lam > 0) and is_binary(w)
-    if settings.get("samples") == 0:                        # without noise, which is drawn in the order of memory, nothing else may change
+    if settings.get("samples") == 0:  # without noise, which is drawn in the order of memory, nothing else may change
         torch.testing.assert_close(lam, run(False)[1])

@@ -1,4 +1,5 @@
 """The command: exit codes, one-sentence errors, examples in the help, a quick start."""
+
 import json
 import os
 import re
@@ -20,20 +21,27 @@ VERBS = ("run", "batch", "confirm", "report", "site", "data", "inspect")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    cell = new_code_cell('rate: float = .1   # step size\nname: str = "a"\nlayers: list[int] = [1]\nseeds: list[int] = [0]\nout: str = "."', metadata={"tags": ["parameters"]})
-    code = new_code_cell('''from bayesbinn_nb.repro.records import pending_seeds, record_run
+    cell = new_code_cell(
+        'rate: float = .1   # step size\nname: str = "a"\nlayers: list[int] = [1]\nseeds: list[int] = [0]\nout: str = "."',
+        metadata={"tags": ["parameters"]},
+    )
+    code = new_code_cell("""from bayesbinn_nb.repro.records import pending_seeds, record_run
 if name == "bad": raise RuntimeError("the network does not learn")
 for seed in pending_seeds(out, seeds):
-    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [rate]}, parameters=dict(rate=rate, name=name))''')
-    nbformat.write(new_notebook(cells=[cell, code]), tmp_path/"demo.ipynb")
-    (tmp_path/"mine.yaml").write_text("about: mine\ndefaults: {template: demo}\nrows: [{row: one, needs: digits}, {row: two, params: {name: bad}}]")
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [rate]}, parameters=dict(rate=rate, name=name))""")
+    nbformat.write(new_notebook(cells=[cell, code]), tmp_path / "demo.ipynb")
+    (tmp_path / "mine.yaml").write_text(
+        "about: mine\ndefaults: {template: demo}\nrows: [{row: one, needs: digits}, {row: two, params: {name: bad}}]"
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def call(*argv):
-    try: return main([str(a) for a in argv])
-    except SystemExit as e: return e.code
+    try:
+        return main([str(a) for a in argv])
+    except SystemExit as e:
+        return e.code
 
 
 def test_help_has_an_example(capsys):
@@ -41,7 +49,7 @@ def test_help_has_an_example(capsys):
     for verb in VERBS:
         assert call(verb, "--help") == 0
         text = capsys.readouterr().out
-        assert f"example:\n  " in text and f"bayesbinn {verb}" in text.split("example:")[1]
+        assert "example:\n  " in text and f"bayesbinn {verb}" in text.split("example:")[1]
         for dataset, method in re.findall(r"bayesbinn run benchmark -p dataset (\S+) -p method (\S+)", text):
             assert recipe(dataset, method)["dataset"] == dataset
     assert call() == 2
@@ -50,25 +58,34 @@ def test_help_has_an_example(capsys):
 
 def test_the_example_of_inspect_is_what_its_run_leaves(capsys, monkeypatch):
     from bayesbinn_nb.repro import runner
+
     call("inspect", "--help")
     run, file = re.findall(r"bayesbinn (run .* --keep)\n +bayesbinn inspect (\S+)", capsys.readouterr().out)[0]
     seen = {}
-    monkeypatch.setattr(runner, "run_suite", lambda suite, out, **kw: seen.update(row=suite.rows[0], out=out, **kw) or runner.Outcome("single", out))
+    monkeypatch.setattr(
+        runner,
+        "run_suite",
+        lambda suite, out, **kw: seen.update(row=suite.rows[0], out=out, **kw) or runner.Outcome("single", out),
+    )
     assert call(*run.split()) == 0 and seen["keep"] is True
-    assert Path(file).parts == ("_runs", "single", seen["row"].name, "_work", "seed0", "last.pt") and seen["out"].parts[-2:] == ("_runs", "single")
+    assert Path(file).parts == ("_runs", "single", seen["row"].name, "_work", "seed0", "last.pt") and seen["out"].parts[
+        -2:
+    ] == ("_runs", "single")
 
 
 def test_keep(folder, capsys):
-    code = '''import torch
+    code = """import torch
 from pathlib import Path
 from bayesbinn_nb.library.checkpoint import save_checkpoint
 from bayesbinn_nb.repro.records import pending_seeds, record_run
 for seed in pending_seeds(out, seeds):
     save_checkpoint({"model": {"w": torch.ones(3)}}, Path(work_dir)/f"seed{seed}"/"last.pt")
-    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={})'''
-    cell = new_code_cell('seeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"', metadata={"tags": ["parameters"]})
-    nbformat.write(new_notebook(cells=[cell, new_code_cell(code)]), folder/"nets.ipynb")
-    (folder/"nets.yaml").write_text("rows: [{row: one, template: nets}]")
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={})"""
+    cell = new_code_cell(
+        'seeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"', metadata={"tags": ["parameters"]}
+    )
+    nbformat.write(new_notebook(cells=[cell, new_code_cell(code)]), folder / "nets.ipynb")
+    (folder / "nets.yaml").write_text("rows: [{row: one, template: nets}]")
     for command in (("run", "nets.ipynb", "--out", "a"), ("batch", "nets.yaml", "--out", "b", "--no-pages")):
         assert call(*command, "--keep") == 0
         file = re.search(r"Look into one with: bayesbinn inspect (\S+)\n", capsys.readouterr().out)[1]
@@ -76,25 +93,32 @@ for seed in pending_seeds(out, seeds):
     assert call("batch", "nets.yaml", "--out", "b", "--list") == 0
     out = capsys.readouterr().out
     assert "whole" in out and "(networks kept)" in out and "0 of 1 rows to run" in out
-    assert call("run", "nets.ipynb", "--out", "c") == 0 and "Networks" not in capsys.readouterr().out and not list((folder/"c").rglob("last.pt"))
+    assert (
+        call("run", "nets.ipynb", "--out", "c") == 0
+        and "Networks" not in capsys.readouterr().out
+        and not list((folder / "c").rglob("last.pt"))
+    )
 
 
-@pytest.mark.parametrize("argv, code, message", [
-    (("batch", "quik"), 2, "unknown suite 'quik'"),
-    (("batch", "absent.yaml"), 2, "no suite file"),
-    (("batch", "mine.yaml", "--seeds", "0"), 2, "ask for at least one"),
-    (("run", "demo.ipynb", "--seeds", "2", "-p", "seeds", "[0]"), 2, "given twice"),
-    (("batch", "mine.yaml", "--only", "three"), 2, "no row of suite mine matches 'three'"),
-    (("batch", "mine.yaml", "--jobs", "0"), 2, "jobs is 0"),
-    (("run", "demoo"), 2, "no run template 'demoo'"),
-    (("run", "demo.ipynb", "-p", "rat", "1"), 2, "no parameter 'rat'; did you mean 'rate'"),
-    (("run", "demo.ipynb", "-p", "rate", "fast"), 2, "'rate' of template demo must be float, not 'fast'"),
-    (("run", "demo.ipynb", "-p", "layers", "3"), 2, "must be list"),
-    (("run", "demo.ipynb", "-p", "rate", "1", "-p", "rate", "2"), 2, "given twice"),
-    (("report", "--suite", "nowhere"), 2, "neither a suite nor a folder"),
-    (("inspect", "nothing.pt"), 1, "no file nothing.pt"),
-    (("data", "--fetch", "minst"), 1, "Unknown data set 'minst'"),
-])
+@pytest.mark.parametrize(
+    "argv, code, message",
+    [
+        (("batch", "quik"), 2, "unknown suite 'quik'"),
+        (("batch", "absent.yaml"), 2, "no suite file"),
+        (("batch", "mine.yaml", "--seeds", "0"), 2, "ask for at least one"),
+        (("run", "demo.ipynb", "--seeds", "2", "-p", "seeds", "[0]"), 2, "given twice"),
+        (("batch", "mine.yaml", "--only", "three"), 2, "no row of suite mine matches 'three'"),
+        (("batch", "mine.yaml", "--jobs", "0"), 2, "jobs is 0"),
+        (("run", "demoo"), 2, "no run template 'demoo'"),
+        (("run", "demo.ipynb", "-p", "rat", "1"), 2, "no parameter 'rat'; did you mean 'rate'"),
+        (("run", "demo.ipynb", "-p", "rate", "fast"), 2, "'rate' of template demo must be float, not 'fast'"),
+        (("run", "demo.ipynb", "-p", "layers", "3"), 2, "must be list"),
+        (("run", "demo.ipynb", "-p", "rate", "1", "-p", "rate", "2"), 2, "given twice"),
+        (("report", "--suite", "nowhere"), 2, "neither a suite nor a folder"),
+        (("inspect", "nothing.pt"), 1, "no file nothing.pt"),
+        (("data", "--fetch", "minst"), 1, "Unknown data set 'minst'"),
+    ],
+)
 def test_errors_are_one_sentence(folder, capsys, argv, code, message):
     assert call(*argv) == code
     out, err = capsys.readouterr()
@@ -103,26 +127,36 @@ def test_errors_are_one_sentence(folder, capsys, argv, code, message):
     assert sorted(p.name for p in folder.iterdir()) == ["demo.ipynb", "mine.yaml"]
 
 
-@pytest.mark.parametrize("argv", [("launch",), ("batch", "mine.yaml", "--job", "x"), ("run", "demo", "-p", "rate"), ("site", "--use", "latex")])
+@pytest.mark.parametrize(
+    "argv",
+    [("launch",), ("batch", "mine.yaml", "--job", "x"), ("run", "demo", "-p", "rate"), ("site", "--use", "latex")],
+)
 def test_usage_errors(folder, capsys, argv):
     assert call(*argv) == 2
     assert "usage:" in capsys.readouterr().err
 
 
 def test_debug_raises(folder):
-    with pytest.raises(suites.SuiteError): main(["batch", "quik", "--debug"])
-    with pytest.raises(suites.SuiteError): main(["--debug", "batch", "quik"])
+    with pytest.raises(suites.SuiteError):
+        main(["batch", "quik", "--debug"])
+    with pytest.raises(suites.SuiteError):
+        main(["--debug", "batch", "quik"])
 
 
 def test_confirm_says_what_it_found(folder, capsys):
     assert call("confirm", "mine.yaml", "--out", "runs") == 0
     out = capsys.readouterr().out
     assert out.count("unknown    not run; nothing to compare with") == 2
-    assert call("confirm", "mine.yaml", "--only", "three") == 2 and "no row of suite mine matches 'three'" in capsys.readouterr().err
+    assert (
+        call("confirm", "mine.yaml", "--only", "three") == 2
+        and "no row of suite mine matches 'three'" in capsys.readouterr().err
+    )
 
 
 def test_unexpected_errors_name_their_kind(monkeypatch, capsys):
-    def fail(args): raise KeyError("lost")
+    def fail(args):
+        raise KeyError("lost")
+
     monkeypatch.setattr(cli, "_report", fail)
     assert call("report") == 1
     assert "KeyError" in (err := capsys.readouterr().err) and "--debug" in err
@@ -136,7 +170,7 @@ def test_list_and_dry_run_start_nothing(folder, capsys):
     assert "-p name bad -p seeds [0]" in capsys.readouterr().out
     assert call("batch", "mine.yaml", "--dry-run", "--out", "runs", "--only", "two", "--only", "one") == 0
     assert "2 of 2 rows to run" in capsys.readouterr().out
-    assert not (folder/"runs").exists()
+    assert not (folder / "runs").exists()
     assert call("run", "demo.ipynb", "--show") == 0
     out = capsys.readouterr().out
     assert "rate" in out and "step size" in out and "float" in out and "out " not in out
@@ -146,14 +180,18 @@ def test_list_and_dry_run_start_nothing(folder, capsys):
 def test_seeds_asks_for_more_and_keeps_what_is_there(folder, capsys):
     arguments = ("batch", "mine.yaml", "--only", "one", "--out", "runs", "--no-pages")
     assert call(*arguments) == 0
-    first = (folder/"runs"/"one"/"seed0.json").stat().st_mtime_ns
+    first = (folder / "runs" / "one" / "seed0.json").stat().st_mtime_ns
     assert call(*arguments, "--seeds", "3") == 0
-    assert sorted(p.name for p in (folder/"runs"/"one").glob("seed*.json")) == ["seed0.json", "seed1.json", "seed2.json"]
-    assert (folder/"runs"/"one"/"seed0.json").stat().st_mtime_ns == first
+    assert sorted(p.name for p in (folder / "runs" / "one").glob("seed*.json")) == [
+        "seed0.json",
+        "seed1.json",
+        "seed2.json",
+    ]
+    assert (folder / "runs" / "one" / "seed0.json").stat().st_mtime_ns == first
     capsys.readouterr()
     assert call(*arguments) == 0 and "1 already whole" in capsys.readouterr().out
     assert call("run", "demo.ipynb", "--seeds", "2", "--out", "single") == 0
-    assert len(list((folder/"single").rglob("seed*.json"))) == 2
+    assert len(list((folder / "single").rglob("seed*.json"))) == 2
 
 
 def test_batch_run_and_report(folder, capsys):
@@ -162,41 +200,62 @@ def test_batch_run_and_report(folder, capsys):
     assert "RuntimeError: the network does not learn" in out and "Results: runs" in out and "Traceback" not in out
     assert call("batch", "mine.yaml", "--out", "runs", "--only", "one") == 0
     assert "already whole" in capsys.readouterr().out
-    assert call("run", "demo.ipynb", "-p", "rate", "1e-3", "-p", "name", "1", "--out", "single") == 0     # text for str, 1e-3 for float
-    record = next((folder/"single").rglob("seed0.json"))
+    assert (
+        call("run", "demo.ipynb", "-p", "rate", "1e-3", "-p", "name", "1", "--out", "single") == 0
+    )  # text for str, 1e-3 for float
+    record = next((folder / "single").rglob("seed0.json"))
     assert json.loads(record.read_text())["parameters"] == {"rate": 1e-3, "name": "1"}
     capsys.readouterr()
     assert call("report", "--suite", "runs") == 0
     assert "published numbers" in capsys.readouterr().out
     record.write_text("{")
-    assert call("report", "--suite", "single", "--markdown") == 0        # `single` is a suite's name before it is a folder
+    assert call("report", "--suite", "single", "--markdown") == 0  # `single` is a suite's name before it is a folder
     assert call("report", "--suite", "./single") == 1
     assert "left unread" in capsys.readouterr().err
 
 
 def test_ctrl_c(monkeypatch, capsys, folder):
     from bayesbinn_nb.repro import runner
-    def interrupted(*a, **k): raise KeyboardInterrupt
+
+    def interrupted(*a, **k):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(runner, "run_suite", interrupted)
     assert call("batch", "mine.yaml") == 130
     assert "stopped" in capsys.readouterr().err
 
 
 def test_module_and_quick_start(folder):
-    run = lambda *a: subprocess.run([sys.executable, *a], capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])})
+    def run(*a):
+        return subprocess.run(
+            [sys.executable, *a],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])},
+        )
+
     done = run("-m", "bayesbinn_nb.repro.cli", "batch", "quik")
     assert done.returncode == 2 and done.stdout == "" and "unknown suite" in done.stderr
-    done = run("-c", "import sys; from bayesbinn_nb.repro.cli import main; main(['batch']); main(['batch', 'mine.yaml', '--list']); sys.exit('torch' in sys.modules)")
+    done = run(
+        "-c",
+        "import sys; from bayesbinn_nb.repro.cli import main; main(['batch']); main(['batch', 'mine.yaml', '--list']); sys.exit('torch' in sys.modules)",
+    )
     assert done.returncode == 0, done.stderr
-    done = run("-c", "import sys, subprocess; from bayesbinn_nb.repro.cli import main; sys.stdout = open('/dev/full', 'w'); sys.exit(main(['report']))")
+    done = run(
+        "-c",
+        "import sys, subprocess; from bayesbinn_nb.repro.cli import main; sys.stdout = open('/dev/full', 'w'); sys.exit(main(['report']))",
+    )
     assert done.returncode == 1 and "No space left" in done.stderr
 
 
 def test_inspect(folder, capsys):
     from bayesbinn_nb.library.checkpoint import save_model
+
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1, bias=False))
-    with torch.no_grad(): model[0].weight.copy_(torch.tensor([[1., -1, 1], [-1, 1, 1]]))
-    save_model(model, folder/"m.safetensors")
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, -1, 1], [-1, 1, 1]]))
+    save_model(model, folder / "m.safetensors")
     assert call("inspect", "m.safetensors") == 0
     lines = capsys.readouterr().out.splitlines()
     kinds = {line.split()[0]: line.split()[-1] for line in lines[1:-1]}
@@ -206,17 +265,21 @@ def test_inspect(folder, capsys):
 
 def test_data(folder, capsys, monkeypatch):
     monkeypatch.delenv("BAYESBINN_DATA", raising=False)
-    assert call("data", "--root", folder/"nothing") == 0
+    assert call("data", "--root", folder / "nothing") == 0
     out = capsys.readouterr().out
     assert "mnist      missing" in out and "--fetch mnist" in out and "digits     built in" in out
 
 
 def test_site_is_handed_over(folder, monkeypatch):
     from bayesbinn_nb.repro import site
+
     seen = {}
     monkeypatch.setattr(site, "build_site", lambda **kw: seen.update(kw))
     assert call("site", "--out", "html", "--use", "nbconvert") == 0
     assert seen == dict(out=Path("html"), use="nbconvert")
-    def fail(**kw): raise site.SiteError("2 faults:", ["a leads nowhere"])
+
+    def fail(**kw):
+        raise site.SiteError("2 faults:", ["a leads nowhere"])
+
     monkeypatch.setattr(site, "build_site", fail)
     assert call("site") == 1

@@ -1,4 +1,5 @@
 """The passes over all weights: the same noise in every way of computing, pieces of every kind, agreement with the slow reference."""
+
 import importlib.util
 import math
 
@@ -9,8 +10,17 @@ from bayesbinn_nb.math.learning_rule import bayesbinn_step
 from bayesbinn_nb.methods import kernels
 from bayesbinn_nb.methods.bayesbinn import BayesBiNNOptimizer
 from bayesbinn_nb.methods.kernels import (
-    BITS_TO_UNIFORM, COMPILED_FROM, LARGEST_NOISE, accumulate_gradient_, draw_key, half_logistic_noise, random_bits,
-    sample_weights_, settled_beyond, update_natural_parameter_, use_engine,
+    BITS_TO_UNIFORM,
+    COMPILED_FROM,
+    LARGEST_NOISE,
+    accumulate_gradient_,
+    draw_key,
+    half_logistic_noise,
+    random_bits,
+    sample_weights_,
+    settled_beyond,
+    update_natural_parameter_,
+    use_engine,
 )
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
@@ -43,6 +53,7 @@ def noise(n, key, offset=0):
 
 
 # -- the noise
+
 
 @pytest.mark.parametrize("key", [draw_key(0, 0), draw_key(2**63, 10**9, 1), (-(2**31), 2**31 - 1)])
 def test_bits_are_the_defined_hash(key):
@@ -88,6 +99,7 @@ def test_largest_bits_are_finite_noise():
 
 # -- sampling
 
+
 @pytest.mark.parametrize("n", [1, 7, 1000, COMPILED_FROM - 1, COMPILED_FROM, ODD])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_samples_follow_the_formula(engine, n, temperature):
@@ -109,7 +121,7 @@ def test_samples_at_temperature_zero_are_signs_of_the_same_noise(engine):
 
 
 def test_settled_pieces_are_signs_and_mixed_pieces_are_not_mistaken(engine):
-    lam = torch.randn(5 * COMPILED_FROM) .sign() * (settled_beyond(0.5) + 0.01)
+    lam = torch.randn(5 * COMPILED_FROM).sign() * (settled_beyond(0.5) + 0.01)
     lam[3 * COMPILED_FROM] = 0.1  # one undecided weight among settled ones
     w = torch.full_like(lam, math.nan)
     flags = sample_weights_(w, lam, 0.5, draw_key(0, 0))
@@ -128,14 +140,18 @@ def test_any_share_of_settled_weights(engine, share, temperature):
     n, key = COMPILED_FROM + 777, draw_key(8, 9)
     where = torch.rand(n) < share
     where[-1] = where[2047] = share > 0
-    lam = torch.where(where, torch.randn(n) * 2, torch.randn(n).sign() * (settled_beyond(temperature) + 1e6 * torch.rand(n)))
+    lam = torch.where(
+        where, torch.randn(n) * 2, torch.randn(n).sign() * (settled_beyond(temperature) + 1e6 * torch.rand(n))
+    )
     w, g, mode = torch.full_like(lam, math.nan), torch.randn(n), torch.full_like(lam, math.nan)
     flags = sample_weights_(w, lam, temperature, key, offset=5)
     y = lam.double() + noise(n, key, 5)
     clear = y.abs() > 1e3 * temperature * (temperature < 1e-6) + 1e-5 * (temperature < 1e-6)
     assert torch.allclose(w.double()[clear], torch.tanh(y / temperature)[clear], atol=5e-6)
     before, w = lam.double(), torch.where(where, w.clamp(-0.9, 0.9), w)  # away from the rounding of 1 - w²
-    update_natural_parameter_(lam, mode, g, w, None, None, lr=0.01, data_scale=temperature, temperature=temperature, settled=flags)
+    update_natural_parameter_(
+        lam, mode, g, w, None, None, lr=0.01, data_scale=temperature, temperature=temperature, settled=flags
+    )
     s = (1 - w.double() ** 2 + 1e-10) / (1 - torch.tanh(before) ** 2 + 1e-10)
     near = before.abs() < 2.5  # beyond, 1 - tanh² is a matter of rounding
     assert torch.allclose(lam.double()[near], (0.99 * before - 0.01 * s * g)[near], rtol=1e-4, atol=1e-5)
@@ -181,6 +197,7 @@ def test_every_memory_layout(engine, shape):
 
 # -- the update
 
+
 def double_step(lam, g, w, total, m, *, lr, data_scale, temperature, beta, kl_weight, prior, eps, mean):
     mu = torch.tanh(lam) if mean is None else mean
     d = torch.zeros_like(lam)
@@ -195,9 +212,21 @@ def double_step(lam, g, w, total, m, *, lr, data_scale, temperature, beta, kl_we
 
 
 @pytest.mark.parametrize("n", [1, 5003, ODD])
-@pytest.mark.parametrize("what", [
-    "plain", "momentum", "prior", "own prior", "total", "total only", "total, momentum, own prior", "unsampled", "lagged", "everything",
-])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "plain",
+        "momentum",
+        "prior",
+        "own prior",
+        "total",
+        "total only",
+        "total, momentum, own prior",
+        "unsampled",
+        "lagged",
+        "everything",
+    ],
+)
 def test_update_follows_the_formula(engine, n, what):
     torch.manual_seed(2)
     every = what == "everything"
@@ -210,8 +239,13 @@ def test_update_follows_the_formula(engine, n, what):
     g, w = (None, None) if what == "total only" else (g, None if what == "unsampled" else w)
     beta = 0.9 if m is not None else 0.0
     settings = dict(lr=0.02, data_scale=7.0, temperature=0.5, beta=beta, kl_weight=0.8, eps=1e-10)
-    double = lambda t: t.double() if isinstance(t, torch.Tensor) else t
-    expected, expected_m = double_step(*map(double, (lam, g, w, total, m)), prior=double(prior), mean=double(mean), **settings)
+
+    def double(t):
+        return t.double() if isinstance(t, torch.Tensor) else t
+
+    expected, expected_m = double_step(
+        *map(double, (lam, g, w, total, m)), prior=double(prior), mean=double(mean), **settings
+    )
     before, mode = lam.clone(), torch.full_like(lam, math.nan)
     update_natural_parameter_(lam, mode, g, w, total, m, prior=prior, mean=mean, **settings)
     assert torch.allclose(lam.double(), expected, rtol=1e-5, atol=1e-5)
@@ -233,15 +267,30 @@ def test_settled_weights_step_like_the_straight_through_estimator(engine):
 
 def test_mode_is_minus_one_at_zero(engine):
     lam, mode = torch.zeros(ODD), torch.empty(ODD)
-    update_natural_parameter_(lam, mode, torch.zeros(ODD), torch.zeros(ODD), None, None, lr=0.5, data_scale=1.0, temperature=1.0)
+    update_natural_parameter_(
+        lam, mode, torch.zeros(ODD), torch.zeros(ODD), None, None, lr=0.5, data_scale=1.0, temperature=1.0
+    )
     assert (mode == -1).all()
 
 
 def test_bfloat16_weights_and_gradients(engine):
     lam = torch.randn(ODD)
     w, g, mode = torch.tanh(lam).bfloat16(), torch.randn(ODD).bfloat16() * 1e-2, torch.empty(ODD, dtype=torch.bfloat16)
-    expected, _ = double_step(lam.double(), g.double(), w.double(), None, None, lr=0.01, data_scale=3.0, temperature=1.0, beta=0.0,
-                              kl_weight=1.0, prior=0.0, eps=1e-10, mean=None)
+    expected, _ = double_step(
+        lam.double(),
+        g.double(),
+        w.double(),
+        None,
+        None,
+        lr=0.01,
+        data_scale=3.0,
+        temperature=1.0,
+        beta=0.0,
+        kl_weight=1.0,
+        prior=0.0,
+        eps=1e-10,
+        mean=None,
+    )
     update_natural_parameter_(lam, mode, g, w, None, None, lr=0.01, data_scale=3.0, temperature=1.0)
     assert torch.allclose(lam.double(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(mode.float(), torch.where(lam > 0, 1.0, -1.0))
@@ -261,7 +310,9 @@ def test_accumulated_gradient(engine):
 def test_hundred_steps_beside_the_reference(engine, temperature, init, lr):
     "The whole optimiser beside math.learning_rule.bayesbinn_step, on the same noise and the same gradients"
     p = torch.nn.Parameter(torch.empty(COMPILED_FROM if engine == "numba" else 999))
-    opt = BayesBiNNOptimizer([p], train_size=100, lr=lr, temperature=temperature, init_lambda=init, momentum=0.9, seed=4)
+    opt = BayesBiNNOptimizer(
+        [p], train_size=100, lr=lr, temperature=temperature, init_lambda=init, momentum=0.9, seed=4
+    )
     # the paper's regime lives on float32's rounding of tanh to ±1, so there the reference runs in float32 too
     dtype = torch.float64 if temperature == 1.0 else torch.float32
     lam, m = opt.natural_parameters()[0].to(dtype, copy=True), torch.zeros(p.shape, dtype=dtype)
@@ -274,7 +325,9 @@ def test_hundred_steps_beside_the_reference(engine, temperature, init, lr):
             g = 1e-3 * small * (p.detach().to(dtype) - target)
         z = random_bits(p.numel(), key).clone().float().mul(BITS_TO_UNIFORM).to(dtype)
         before = lam.sign()
-        lam, m, _ = bayesbinn_step(lam, m, t, [((1 + z) / 2, g)], train_size=100, lr=lr, temperature=temperature, momentum=0.9)
+        lam, m, _ = bayesbinn_step(
+            lam, m, t, [((1 + z) / 2, g)], train_size=100, lr=lr, temperature=temperature, momentum=0.9
+        )
         opt.step()
         flips += (before != lam.sign()).sum().item()
     ours = opt.natural_parameters()[0].to(dtype)
@@ -285,6 +338,7 @@ def test_hundred_steps_beside_the_reference(engine, temperature, init, lr):
 
 
 # -- choosing
+
 
 def test_engine_is_chosen_by_name_and_by_size(monkeypatch):
     with use_engine("torch"):
@@ -310,7 +364,12 @@ def test_compiled_loops_take_large_float_tensors_only():
     with use_engine("numba"):
         assert kernels._compiled_kernels(torch.empty(COMPILED_FROM - 1)) is None
         assert kernels._compiled_kernels(torch.empty(COMPILED_FROM, dtype=torch.float16)) is None
-        assert kernels._compiled_kernels(torch.empty(COMPILED_FROM), None, torch.empty(COMPILED_FROM, dtype=torch.bfloat16)) is not None
+        assert (
+            kernels._compiled_kernels(
+                torch.empty(COMPILED_FROM), None, torch.empty(COMPILED_FROM, dtype=torch.bfloat16)
+            )
+            is not None
+        )
 
 
 def test_result_does_not_depend_on_the_number_of_threads(engine):
@@ -322,7 +381,9 @@ def test_result_does_not_depend_on_the_number_of_threads(engine):
             torch.set_num_threads(k)
             w, l = torch.full_like(lam, math.nan), lam.clone()
             settled = sample_weights_(w, l, 0.5, draw_key(0, 0))
-            update_natural_parameter_(l, None, g, w, None, None, lr=0.1, data_scale=10.0, temperature=0.5, settled=settled)
+            update_natural_parameter_(
+                l, None, g, w, None, None, lr=0.1, data_scale=10.0, temperature=0.5, settled=settled
+            )
             results.append((w, l))
     finally:
         torch.set_num_threads(threads)
@@ -348,11 +409,23 @@ def test_an_error_in_a_thread_arrives():
 @pytest.mark.parametrize("open_weight", [False, True])
 def test_without_eps_a_settled_weight_has_no_scale_whoever_its_neighbours(engine, open_weight):
     "0/0 is not a number, also in a piece that could take the short way"
-    lam = torch.full((ODD,), 20.)
+    lam = torch.full((ODD,), 20.0)
     if open_weight:
-        lam[5] = 1.
+        lam[5] = 1.0
     w = torch.empty_like(lam)
     flags = sample_weights_(w, lam, 1e-2, draw_key(0, 0))
-    update_natural_parameter_(lam, None, torch.full_like(lam, 1e-6), w, None, None, lr=.1, data_scale=1., temperature=1e-2, eps=0., settled=flags)
+    update_natural_parameter_(
+        lam,
+        None,
+        torch.full_like(lam, 1e-6),
+        w,
+        None,
+        None,
+        lr=0.1,
+        data_scale=1.0,
+        temperature=1e-2,
+        eps=0.0,
+        settled=flags,
+    )
     settled = torch.arange(ODD) != (5 if open_weight else -1)
     assert lam[settled].isnan().all() and (not open_weight or lam[5].isfinite())

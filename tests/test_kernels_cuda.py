@@ -1,11 +1,14 @@
 """The Triton kernels: they compile for a GPU target without a GPU, and agree with the CPU's passes where there is one."""
+
 import pytest
 import torch
 
 from bayesbinn_nb.methods import kernels, kernels_cuda
 from bayesbinn_nb.methods.bayesbinn import BayesBiNNOptimizer
 
-pytestmark = pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")  # fusion on or off: the kernels do not depend on it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:TRITON_DEFAULT_FP_FUSION"
+)  # fusion on or off: the kernels do not depend on it
 triton = pytest.importorskip("triton")
 FLAGS = ("HAS_GRAD", "SAMPLED", "HAS_TOTAL", "HAS_MOMENTUM", "HAS_PRIOR", "HAS_MEAN")
 
@@ -16,22 +19,26 @@ def compiled(kernel, signature, constants):
 
     if not hasattr(kernel, "cache_key"):
         pytest.skip("Triton runs in interpreter mode here (TRITON_INTERPRET is set)")
-    signature = signature | {name: "constexpr" for name in constants}
-    return triton.compile(ASTSource(fn=kernel, signature=signature, constexprs=constants), target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+    signature = signature | dict.fromkeys(constants, "constexpr")
+    return triton.compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=constants), target=GPUTarget("cuda", 90, 32)
+    ).asm["ptx"]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("stream,exact", [(0, False), (1, True)])
 def test_the_sampling_kernel_compiles(dtype, stream, exact):
-    signature = dict(out="*" + dtype, lam="*fp32", n="i32", temperature="fp32", seed_mixed="i64", draw="*i64", offset="i32")
+    signature = dict(
+        out="*" + dtype, lam="*fp32", n="i32", temperature="fp32", seed_mixed="i64", draw="*i64", offset="i32"
+    )
     ptx = compiled(kernels_cuda._sample_kernel, signature, dict(STREAM=stream, BLOCK=1024, EXACT=exact))
     assert "st.global" in ptx
 
 
 @pytest.mark.parametrize("flags", [(1, 1, 0, 0, 0, 0), (1, 1, 1, 1, 1, 1), (1, 0, 0, 0, 0, 0), (0, 0, 1, 1, 0, 0)])
 def test_the_update_kernel_compiles(flags):
-    pointers = {name: "*fp32" for name in ("lam", "mode", "grad", "w", "total", "momentum", "prior", "mean", "lr", "step")}
-    numbers = {name: "fp32" for name in ("data_scale", "temperature", "beta", "kl_weight", "prior_value", "eps")}
+    pointers = dict.fromkeys(("lam", "mode", "grad", "w", "total", "momentum", "prior", "mean", "lr", "step"), "*fp32")
+    numbers = dict.fromkeys(("data_scale", "temperature", "beta", "kl_weight", "prior_value", "eps"), "fp32")
     constants = {name: bool(f) for name, f in zip(FLAGS, flags)} | {"BLOCK": 1024}
     ptx = compiled(kernels_cuda._update_kernel, pointers | {"n": "i32"} | numbers, constants)
     assert "st.global" in ptx
@@ -43,7 +50,9 @@ def test_twenty_steps_on_the_gpu_follow_the_cpu(temperature, scale, momentum):
     def run(device):
         torch.manual_seed(0)
         p = torch.nn.Parameter(torch.randn(300, 257, device=device))
-        opt = BayesBiNNOptimizer([p], train_size=100, lr=1e-3, temperature=temperature, init_lambda=scale, momentum=momentum, seed=3)
+        opt = BayesBiNNOptimizer(
+            [p], train_size=100, lr=1e-3, temperature=temperature, init_lambda=scale, momentum=momentum, seed=3
+        )
         target = torch.randn(300, 257, generator=torch.Generator().manual_seed(1)).to(device)
         for _ in range(20):
             with opt.sampled_params():
@@ -66,10 +75,16 @@ def test_a_replayed_epoch_learns_like_an_eager_one(method_name):
     from bayesbinn_nb.methods.full_precision import FullPrecision
     from bayesbinn_nb.methods.ste import STE
 
-    make = {"bayesbinn": lambda: BayesBiNN(lr=1e-4), "ste": lambda: STE(lr=1e-2), "adam": lambda: FullPrecision(lr=1e-3)}[method_name]
+    make = {
+        "bayesbinn": lambda: BayesBiNN(lr=1e-4),
+        "ste": lambda: STE(lr=1e-2),
+        "adam": lambda: FullPrecision(lr=1e-3),
+    }[method_name]
     digits, scores = load_data("digits", device="cuda"), []
     for graph in (False, True):
-        trainer = Trainer(build_model("mnist_mlp", in_features=64, hidden=128), device="cuda", seed=0, cuda_graph=graph).compile(make())
+        trainer = Trainer(
+            build_model("mnist_mlp", in_features=64, hidden=128), device="cuda", seed=0, cuda_graph=graph
+        ).compile(make())
         trainer.fit(digits.train, digits.val, epochs=8, batch_size=32, progress="silent")
         scores.append(trainer.history[-1]["val_accuracy"])
     assert min(scores) > 0.85

@@ -1,10 +1,13 @@
 """The small functions under every page: dtypes, broadcasting, edge values, errors (the identities are checked on the pages of nbs/math)."""
+
 import math
 
 import pytest
 import torch
 
-from bayesbinn_nb.math import bernoulli as B, learning_rule as L, relaxation as R
+from bayesbinn_nb.math import bernoulli as B
+from bayesbinn_nb.math import learning_rule as L
+from bayesbinn_nb.math import relaxation as R
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -12,7 +15,15 @@ DTYPES = (torch.float32, torch.float64)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_maps_keep_dtype_and_invert(dtype):
     lam = torch.linspace(-3, 3, 13, dtype=dtype)
-    for f in (B.prob_from_natural, B.mean_from_natural, B.log_partition, B.variance, B.fisher_information, B.entropy, B.sample):
+    for f in (
+        B.prob_from_natural,
+        B.mean_from_natural,
+        B.log_partition,
+        B.variance,
+        B.fisher_information,
+        B.entropy,
+        B.sample,
+    ):
         assert f(lam).dtype == dtype and f(lam).shape == lam.shape
     tol = 1e-5 if dtype == torch.float32 else 1e-12
     torch.testing.assert_close(B.natural_from_prob(B.prob_from_natural(lam)), lam, rtol=tol * 100, atol=tol)
@@ -28,9 +39,17 @@ def test_decided_weights_stay_finite(dtype):
     assert B.log_prob(lam.sign(), lam).abs().max() < 1e-20
     assert B.sample(lam).tolist() == [-1, -1, 1, 1]
     assert B.kl_divergence(lam, 0.0).tolist() == pytest.approx([math.log(2)] * 4, rel=1e-6)
-    for one, other, exact in ((1e7, 3.3, .0013594), (3., 3.0005, 1.23285e-9), (10., 10.1, 3.8607e-11)):   # where the formula of the log-partitions cancels in float32
-        assert B.kl_divergence(torch.tensor([one], dtype=dtype), other).item() == pytest.approx(exact, rel=2e-4, abs=0 if dtype == torch.float64 else 1e-8)
-    assert (B.sample(torch.full((10_010_000,), -40., dtype=torch.float32), torch.Generator().manual_seed(0)) < 0).all()   # rand returns 0 about once in 16 million times
+    for one, other, exact in (
+        (1e7, 3.3, 0.0013594),
+        (3.0, 3.0005, 1.23285e-9),
+        (10.0, 10.1, 3.8607e-11),
+    ):  # where the formula of the log-partitions cancels in float32
+        assert B.kl_divergence(torch.tensor([one], dtype=dtype), other).item() == pytest.approx(
+            exact, rel=2e-4, abs=0 if dtype == torch.float64 else 1e-8
+        )
+    assert (
+        B.sample(torch.full((10_010_000,), -40.0, dtype=torch.float32), torch.Generator().manual_seed(0)) < 0
+    ).all()  # rand returns 0 about once in 16 million times
 
 
 @pytest.mark.parametrize("dtype, least", ((torch.float32, 2.0**-25), (torch.float64, 2.0**-54)))
@@ -92,16 +111,27 @@ def test_exact_expectation_is_differentiable_and_takes_vectors():
     torch.testing.assert_close(lam.grad, torch.stack((1 - e[0] ** 2, torch.zeros_like(e[0]))).detach())
 
 
-@pytest.mark.parametrize("call, words", (
-    (lambda: B.natural_from_prob(torch.tensor([1.5])), "natural_from_mean"),
-    (lambda: B.natural_from_mean(torch.tensor([-1.5])), r"\[-1,1\]"),
-    (lambda: B.sign_vectors(21), "draw samples"),
-    (lambda: R.relaxed_weights(torch.zeros(1), torch.zeros(1), 0.0), "positive"),
-    (lambda: R.relaxation_scale(torch.zeros(1), torch.zeros(1), -1.0), "-1.0"),
-    (lambda: R.binary_concrete_log_density(torch.zeros(1), torch.zeros(1), 0.0), "positive"),
-    (lambda: L.bayesbinn_step(torch.zeros(1), torch.zeros(1), 0, [(None, torch.zeros(1))], train_size=1, lr=0.1, temperature=1.0), "from 1"),
-    (lambda: L.bayesbinn_step(torch.zeros(1), torch.zeros(1), 1, [], train_size=1, lr=0.1, temperature=1.0), "samples is empty"),
-))
+@pytest.mark.parametrize(
+    "call, words",
+    (
+        (lambda: B.natural_from_prob(torch.tensor([1.5])), "natural_from_mean"),
+        (lambda: B.natural_from_mean(torch.tensor([-1.5])), r"\[-1,1\]"),
+        (lambda: B.sign_vectors(21), "draw samples"),
+        (lambda: R.relaxed_weights(torch.zeros(1), torch.zeros(1), 0.0), "positive"),
+        (lambda: R.relaxation_scale(torch.zeros(1), torch.zeros(1), -1.0), "-1.0"),
+        (lambda: R.binary_concrete_log_density(torch.zeros(1), torch.zeros(1), 0.0), "positive"),
+        (
+            lambda: L.bayesbinn_step(
+                torch.zeros(1), torch.zeros(1), 0, [(None, torch.zeros(1))], train_size=1, lr=0.1, temperature=1.0
+            ),
+            "from 1",
+        ),
+        (
+            lambda: L.bayesbinn_step(torch.zeros(1), torch.zeros(1), 1, [], train_size=1, lr=0.1, temperature=1.0),
+            "samples is empty",
+        ),
+    ),
+)
 def test_errors_teach(call, words):
     with pytest.raises(ValueError, match=words):
         call()
@@ -124,7 +154,10 @@ def test_twin_without_momentum_is_the_learning_rule():
 
 def test_twin_takes_functions_lagged_means_and_several_samples():
     lam = torch.tensor([0.2, -0.4], dtype=torch.float64)
-    zero, u = torch.zeros_like(lam), [torch.tensor([0.3, 0.6], dtype=torch.float64), torch.tensor([0.9, 0.1], dtype=torch.float64)]
+    zero, u = (
+        torch.zeros_like(lam),
+        [torch.tensor([0.3, 0.6], dtype=torch.float64), torch.tensor([0.9, 0.1], dtype=torch.float64)],
+    )
     both = L.bayesbinn_step(lam, zero, 1, [(x, lambda w: w**3) for x in u], **_hyper())[0]
     each = [L.bayesbinn_step(lam, zero, 1, [(x, lambda w: w**3)], **_hyper())[0] for x in u]
     torch.testing.assert_close(both, (each[0] + each[1]) / 2)

@@ -8,6 +8,7 @@
 
 Cells that begin `# figure` or `# slow` are not run here.
 """
+
 import ast
 import contextlib
 import functools
@@ -33,6 +34,7 @@ def no_windows(monkeypatch):
 
 # ---------------------------------------------------------------- reading a page
 
+
 @dataclass
 class Cell:
     kind: str
@@ -57,7 +59,9 @@ class Cell:
 
     @property
     def skipped(self):
-        return self.first_line.startswith(("# figure", "# slow")) or any(d.replace(" ", "") == "eval:false" for d in self.directives)
+        return self.first_line.startswith(("# figure", "# slow")) or any(
+            d.replace(" ", "") == "eval:false" for d in self.directives
+        )
 
 
 @dataclass
@@ -94,7 +98,11 @@ def _can_fail(expr):
     """False for a test that holds whatever the page computes."""
     if not any(isinstance(n, (ast.Name, ast.Call)) for n in ast.walk(expr)):
         return False
-    if isinstance(expr, ast.BoolOp) and isinstance(expr.op, ast.Or) and any(isinstance(v, ast.Constant) and v.value for v in expr.values):
+    if (
+        isinstance(expr, ast.BoolOp)
+        and isinstance(expr.op, ast.Or)
+        and any(isinstance(v, ast.Constant) and v.value for v in expr.values)
+    ):
         return False
     if isinstance(expr, ast.Compare) and ast.dump(expr.left) == ast.dump(expr.comparators[0]):
         return False
@@ -146,7 +154,9 @@ def unchecked(page):
                 for body in DISPLAY.findall(part):
                     tags = TAG.findall(body)
                     if not tags and not re.search(r"\\eqref|\.ipynb", part):
-                        problems.append(f"{page.name}: a displayed equation has neither a tag nor a reference to a checked one: {' '.join(body.split())[:60]}")
+                        problems.append(
+                            f"{page.name}: a displayed equation has neither a tag nor a reference to a checked one: {' '.join(body.split())[:60]}"
+                        )
                     for t in tags:
                         if t in seen:
                             problems.append(f"{page.name}: tag ({t}) is used twice")
@@ -158,7 +168,9 @@ def unchecked(page):
             tags = re.findall(r"\(([^()]+)\)", m[1])
             n = len(_assertions(cell.code))
             if n < len(tags):
-                problems.append(f"{page.name}: the cell '{cell.first_line}' names {len(tags)} equations and makes {n} assertions that can fail")
+                problems.append(
+                    f"{page.name}: the cell '{cell.first_line}' names {len(tags)} equations and makes {n} assertions that can fail"
+                )
             for t in tags:
                 if t not in seen:
                     problems.append(f"{page.name}: the cell '{cell.first_line}' stands before equation ({t})")
@@ -173,35 +185,44 @@ def test_every_displayed_equation_is_checked(name):
 
 
 def _page(*cells):
-    return Page("made_up", [Cell("code" if c.startswith(("#", "x", "assert")) and not c.startswith("## ") else "markdown", c) for c in cells])
+    return Page(
+        "made_up",
+        [
+            Cell("code" if c.startswith(("#", "x", "assert")) and not c.startswith("## ") else "markdown", c)
+            for c in cells
+        ],
+    )
 
 
 EQ = "Then\n$$ a = b \\tag{7}\\label{eq:x} $$"
 
 
-@pytest.mark.parametrize("cells, complaint", (
-    ((EQ, "# check (7)\nassert a == b"), None),
-    ((EQ, "# check (7): by enumeration\nassert a == b"), None),
-    ((EQ, "more text", "### deeper", "# check (7)\ntorch.testing.assert_close(a, b)"), None),
-    ((EQ, "# check (7)\ndef t():\n    assert a == b\nt()"), None),
-    (("By $\\eqref{eq:x}$ again $$ a = b $$",), None),
-    ((EQ,), "(7) has no check"),
-    ((EQ, "x = 1\nassert a == b"), "(7) has no check"),
-    ((EQ, "## Next", "# check (7)\nassert a == b"), "(7) has no check"),
-    (("# check (7)\nassert a == b", EQ), "before equation (7)"),
-    ((EQ, "# check (7)\nprint(a, b)"), "0 assertions"),
-    ((EQ, "# check (7)\nassert True"), "0 assertions"),
-    ((EQ, "# check (7)\nassert a == a"), "0 assertions"),
-    ((EQ, "# check (7)\nassert a == b or True"), "0 assertions"),
-    ((EQ, "# check (7)\nassert_close(a, a)"), "0 assertions"),
-    ((EQ, "# check (7)\nif False:\n    assert a == b"), "0 assertions"),
-    ((EQ, "# check (7)\ndef t():\n    assert a == b"), "0 assertions"),
-    ((EQ, EQ.replace("7", "8"), "# check (7), (8)\nassert a == b"), "names 2 equations and makes 1"),
-    ((EQ, EQ, "# check (7)\nassert a == b"), "used twice"),
-    (("bare $$ a = b $$",), "neither a tag nor a reference"),
-    (("$a = b \\tag{9}$",), "outside"),
-    (("$$ a = b \\tag{7}",), "odd number"),
-))
+@pytest.mark.parametrize(
+    "cells, complaint",
+    (
+        ((EQ, "# check (7)\nassert a == b"), None),
+        ((EQ, "# check (7): by enumeration\nassert a == b"), None),
+        ((EQ, "more text", "### deeper", "# check (7)\ntorch.testing.assert_close(a, b)"), None),
+        ((EQ, "# check (7)\ndef t():\n    assert a == b\nt()"), None),
+        (("By $\\eqref{eq:x}$ again $$ a = b $$",), None),
+        ((EQ,), "(7) has no check"),
+        ((EQ, "x = 1\nassert a == b"), "(7) has no check"),
+        ((EQ, "## Next", "# check (7)\nassert a == b"), "(7) has no check"),
+        (("# check (7)\nassert a == b", EQ), "before equation (7)"),
+        ((EQ, "# check (7)\nprint(a, b)"), "0 assertions"),
+        ((EQ, "# check (7)\nassert True"), "0 assertions"),
+        ((EQ, "# check (7)\nassert a == a"), "0 assertions"),
+        ((EQ, "# check (7)\nassert a == b or True"), "0 assertions"),
+        ((EQ, "# check (7)\nassert_close(a, a)"), "0 assertions"),
+        ((EQ, "# check (7)\nif False:\n    assert a == b"), "0 assertions"),
+        ((EQ, "# check (7)\ndef t():\n    assert a == b"), "0 assertions"),
+        ((EQ, EQ.replace("7", "8"), "# check (7), (8)\nassert a == b"), "names 2 equations and makes 1"),
+        ((EQ, EQ, "# check (7)\nassert a == b"), "used twice"),
+        (("bare $$ a = b $$",), "neither a tag nor a reference"),
+        (("$a = b \\tag{9}$",), "outside"),
+        (("$$ a = b \\tag{7}",), "odd number"),
+    ),
+)
 def test_the_equation_guard_has_teeth(cells, complaint):
     problems = unchecked(_page(*cells))
     assert not problems if complaint is None else any(complaint in p for p in problems), problems
@@ -227,14 +248,21 @@ def _wrapped(name, fn):
 def _mutants(value, path="the result"):
     """(description, function result -> mutated result) for everything that can be perturbed in a returned value."""
     if isinstance(value, (tuple, list)):
+
         def at(i, m):
             def mutate(v):
                 new = [m(x) if k == i else x for k, x in enumerate(v)]
                 return type(v)(*new) if hasattr(v, "_fields") else type(v)(new)
+
             return mutate
+
         return [(d, at(i, m)) for i, x in enumerate(value) for d, m in _mutants(x, f"entry {i} of {path}")]
     if isinstance(value, dict):
-        return [(d, lambda v, k=k, m=m: {**v, k: m(v[k])}) for k, x in value.items() for d, m in _mutants(x, f"[{k!r}] of {path}")]
+        return [
+            (d, lambda v, k=k, m=m: {**v, k: m(v[k])})
+            for k, x in value.items()
+            for d, m in _mutants(x, f"[{k!r}] of {path}")
+        ]
     if isinstance(value, bool):
         return [(f"{path} negated", lambda v: not v)]
     if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
@@ -363,13 +391,16 @@ def test_every_exported_function_is_pinned(page, name):
     assert not (alive := survivors(PAGES[page], name, others)), "no cell of nbs/math notices: " + "; ".join(alive)
 
 
-@pytest.mark.parametrize("check, expected", (
-    ("assert double(2.0) == 4.0", 0),
-    ("assert abs(double(2.0)) == 4.0", 1),
-    ("assert abs(double(2.0) - 4) < 0.1", 1),
-    ("assert double(2.0) != 17.0", 2),
-    ("# slow\nassert double(2.0) == 4.0", 2),
-))
+@pytest.mark.parametrize(
+    "check, expected",
+    (
+        ("assert double(2.0) == 4.0", 0),
+        ("assert abs(double(2.0)) == 4.0", 1),
+        ("assert abs(double(2.0) - 4) < 0.1", 1),
+        ("assert double(2.0) != 17.0", 2),
+        ("# slow\nassert double(2.0) == 4.0", 2),
+    ),
+)
 def test_the_mutation_guard_has_teeth(check, expected, monkeypatch):
     page = _page("#| exports\ndef double(x): return 2 * x", check, "# a demonstration\nx = double(3.0)")
     monkeypatch.setitem(PAGES, "made_up", page)

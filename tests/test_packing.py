@@ -1,15 +1,33 @@
 """Packing: exact round trips, exact predictions, true size, refusal of damage."""
+
 import pytest
 import torch
 from torch import nn
 
 from bayesbinn_nb.library.checkpoint import load_model, save_model
 from bayesbinn_nb.library.models import binary_names, binary_predicate, build_model
-from bayesbinn_nb.library.packing import (PackedConv2d, PackedLinear, inspect_file, load_packed, memory_bytes, model_size, pack_bits, pack_model, read_packed, unpack_bits,
-                                          unpack_model)
+from bayesbinn_nb.library.packing import (
+    PackedConv2d,
+    PackedLinear,
+    inspect_file,
+    load_packed,
+    memory_bytes,
+    model_size,
+    pack_bits,
+    pack_model,
+    read_packed,
+    unpack_bits,
+    unpack_model,
+)
 
-CASES = [("mnist_mlp", dict(hidden=24), (1, 28, 28)), ("vgg_cifar", dict(width=8, dense=16), (3, 32, 32)), ("lrnet_mnist", dict(variant="lrnet", width=4, dense=16), (1, 28, 28)),
-         ("bop_binarynet", dict(variant="report", width=8, dense=16), (3, 32, 32)), ("unet", dict(width=4, depth=2), (1, 16, 16)), ("toy_mlp", {}, (2,))]
+CASES = [
+    ("mnist_mlp", dict(hidden=24), (1, 28, 28)),
+    ("vgg_cifar", dict(width=8, dense=16), (3, 32, 32)),
+    ("lrnet_mnist", dict(variant="lrnet", width=4, dense=16), (1, 28, 28)),
+    ("bop_binarynet", dict(variant="report", width=8, dense=16), (3, 32, 32)),
+    ("unet", dict(width=4, depth=2), (1, 16, 16)),
+    ("toy_mlp", {}, (2,)),
+]
 
 
 def trained(name, kwargs, shape, biases=False):
@@ -18,7 +36,7 @@ def trained(name, kwargs, shape, biases=False):
     with torch.no_grad():
         for n in binary_names(model, binary_predicate(model, biases)):
             p = model.get_parameter(n)
-            p.copy_(torch.randint(0, 2, p.shape)*2. - 1)
+            p.copy_(torch.randint(0, 2, p.shape) * 2.0 - 1)
     for _ in range(2):
         model(torch.randn(8, *shape))
     return model.eval()
@@ -26,9 +44,9 @@ def trained(name, kwargs, shape, biases=False):
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (9,), (3, 5), (4, 3, 3, 3), (0,)])
 def test_bits_round_trip(shape):
-    w = torch.randint(0, 2, shape)*2. - 1
+    w = torch.randint(0, 2, shape) * 2.0 - 1
     bits = pack_bits(w)
-    assert bits.dtype == torch.uint8 and len(bits) == -(-w.numel()//8)
+    assert bits.dtype == torch.uint8 and len(bits) == -(-w.numel() // 8)
     assert torch.equal(unpack_bits(bits, shape), w)
     assert torch.equal(unpack_bits(bits, shape, torch.bfloat16), w.bfloat16())
 
@@ -40,7 +58,7 @@ def test_bit_order_is_lowest_first():
 
 
 def test_only_binary_tensors_can_be_packed():
-    for bad in (torch.tensor([1., .5]), torch.tensor([1., 0.]), torch.tensor([1., float("nan")])):
+    for bad in (torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, float("nan")])):
         with pytest.raises(ValueError, match="exactly ±1"):
             pack_bits(bad)
     with pytest.raises(ValueError, match="1 bytes cannot hold 9 weights"):
@@ -50,7 +68,7 @@ def test_only_binary_tensors_can_be_packed():
 @pytest.mark.parametrize("name,kwargs,shape", CASES, ids=[c[0] for c in CASES])
 def test_file_round_trip_is_bit_equal(name, kwargs, shape, tmp_path):
     model = trained(name, kwargs, shape, biases=name == "bop_binarynet")
-    path = pack_model(model, tmp_path/"m.packed.safetensors")
+    path = pack_model(model, tmp_path / "m.packed.safetensors")
     x = torch.randn(5, *shape)
     with torch.no_grad():
         expected = model(x)
@@ -66,29 +84,36 @@ def test_file_round_trip_is_bit_equal(name, kwargs, shape, tmp_path):
 
 def test_own_model_and_own_architecture(tmp_path):
     def make():
-        return nn.Sequential(nn.Conv2d(1, 3, 3, stride=2, padding=1, groups=1), nn.Flatten(), nn.Linear(3*4*4, 5, bias=False))
+        return nn.Sequential(
+            nn.Conv2d(1, 3, 3, stride=2, padding=1, groups=1), nn.Flatten(), nn.Linear(3 * 4 * 4, 5, bias=False)
+        )
+
     model = make()
     with torch.no_grad():
         for p in (model[0].weight, model[2].weight):
             p.sign_()
-    path = pack_model(model, tmp_path/"m", binary=["0.weight", "2.weight"])
+    path = pack_model(model, tmp_path / "m", binary=["0.weight", "2.weight"])
     x = torch.randn(2, 1, 8, 8)
     loaded = load_packed(path, make())
     assert torch.equal(loaded(x), model(x)) and torch.equal(unpack_model(path, make())(x), model(x))
-    assert isinstance(loaded[0], PackedConv2d) and isinstance(loaded[2], PackedLinear) and "1 bit per weight" in repr(loaded)
+    assert (
+        isinstance(loaded[0], PackedConv2d)
+        and isinstance(loaded[2], PackedLinear)
+        and "1 bit per weight" in repr(loaded)
+    )
     with pytest.raises(ValueError, match="does not say how its model is built"):
         load_packed(path)
 
 
 def test_channels_last_weights_are_packed_in_logical_order(tmp_path):
     model = trained("vgg_cifar", dict(width=8, dense=16), (3, 32, 32)).to(memory_format=torch.channels_last)
-    loaded = unpack_model(pack_model(model, tmp_path/"m"))
+    loaded = unpack_model(pack_model(model, tmp_path / "m"))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values()))
 
 
 def test_packed_layers_work_under_autocast(tmp_path):
     model = trained("mnist_mlp", dict(hidden=24), (1, 28, 28))
-    bits = load_packed(pack_model(model, tmp_path/"m"))
+    bits = load_packed(pack_model(model, tmp_path / "m"))
     x = torch.randn(4, 1, 28, 28)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(bits(x), model(x))
@@ -96,65 +121,75 @@ def test_packed_layers_work_under_autocast(tmp_path):
 
 def test_size_is_a_bit_per_weight(tmp_path):
     model = trained("mnist_mlp", dict(hidden=256), (1, 28, 28))
-    path = pack_model(model, tmp_path/"m")
+    path = pack_model(model, tmp_path / "m")
     s = model_size(path)
-    n = 784*256 + 2*256*256 + 2560
+    n = 784 * 256 + 2 * 256 * 256 + 2560
     assert s["binary_weights"] == n and s["file_bytes"] == path.stat().st_size
-    assert s["file_bytes"] < n/8 + 4*s["other_values"] + 4096 + 32 and s["ratio_memory"] > 25
+    assert s["file_bytes"] < n / 8 + 4 * s["other_values"] + 4096 + 32 and s["ratio_memory"] > 25
     assert memory_bytes(load_packed(path)) == s["memory_bytes"]
-    assert memory_bytes(unpack_model(path)) >= 4*n
+    assert memory_bytes(unpack_model(path)) >= 4 * n
 
 
 def test_damage_is_refused(tmp_path):
-    path = pack_model(trained("mnist_mlp", dict(hidden=24), (1, 28, 28)), tmp_path/"m")
+    path = pack_model(trained("mnist_mlp", dict(hidden=24), (1, 28, 28)), tmp_path / "m")
     whole = path.read_bytes()
     for data in (whole[:-1], whole[:50], b"", b"PK nonsense"):
         path.write_bytes(data)
         with pytest.raises(ValueError, match="not a readable packed model"):
             load_packed(path)
     for position in (len(whole) - 1, len(whole) - 700):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1:])
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
         with pytest.raises(ValueError, match="do not match their checksum"):
             unpack_model(path)
     with pytest.raises(FileNotFoundError, match="There is no packed model"):
-        load_packed(tmp_path/"nothing")
+        load_packed(tmp_path / "nothing")
 
 
 def test_refuses_what_is_not_binary(tmp_path):
     model = build_model("mnist_mlp", hidden=8)
     with pytest.raises(ValueError, match="nothing to pack"):
-        pack_model(model, tmp_path/"m")
+        pack_model(model, tmp_path / "m")
     with pytest.raises(ValueError, match="fc1.weight is not binary"):
-        pack_model(model, tmp_path/"m", binary=binary_predicate(model))
-    assert not (tmp_path/"m").exists()
+        pack_model(model, tmp_path / "m", binary=binary_predicate(model))
+    assert not (tmp_path / "m").exists()
 
 
 def test_inspect_every_kind_of_file(tmp_path):
     from bayesbinn_nb.library.checkpoint import save_checkpoint, save_model
+
     model = trained("mnist_mlp", dict(hidden=24), (1, 28, 28))
-    n = 784*24 + 2*24*24 + 240
-    files = {"packed model": pack_model(model, tmp_path/"a"), "model": save_model(model, tmp_path/"b", name="mnist_mlp", kwargs=dict(hidden=24)),
-             "training checkpoint": save_checkpoint(dict(model=model.state_dict()), tmp_path/"c")}
+    n = 784 * 24 + 2 * 24 * 24 + 240
+    files = {
+        "packed model": pack_model(model, tmp_path / "a"),
+        "model": save_model(model, tmp_path / "b", name="mnist_mlp", kwargs=dict(hidden=24)),
+        "training checkpoint": save_checkpoint(dict(model=model.state_dict()), tmp_path / "c"),
+    }
     for kind, path in files.items():
         r = inspect_file(path)
         assert r["kind"] == kind and r["binary"] == n
-        assert {name for name, _, what in r["tensors"] if what.startswith("binary")} == {f"fc{i}.weight" for i in (1, 2, 3, 4)}
+        assert {name for name, _, what in r["tensors"] if what.startswith("binary")} == {
+            f"fc{i}.weight" for i in (1, 2, 3, 4)
+        }
         assert dict((name, shape) for name, shape, _ in r["tensors"])["fc1.weight"] == (24, 784)
-    assert inspect_file(files["packed model"])["arch"] == inspect_file(files["model"])["arch"] == dict(name="mnist_mlp", kwargs=dict(hidden=24))
+    assert (
+        inspect_file(files["packed model"])["arch"]
+        == inspect_file(files["model"])["arch"]
+        == dict(name="mnist_mlp", kwargs=dict(hidden=24))
+    )
     with pytest.raises(ValueError, match="not a packed model"):
         load_packed(files["model"])
-    (tmp_path/"d").write_bytes(b"text")
+    (tmp_path / "d").write_bytes(b"text")
     with pytest.raises(ValueError, match="neither a safetensors file nor a checkpoint"):
-        inspect_file(tmp_path/"d")
+        inspect_file(tmp_path / "d")
     with pytest.raises(FileNotFoundError):
-        inspect_file(tmp_path/"e")
+        inspect_file(tmp_path / "e")
 
 
 def test_a_layer_that_cannot_be_packed_is_named(tmp_path):
     model = nn.Sequential(nn.Conv1d(2, 3, 3, bias=False))
     with torch.no_grad():
         model[0].weight.sign_()
-    path = pack_model(model, tmp_path/"m", binary=["0.weight"])
+    path = pack_model(model, tmp_path / "m", binary=["0.weight"])
     with pytest.raises(TypeError, match="0 is a Conv1d; packed layers exist for .*unpack_model"):
         load_packed(path, nn.Sequential(nn.Conv1d(2, 3, 3, bias=False)))
     assert torch.equal(unpack_model(path, nn.Sequential(nn.Conv1d(2, 3, 3, bias=False)))[0].weight, model[0].weight)
@@ -166,33 +201,44 @@ def test_tied_weights_and_the_name_of_a_model_are_saved(tmp_path):
             super().__init__()
             self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
             self.b.weight = self.a.weight
+
     model = Tied()
-    assert torch.equal(load_model(save_model(model, tmp_path/"tied.safetensors"), Tied()).b.weight, model.a.weight)
+    assert torch.equal(load_model(save_model(model, tmp_path / "tied.safetensors"), Tied()).b.weight, model.a.weight)
     named = trained(*CASES[0])
     x = torch.randn(2, *CASES[0][2])
-    assert torch.equal(load_model(save_model(named, tmp_path/"named.safetensors")).eval()(x), named(x))
+    assert torch.equal(load_model(save_model(named, tmp_path / "named.safetensors")).eval()(x), named(x))
 
 
 def test_a_scale_of_ones_makes_no_binary_model(tmp_path):
     model = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     with pytest.raises(ValueError, match="nothing to pack"):
-        pack_model(model, tmp_path/"m")
+        pack_model(model, tmp_path / "m")
     model[0].weight.data.sign_()
-    assert {k for k in read_packed(pack_model(model, tmp_path/"m"))[1] if k.endswith("weight")} == {"0.weight", "1.weight"}
+    assert {k for k in read_packed(pack_model(model, tmp_path / "m"))[1] if k.endswith("weight")} == {
+        "0.weight",
+        "1.weight",
+    }
 
 
-@pytest.mark.parametrize("other, said", [(nn.Linear(8, 5, bias=False), r"shape \(4, 8\) and no bias, the model's \(5, 8\) and no bias"), (nn.Linear(8, 4), r"shape \(4, 8\) and no bias, the model's \(4, 8\) and a bias")])
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        (nn.Linear(8, 5, bias=False), r"shape \(4, 8\) and no bias, the model's \(5, 8\) and no bias"),
+        (nn.Linear(8, 4), r"shape \(4, 8\) and no bias, the model's \(4, 8\) and a bias"),
+    ],
+)
 @pytest.mark.parametrize("wrap", [nn.Sequential, lambda layer: layer])
 def test_a_packed_file_wants_a_model_that_fits(tmp_path, other, said, wrap):
     model = wrap(nn.Linear(8, 4, bias=False))
-    for p in model.parameters(): p.data.sign_()
-    path, x = pack_model(model, tmp_path/"m"), torch.randn(3, 8)
+    for p in model.parameters():
+        p.data.sign_()
+    path, x = pack_model(model, tmp_path / "m"), torch.randn(3, 8)
     with pytest.raises(ValueError, match=said):
         load_packed(path, wrap(other))
     assert torch.equal(load_packed(path, wrap(nn.Linear(8, 4, bias=False)))(x), model(x))
 
 
 def test_load_model_says_that_a_file_is_packed(tmp_path):
-    path = pack_model(trained(*CASES[0]), tmp_path/"m", binary=binary_predicate(build_model("mnist_mlp", hidden=24)))
+    path = pack_model(trained(*CASES[0]), tmp_path / "m", binary=binary_predicate(build_model("mnist_mlp", hidden=24)))
     with pytest.raises(ValueError, match="is a packed model.*unpack_model"):
         load_model(path)

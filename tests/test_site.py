@@ -1,4 +1,5 @@
 """The site: what is listed, what is shown, what is checked, and the README."""
+
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from bayesbinn_nb.repro import site
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
 def write(root, path, *cells):
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,20 +30,53 @@ def checkout(tmp_path):
     root = tmp_path / "checkout"
     (root / "nbs").mkdir(parents=True)
     shutil.copytree(ROOT / "nbs" / "theme", root / "nbs" / "theme")
-    config = {"project": {"type": "website"}, "execute": {"enabled": False}, "website": {"title": "tiny", "sidebar": {"contents": [
-        {"text": "Home", "href": "index.ipynb"}, {"section": "Mathematics", "contents": ["math/coin.ipynb", "math/later.ipynb"]}]}}}
+    config = {
+        "project": {"type": "website"},
+        "execute": {"enabled": False},
+        "website": {
+            "title": "tiny",
+            "sidebar": {
+                "contents": [
+                    {"text": "Home", "href": "index.ipynb"},
+                    {"section": "Mathematics", "contents": ["math/coin.ipynb", "math/later.ipynb"]},
+                ]
+            },
+        },
+    }
     (root / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False))
-    write(root, "nbs/index.ipynb", new_markdown_cell("# Tiny\n\n> A promise.\n\nSee [the coin](math/coin.ipynb#a-fair-coin), [later](math/later.ipynb), `toss_coin`."))
-    write(root, "nbs/math/coin.ipynb",
-          new_markdown_cell("# Coin\n\n> One coin.\n\n## A fair coin\n\n$$ p = q \\tag{1}\\label{eq:p} $$\n\nBy $\\eqref{eq:p}$, [home](../index.ipynb), "
-                            "[a run](../results/runs/short/row/row.ipynb), [its record](../results/runs/short/row/seed0.json)."),
-          new_code_cell("#| default_exp math.coin"), new_code_cell("#| hide\nsecret = 1"),
-          new_code_cell('#| export\ndef toss_coin(p:float=.5)->int:\n    "Toss it. Twice."\n    return 1'),
-          new_code_cell("print('out')", outputs=[new_output("stream", text="out\n"),
-                        new_output("display_data", data={"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
-                        new_output("execute_result", data={"text/plain": "'the result'"}), new_output("display_data", data={"text/html": "<a href='../index.ipynb'>i</a>".replace("'", '"')})]))
+    write(
+        root,
+        "nbs/index.ipynb",
+        new_markdown_cell(
+            "# Tiny\n\n> A promise.\n\nSee [the coin](math/coin.ipynb#a-fair-coin), [later](math/later.ipynb), `toss_coin`."
+        ),
+    )
+    write(
+        root,
+        "nbs/math/coin.ipynb",
+        new_markdown_cell(
+            "# Coin\n\n> One coin.\n\n## A fair coin\n\n$$ p = q \\tag{1}\\label{eq:p} $$\n\nBy $\\eqref{eq:p}$, [home](../index.ipynb), "
+            "[a run](../results/runs/short/row/row.ipynb), [its record](../results/runs/short/row/seed0.json)."
+        ),
+        new_code_cell("#| default_exp math.coin"),
+        new_code_cell("#| hide\nsecret = 1"),
+        new_code_cell('#| export\ndef toss_coin(p:float=.5)->int:\n    "Toss it. Twice."\n    return 1'),
+        new_code_cell(
+            "print('out')",
+            outputs=[
+                new_output("stream", text="out\n"),
+                new_output("display_data", data={"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
+                new_output("execute_result", data={"text/plain": "'the result'"}),
+                new_output("display_data", data={"text/html": "<a href='../index.ipynb'>i</a>".replace("'", '"')}),
+            ],
+        ),
+    )
     write(root, "nbs/experiments/row.ipynb", new_markdown_cell("# Row\n\nSee [the coin](../math/coin.ipynb)."))
-    write(root, "nbs/results/runs/short/row/row.ipynb", new_markdown_cell("# Row\n\nAn executed run. See [the coin](../math/coin.ipynb)."))
+    write(
+        root,
+        "nbs/results/runs/short/row/row.ipynb",
+        new_markdown_cell("# Row\n\nAn executed run. See [the coin](../math/coin.ipynb)."),
+    )
     (root / "nbs/results/runs/short/row/seed0.json").write_text("{}")
     return root
 
@@ -54,6 +89,7 @@ def build(root, **kw):
 
 
 # ---- this repository's own site
+
 
 def test_every_notebook_is_listed_and_every_listed_notebook_is_written():
     pages, missing, unlisted = site.collect_pages(ROOT, site.site_config(ROOT))
@@ -68,7 +104,9 @@ def test_the_equation_references_of_every_page_exist():
     assert faults == []
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "nbs").rglob("*.ipynb")), ids=lambda f: f.relative_to(ROOT / "nbs").as_posix())
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "nbs").rglob("*.ipynb")), ids=lambda f: f.relative_to(ROOT / "nbs").as_posix()
+)
 def test_what_is_stored_in_a_notebook(file):
     "Small and whole; no error, warning or progress bar in its outputs; no path of the machine it ran on"
     assert file.stat().st_size < 600_000
@@ -82,7 +120,9 @@ def test_what_is_stored_in_a_notebook(file):
 
 def test_readme_is_in_step_with_the_home_page():
     text, pictures = site.readme_text(ROOT)
-    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "run: python -c 'from bayesbinn_nb.repro.site import write_readme; write_readme()'"
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, (
+        "run: python -c 'from bayesbinn_nb.repro.site import write_readme; write_readme()'"
+    )
     for path, svg in pictures.items():
         assert (ROOT / path).read_text(encoding="utf-8") == svg
     for link in re.findall(r"\]\(([^)\s#]+)\)", text):
@@ -92,7 +132,11 @@ def test_readme_is_in_step_with_the_home_page():
 
 def test_the_ten_lines_of_the_home_page_run():
     "In a fresh interpreter, as a reader would: every cell of the home page, without the drawing"
-    cells = [site.split_directives(c.source) for c in nbformat.read(ROOT / "nbs/index.ipynb", as_version=4).cells if c.cell_type == "code"]
+    cells = [
+        site.split_directives(c.source)
+        for c in nbformat.read(ROOT / "nbs/index.ipynb", as_version=4).cells
+        if c.cell_type == "code"
+    ]
     code = "\n".join(source for found, source in cells if "echo" not in found)
     assert "trainer.fit(" in code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -102,6 +146,7 @@ def test_the_ten_lines_of_the_home_page_run():
 
 
 # ---- rendering
+
 
 def test_a_page_shows_what_a_reader_needs_and_nothing_else(checkout):
     out = build(checkout)
@@ -114,7 +159,9 @@ def test_a_page_shows_what_a_reader_needs_and_nothing_else(checkout):
     assert "the result" in page and '<a href="../index.html">i</a>' in page
     assert (out / "results/runs/short/row/seed0.json").read_text() == "{}"
     assert '<a href="seed0.json">seed0.json</a>' in (out / "results/runs/short/row/row.html").read_text()
-    assert 'href="../../../../math/coin.html">the coin' in (out / "results/runs/short/row/row.html").read_text(), "a link written for the template's folder"
+    assert 'href="../../../../math/coin.html">the coin' in (out / "results/runs/short/row/row.html").read_text(), (
+        "a link written for the template's folder"
+    )
     home = (out / "index.html").read_text()
     assert 'href="math/coin.html#a-fair-coin"' in home
     assert 'href="math/coin.html#toss_coin"' in home, "names of exported functions link to their source"
@@ -144,8 +191,12 @@ def test_missing_and_unlisted_pages_are_said_aloud(checkout, capsys):
 
 
 def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
-    write(checkout, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons\n\n[run](../moons/moons.ipynb) 98.1 ± 0.2"),
-          new_code_cell("records_root = 'runs'", metadata={"tags": ["parameters"]}))
+    write(
+        checkout,
+        "_runs/quick/pages/two_moons.ipynb",
+        new_markdown_cell("# Two Moons\n\n[run](../moons/moons.ipynb) 98.1 ± 0.2"),
+        new_code_cell("records_root = 'runs'", metadata={"tags": ["parameters"]}),
+    )
     write(checkout, "_runs/quick/moons/moons.ipynb", new_markdown_cell("# Moons run"))
     write(checkout, "_runs/quick/moons/moons.failed.ipynb", new_markdown_cell("# Half a run"))
     write(checkout, "_runs/quick/moons/_work/x.ipynb", new_markdown_cell("# Scratch"))
@@ -153,7 +204,11 @@ def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
     page = (out / "results/quick/two_moons.html").read_text()
     assert 'class="banner"' in page and "stand-in" in page and "../runs/quick/moons/moons.html" in page
     assert "records_root" not in page and "98.1\u00a0±\u00a00.2" in page
-    assert "Your quick run" in page and "math/coin.html" in page and "quick/two_moons.html" in (out / "index.html").read_text()
+    assert (
+        "Your quick run" in page
+        and "math/coin.html" in page
+        and "quick/two_moons.html" in (out / "index.html").read_text()
+    )
     assert not [f.name for f in out.rglob("*.html") if f.stem in ("x", "moons.failed")]
     out = build(checkout, suites=["short"])
     assert not (out / "results/quick").exists() and (out / "results/runs/short/row/row.html").is_file()
@@ -161,18 +216,26 @@ def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
         build(checkout, suites=["paper"])
 
 
-@pytest.mark.parametrize("text, fault", [
-    ("[x](coin2.ipynb)", "coin2.ipynb, which is not there"),
-    ("[x](../index.ipynb#nowhere)", "no anchor “nowhere”"),
-    ("![x](picture.png)", "picture.png, which is not there"),
-    ("![x](https://example.org/x.png)", "from the network"),
-    ("[x](/index.html)", "root of the server"),
-    (r"$\eqref{eq:none}$", r"\eqref{eq:none} has no \label"),
-    ("$$ a \\tag{1}\\label{x} $$\n\n$$ b \\tag{2}\\label{x} $$", "given 2 times"),
-    ("$$ a \\label{x} $$", "without \\tag"),
-])
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        ("[x](coin2.ipynb)", "coin2.ipynb, which is not there"),
+        ("[x](../index.ipynb#nowhere)", "no anchor “nowhere”"),
+        ("![x](picture.png)", "picture.png, which is not there"),
+        ("![x](https://example.org/x.png)", "from the network"),
+        ("[x](/index.html)", "root of the server"),
+        (r"$\eqref{eq:none}$", r"\eqref{eq:none} has no \label"),
+        ("$$ a \\tag{1}\\label{x} $$\n\n$$ b \\tag{2}\\label{x} $$", "given 2 times"),
+        ("$$ a \\label{x} $$", "without \\tag"),
+    ],
+)
 def test_faults_are_found(checkout, text, fault):
-    write(checkout, "nbs/math/coin.ipynb", new_markdown_cell("# Coin\n\n## A fair coin\n\n" + text), new_code_cell("#| default_exp math.coin"))
+    write(
+        checkout,
+        "nbs/math/coin.ipynb",
+        new_markdown_cell("# Coin\n\n## A fair coin\n\n" + text),
+        new_code_cell("#| default_exp math.coin"),
+    )
     with pytest.raises(site.SiteError) as e:
         build(checkout)
     assert fault in str(e.value) and len(e.value.faults) == 1
@@ -180,11 +243,16 @@ def test_faults_are_found(checkout, text, fault):
 
 
 def test_links_in_code_and_to_the_web_are_no_faults(checkout):
-    write(checkout, "nbs/math/coin.ipynb", new_markdown_cell("# Coin\n\n## A fair coin\n\n`[x](nothing.ipynb)` `\\eqref{no}` [web](https://example.org)"))
+    write(
+        checkout,
+        "nbs/math/coin.ipynb",
+        new_markdown_cell("# Coin\n\n## A fair coin\n\n`[x](nothing.ipynb)` `\\eqref{no}` [web](https://example.org)"),
+    )
     build(checkout)
 
 
 # ---- refusing
+
 
 def test_bad_requests_say_what_to_do(checkout, tmp_path):
     with pytest.raises(ValueError, match="choose 'auto'"):
@@ -249,17 +317,42 @@ def quarto(checkout, tmp_path, monkeypatch):
 
 
 def test_quarto_renders_the_pages_that_exist_and_reads_offline(quarto):
-    write(quarto, "_runs/quick/pages/two_moons.ipynb", new_markdown_cell("# Two Moons"), new_code_cell("#| hide\nsecret = 1"))
+    write(
+        quarto,
+        "_runs/quick/pages/two_moons.ipynb",
+        new_markdown_cell("# Two Moons"),
+        new_code_cell("#| hide\nsecret = 1"),
+    )
     out = build(quarto, use="auto")
     config = yaml.safe_load((quarto / "_proc/_quarto.yml").read_text())
-    assert config["project"]["render"] == ["index.ipynb", "math/coin.ipynb", "experiments/row.ipynb", "results/runs/short/row/row.ipynb", "results/quick/two_moons.ipynb"]
-    assert config["website"]["sidebar"]["contents"] == [{"text": "Home", "href": "index.ipynb"}, {"section": "Mathematics", "contents": ["math/coin.ipynb"]},
-                                                       {"section": "Your quick run", "contents": ["results/quick/two_moons.ipynb"]}]
+    assert config["project"]["render"] == [
+        "index.ipynb",
+        "math/coin.ipynb",
+        "experiments/row.ipynb",
+        "results/runs/short/row/row.ipynb",
+        "results/quick/two_moons.ipynb",
+    ]
+    assert config["website"]["sidebar"]["contents"] == [
+        {"text": "Home", "href": "index.ipynb"},
+        {"section": "Mathematics", "contents": ["math/coin.ipynb"]},
+        {"section": "Your quick run", "contents": ["results/quick/two_moons.ipynb"]},
+    ]
     assert "../../../../math/coin.ipynb" in (out / "results/runs/short/row/row.html").read_text()
     page = (out / "results/quick/two_moons.html").read_text()
-    assert 'src="../../mathjax/tex-svg-full.js"' in page and "https:" not in page and "stand-in" in page and "secret" not in page
+    assert (
+        'src="../../mathjax/tex-svg-full.js"' in page
+        and "https:" not in page
+        and "stand-in" in page
+        and "secret" not in page
+    )
     assert (out / "mathjax/tex-svg-full.js").is_file()
-    assert sorted(p.name for p in (quarto / "nbs").iterdir()) == ["experiments", "index.ipynb", "math", "results", "theme"], "nbdev leaves its own description behind"
+    assert sorted(p.name for p in (quarto / "nbs").iterdir()) == [
+        "experiments",
+        "index.ipynb",
+        "math",
+        "results",
+        "theme",
+    ], "nbdev leaves its own description behind"
     (quarto / "dead-link").touch()  # Quarto itself returns 0 here
     with pytest.raises(site.SiteError, match="gone.html, which is not there"):
         build(quarto, use="quarto")
@@ -277,8 +370,10 @@ def test_without_quarto_asking_for_it_names_the_other_way(checkout, monkeypatch)
 
 # ---- the command
 
+
 def test_the_command_ends_with_an_error_when_the_site_has_faults(checkout, monkeypatch, capsys):
     from bayesbinn_nb.repro.cli import main
+
     monkeypatch.chdir(checkout)
     main(["site", "--use", "nbconvert"])
     assert str(checkout / "_docs" / "index.html") in capsys.readouterr().out
@@ -288,4 +383,8 @@ def test_the_command_ends_with_an_error_when_the_site_has_faults(checkout, monke
     except SystemExit as e:
         code = e.code
     said = capsys.readouterr()
-    assert code not in (0, None) and "gone.ipynb, which is not there" in said.err + said.out + str(code) and "Traceback" not in said.err
+    assert (
+        code not in (0, None)
+        and "gone.ipynb, which is not there" in said.err + said.out + str(code)
+        and "Traceback" not in said.err
+    )

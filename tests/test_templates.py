@@ -1,4 +1,5 @@
 """Run templates: each has its parameters, inspects cleanly, and runs at a tiny size through the runner."""
+
 import json
 from pathlib import Path
 
@@ -6,30 +7,76 @@ import pytest
 
 from bayesbinn_nb.repro.records import load_records
 from bayesbinn_nb.repro.runner import run_suite
-from bayesbinn_nb.repro.suites import cell_source, check_parameters, experiments_dir, known_suites, load_suite, read_notebook, template_parameters
+from bayesbinn_nb.repro.suites import (
+    cell_source,
+    check_parameters,
+    experiments_dir,
+    known_suites,
+    load_suite,
+    read_notebook,
+    template_parameters,
+)
 
 TEMPLATES = sorted(experiments_dir().glob("*.ipynb"))
 # a tiny form of every template; each must be here
 TINY = {
-    "benchmark": dict(dataset="mnist-standin", method="bayesbinn", epochs=2, t_max=2, limit=100, eval_limit=50, mean_samples=2, model_kwargs={"hidden": 16}),
+    "benchmark": dict(
+        dataset="mnist-standin",
+        method="bayesbinn",
+        epochs=2,
+        t_max=2,
+        limit=100,
+        eval_limit=50,
+        mean_samples=2,
+        model_kwargs={"hidden": 16},
+    ),
     "two_moons": dict(steps=20, decay_steps=[10]),
     "snelson": dict(dataset="snelson-standin", steps=20),
     "snelson_temperature": dict(dataset="snelson-standin", steps=20, temperatures=[1, 1e-10]),
-    "continual": dict(dataset="mnist-standin", tasks=2, epochs=1, means=["lagged"], mean_samples=2, limit=100, eval_limit=50),
-    "float32_study": dict(dataset="mnist-standin", epochs=1, t_max=1, hidden=8, limit=200, eval_limit=50, lockstep=3, mean_samples=2),
-    "segmentation": dict(dataset="isbi2012-standin", method="bop", scoring="misaligned", epochs=1, crop=48, limit=8, width=2, depth=1, normalisation="learned", precision="float32"),
-    "bop": dict(dataset="cifar10-standin", recipe_of="bop_cifar10_report", epochs=1, limit=50, eval_limit=50, model_kwargs={"width": 2, "dense": 8}, batch_norm=False, still_epochs=1, precision="float32"),
+    "continual": dict(
+        dataset="mnist-standin", tasks=2, epochs=1, means=["lagged"], mean_samples=2, limit=100, eval_limit=50
+    ),
+    "float32_study": dict(
+        dataset="mnist-standin", epochs=1, t_max=1, hidden=8, limit=200, eval_limit=50, lockstep=3, mean_samples=2
+    ),
+    "segmentation": dict(
+        dataset="isbi2012-standin",
+        method="bop",
+        scoring="misaligned",
+        epochs=1,
+        crop=48,
+        limit=8,
+        width=2,
+        depth=1,
+        normalisation="learned",
+        precision="float32",
+    ),
+    "bop": dict(
+        dataset="cifar10-standin",
+        recipe_of="bop_cifar10_report",
+        epochs=1,
+        limit=50,
+        eval_limit=50,
+        model_kwargs={"width": 2, "dense": 8},
+        batch_norm=False,
+        still_epochs=1,
+        precision="float32",
+    ),
     "latent_weights": dict(dataset="mnist-standin", epochs=1, limit=64, eval_limit=50),
-    "arbitrary_learning_rate": dict(dataset="mnist-standin", epochs=1, limit=64, eval_limit=50, arms=["glorot_sgd_0.01", "exact_1", "exact_2^-7"]),
+    "arbitrary_learning_rate": dict(
+        dataset="mnist-standin", epochs=1, limit=64, eval_limit=50, arms=["glorot_sgd_0.01", "exact_1", "exact_2^-7"]
+    ),
 }
-MAY_FAIL = ("segmentation", "bop")     # on real data, whether these learn at all is the question
+MAY_FAIL = ("segmentation", "bop")  # on real data, whether these learn at all is the question
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
 def test_template_has_what_a_template_needs(path):
     parameters = template_parameters(path)
     assert {"seeds", "out", "work_dir"} <= parameters.keys()
-    assert all(p.help for name, p in parameters.items() if name not in ("seeds", "out", "work_dir")), "every parameter has a comment that says what it is"
+    assert all(p.help for name, p in parameters.items() if name not in ("seeds", "out", "work_dir")), (
+        "every parameter has a comment that says what it is"
+    )
     notebook = read_notebook(path)
     first = cell_source(notebook["cells"][0])
     assert first.startswith("# ") and "\n> " in first, "a title and a promise of one line come first"
@@ -50,7 +97,9 @@ def test_suite_loads(name):
     assert suite.rows and suite.about
     assert len(suite.rows) <= 25 or name != "quick"
     for row in suite.rows:
-        assert row.baseline or row.template.stem == "speed" or (name != "quick" and row.template.stem in MAY_FAIL), "every trained row names the baseline it must beat"
+        assert row.baseline or row.template.stem == "speed" or (name != "quick" and row.template.stem in MAY_FAIL), (
+            "every trained row names the baseline it must beat"
+        )
         assert row.pages, "every row is shown on a page"
         assert name != "quick" or not row.needs, "the quick suite needs no data"
 
@@ -61,7 +110,9 @@ def test_templates_run_at_a_tiny_size(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")  # notebooks draw inline whatever the caller has chosen
     tiny = [name for name in TINY if (experiments_dir() / f"{name}.ipynb").exists()]
     suite = tmp_path / "tiny.yaml"
-    suite.write_text(json.dumps({"rows": [{"row": name.replace("_", "-"), "template": name, "params": TINY[name]} for name in tiny]}))
+    suite.write_text(
+        json.dumps({"rows": [{"row": name.replace("_", "-"), "template": name, "params": TINY[name]} for name in tiny]})
+    )
     outcome = run_suite(suite, out=tmp_path / "runs", jobs=2, quiet=True)
     assert outcome.ok, [(r["name"], r["error"]) for r in outcome.failed]
     for name in tiny:
@@ -71,13 +122,17 @@ def test_templates_run_at_a_tiny_size(tmp_path, monkeypatch):
         executed = read_notebook(folder / f"{name.replace('_', '-')}.ipynb")
         text = json.dumps(executed)
         assert "Warning" not in text and str(tmp_path) not in text
-        assert any("image" in kind for c in executed["cells"] for o in c.get("outputs", []) for kind in o.get("data", {})), "a figure is shown"
+        assert any(
+            "image" in kind for c in executed["cells"] for o in c.get("outputs", []) for kind in o.get("data", {})
+        ), "a figure is shown"
 
 
 def test_scaling_rate_and_weights_by_a_power_of_two_changes_nothing(tmp_path):
     pytest.importorskip("papermill")
     suite = tmp_path / "exact.yaml"
-    params = dict(dataset="mnist-standin", epochs=1, limit=200, eval_limit=50, arms=["glorot_sgd_1", "exact_1", "exact_2^-7"])
+    params = dict(
+        dataset="mnist-standin", epochs=1, limit=200, eval_limit=50, arms=["glorot_sgd_1", "exact_1", "exact_2^-7"]
+    )
     suite.write_text(json.dumps({"rows": [{"row": "exact", "template": "arbitrary_learning_rate", "params": params}]}))
     assert run_suite(suite, out=tmp_path / "runs", quiet=True).ok
     signs = {r.arm: r.extra["signs"] for r in load_records(tmp_path / "runs")}
@@ -87,6 +142,14 @@ def test_scaling_rate_and_weights_by_a_power_of_two_changes_nothing(tmp_path):
 def test_unknown_method_is_one_clear_error(tmp_path):
     pytest.importorskip("papermill")
     suite = tmp_path / "wrong.yaml"
-    suite.write_text(json.dumps({"rows": [{"row": "wrong", "template": "benchmark", "params": {"dataset": "mnist-standin", "method": "sgd"}}]}))
+    suite.write_text(
+        json.dumps(
+            {
+                "rows": [
+                    {"row": "wrong", "template": "benchmark", "params": {"dataset": "mnist-standin", "method": "sgd"}}
+                ]
+            }
+        )
+    )
     outcome = run_suite(suite, out=tmp_path / "runs", quiet=True)
     assert "sgd" in outcome.failed[0]["error"] and "bayesbinn" in outcome.failed[0]["error"]

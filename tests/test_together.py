@@ -1,4 +1,5 @@
 """Several seeds at once: resumed after a kill, with mini-batches and validation, in bfloat16, and every trainer usable afterwards."""
+
 import pytest
 import torch
 
@@ -11,16 +12,28 @@ from bayesbinn_nb.methods.full_precision import FullPrecision
 from bayesbinn_nb.methods.pmf import PMF
 from bayesbinn_nb.methods.ste import STE
 
-METHODS = {"ste": lambda: STE(lr=1e-2), "pmf": lambda: PMF(beta_every=5), "bayesbinn": lambda: BayesBiNN(lr=1e-3, temperature=1e-2, momentum=0.9, mean="lagged"),
-           "adam": lambda: FullPrecision()}
+METHODS = {
+    "ste": lambda: STE(lr=1e-2),
+    "pmf": lambda: PMF(beta_every=5),
+    "bayesbinn": lambda: BayesBiNN(lr=1e-3, temperature=1e-2, momentum=0.9, mean="lagged"),
+    "adam": lambda: FullPrecision(),
+}
 
 
 def trainers(method, seeds=(0, 1, 2), **settings):
     made = []
     for seed in seeds:
         torch.manual_seed(seed)
-        trainer = Trainer(build_model("mnist_mlp", in_features=64, hidden=32, layers=1, dropout=0.0), device="cpu", seed=seed, **settings)
-        falling = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10, 1e-16)
+        trainer = Trainer(
+            build_model("mnist_mlp", in_features=64, hidden=32, layers=1, dropout=0.0),
+            device="cpu",
+            seed=seed,
+            **settings,
+        )
+
+        def falling(o):
+            return torch.optim.lr_scheduler.CosineAnnealingLR(o, 10, 1e-16)
+
         made.append(trainer.compile(METHODS[method](), scheduler=falling))
     return made
 
@@ -31,10 +44,12 @@ def digits():
 
 
 class Kill(Callback):
-    def __init__(self, epoch): self.epoch = epoch
+    def __init__(self, epoch):
+        self.epoch = epoch
 
     def on_epoch_begin(self, trainer, logs):
-        if logs["epoch"] == self.epoch: raise KeyboardInterrupt
+        if logs["epoch"] == self.epoch:
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -45,11 +60,17 @@ def test_killed_and_resumed_is_bit_identical(method, digits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit_together(cut, digits.train, digits.val, digits.test, checkpoint_dir=tmp_path, callbacks=[Kill(3)], **run)
     resumed = fit_together(again, digits.train, digits.val, digits.test, checkpoint_dir=tmp_path, **run)
-    measured = lambda rows: [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+    def measured(rows):
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
     assert [measured(h) for h in histories] == [measured(h) for h in resumed]
-    assert [len(h) for h in histories] == [4, 4, 4] and {"loss", "accuracy", "val_accuracy", "test_loss", "lr"} <= set(histories[0][0])
+    assert [len(h) for h in histories] == [4, 4, 4] and {"loss", "accuracy", "val_accuracy", "test_loss", "lr"} <= set(
+        histories[0][0]
+    )
     for a, b in zip(whole, again):
-        for (k, p), q in zip(a.model.state_dict().items(), b.model.state_dict().values()): assert torch.equal(p, q), k
+        for (k, p), q in zip(a.model.state_dict().items(), b.model.state_dict().values()):
+            assert torch.equal(p, q), k
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -73,10 +94,13 @@ def test_trainers_are_ordinary_afterwards(precision, digits, tmp_path):
 def test_one_network_does_not_feel_the_others(digits):
     with_two, with_others = trainers("adam", seeds=(0, 1)), trainers("adam", seeds=(0, 7, 8))
     alone = trainers("adam", seeds=(0,))[0]
-    for group in (with_two, with_others): fit_together(group, digits.train, epochs=2, progress="silent", batch_size=50)
+    for group in (with_two, with_others):
+        fit_together(group, digits.train, epochs=2, progress="silent", batch_size=50)
     alone.fit(digits.train, epochs=2, progress="silent", batch_size=50)
     for row, other, own in zip(with_two[0].history, with_others[0].history, alone.history):
-        assert row["loss"] == pytest.approx(own["loss"], rel=2e-3) and other["loss"] == pytest.approx(own["loss"], rel=2e-3)
+        assert row["loss"] == pytest.approx(own["loss"], rel=2e-3) and other["loss"] == pytest.approx(
+            own["loss"], rel=2e-3
+        )
     assert abs(with_two[1].history[-1]["loss"] - alone.history[-1]["loss"]) > 1e-3
 
 
@@ -90,8 +114,14 @@ def test_one_trainer_is_fitted_as_usual(digits):
 def test_noise_differs_from_network_to_network():
     torch.manual_seed(0)
     model = build_model("toy_mlp", hidden=8)
-    same = [Trainer(build_model("toy_mlp", hidden=8), device="cpu", seed=5).compile(BayesBiNN(lr=1e-2, temperature=1.0, init_lambda=1.0, momentum=0.9), loss="mse", metrics=()) for _ in range(2)]
-    for t in same: t.model.load_state_dict(model.state_dict())
+    same = [
+        Trainer(build_model("toy_mlp", hidden=8), device="cpu", seed=5).compile(
+            BayesBiNN(lr=1e-2, temperature=1.0, init_lambda=1.0, momentum=0.9), loss="mse", metrics=()
+        )
+        for _ in range(2)
+    ]
+    for t in same:
+        t.model.load_state_dict(model.state_dict())
     x, y = torch.randn(32, 2), torch.randn(32, 1)
     fit_together(same, [(x, y)] * 3, epochs=1, progress="silent")
     a, b = (torch.cat([l.flatten() for l in t.method.optimizer.natural_parameters()]) for t in same)
@@ -110,4 +140,7 @@ def test_a_folder_of_other_seeds_is_refused(digits, tmp_path):
         fit_together(other, digits.train, epochs=2, progress="silent", checkpoint_dir=tmp_path)
     assert not any(t.history for t in other)
     same = trainers("ste", seeds=(0, 1))
-    assert [len(h) for h in fit_together(same, digits.train, epochs=2, progress="silent", checkpoint_dir=tmp_path)] == [2, 2]
+    assert [len(h) for h in fit_together(same, digits.train, epochs=2, progress="silent", checkpoint_dir=tmp_path)] == [
+        2,
+        2,
+    ]

@@ -1,4 +1,5 @@
 """The trainer: a killed run goes on to the last bit, callbacks and errors do what they say."""
+
 import os
 import signal
 import subprocess
@@ -13,7 +14,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from bayesbinn_nb.library.checkpoint import load_checkpoint
 from bayesbinn_nb.library.data import ArrayData, load_data
 from bayesbinn_nb.library.models import build_model
-from bayesbinn_nb.library.trainer import Callback, CSVLogger, FlipRatio, Progress, StopWhenStill, TensorBoardLogger, Trainer
+from bayesbinn_nb.library.trainer import (
+    Callback,
+    CSVLogger,
+    FlipRatio,
+    Progress,
+    StopWhenStill,
+    TensorBoardLogger,
+    Trainer,
+)
 from bayesbinn_nb.methods.bayesbinn import BayesBiNN
 from bayesbinn_nb.methods.bop import Bop
 from bayesbinn_nb.methods.full_precision import FullPrecision
@@ -48,7 +57,11 @@ def test_kill_minus_nine_and_resume_is_bit_identical(tmp_path, method):
     epochs = 25
 
     def start(folder):
-        return subprocess.Popen([sys.executable, str(script), method, str(tmp_path / folder), str(epochs)], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, str(script), method, str(tmp_path / folder), str(epochs)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     whole = start("whole")
     assert "done" in whole.communicate(timeout=240)[0] and whole.returncode == 0
@@ -65,7 +78,10 @@ def test_kill_minus_nine_and_resume_is_bit_identical(tmp_path, method):
     assert "done" in again.communicate(timeout=240)[0]
 
     a, b = (load_checkpoint(tmp_path / folder / "last.pt") for folder in ("whole", "cut"))
-    clean = lambda h: [{k: v for k, v in row.items() if "seconds" not in k} for row in h]
+
+    def clean(h):
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in h]
+
     assert clean(a["history"]) == clean(b["history"])
     assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
     best_a, best_b = (load_checkpoint(tmp_path / folder / "best.pt") for folder in ("whole", "cut"))
@@ -100,7 +116,9 @@ def test_seeds_decide_everything_and_the_global_state_is_left_alone():
 def test_best_checkpoint_is_the_best_validation_epoch(tmp_path):
     digits = load_data("digits")
     trainer = Trainer(build_model("mnist_mlp", in_features=64, hidden=32), device="cpu", seed=1).compile(STE(lr=1e-2))
-    history = trainer.fit(digits.train, digits.val, epochs=6, progress="silent", checkpoint_dir=tmp_path, checkpoint_seconds=1e9)
+    history = trainer.fit(
+        digits.train, digits.val, epochs=6, progress="silent", checkpoint_dir=tmp_path, checkpoint_seconds=1e9
+    )
     best = load_checkpoint(tmp_path / "best.pt")
     assert len(best["history"]) == history.best("val_accuracy")["epoch"]
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) == 6
@@ -115,7 +133,14 @@ def test_any_iterable_of_batches_trains():
     assert trainer.method.train_size == 300 and trainer.evaluate(data)["accuracy"] > 0.8
 
 
-@pytest.mark.parametrize("method", [lambda: BayesBiNN(lr=1e-3, temperature=1.0, init_lambda=1.0), lambda: STE(lr=1e-2), lambda: FullPrecision(lr=1e-2)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda: BayesBiNN(lr=1e-3, temperature=1.0, init_lambda=1.0),
+        lambda: STE(lr=1e-2),
+        lambda: FullPrecision(lr=1e-2),
+    ],
+)
 def test_bfloat16_trains_and_leaves_float32_weights(method):
     trainer = toy(method(), precision="bfloat16")
     trainer.fit(blobs(), epochs=15, batch_size=30, progress="silent")
@@ -205,7 +230,7 @@ def test_compiling_again_starts_anew():
     fit(trainer)
     history = fit(trainer.compile(STE(lr=1e-2)), 5)
     assert len(history) == 5 and not any("posterior_entropy" in row for row in history)
-    assert trainer.evaluate(blobs())["accuracy"] > .8
+    assert trainer.evaluate(blobs())["accuracy"] > 0.8
 
 
 def test_a_method_trains_one_model_and_pmf_begins_anew():
@@ -217,23 +242,53 @@ def test_a_method_trains_one_model_and_pmf_begins_anew():
     assert fit(trainer.compile(method))[0]["beta"] == first
 
 
-COSINE = lambda epochs: lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, epochs)
+def COSINE(epochs):
+    return lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, epochs)
 
 
-@pytest.mark.parametrize("first, other, said", [
-    (lambda t: t.compile(STE()), lambda t: t.compile(STE(clip_weights=.1)), "method: clip_weights was 1.0 there and is 0.1 here"),
-    (lambda t: t.compile(STE()), lambda t: t.compile(STE(clip_gradients=.5)), "method: clip_gradients was None there and is 0.5 here"),
-    (lambda t: t.compile(PMF()), lambda t: t.compile(PMF(beta_growth=1.05)), "method: beta_growth was 1.2 there and is 1.05 here"),
-    (lambda t: t.compile(PMF()), lambda t: t.compile(PMF(beta=2.)), "method: beta was 1.0 there and is 2.0 here"),
-    (lambda t: t.compile(Bop(1e-2, 1e-4)), lambda t: t.compile(Bop(1e-2, 1e-4, decay=.1)), "method: decay was 1.0 there and is 0.1 here"),
-    (lambda t: t.compile(STE(), scheduler=COSINE(500)), lambda t: t.compile(STE(), scheduler=COSINE(10)), "schedule: T_max was 500 there and is 10 here"),
-    (lambda t: t.compile(STE()), lambda t: t.compile(STE(), scheduler=COSINE(10)), "schedule: kind was None there and is 'CosineAnnealingLR' here"),
-])
+@pytest.mark.parametrize(
+    "first, other, said",
+    [
+        (
+            lambda t: t.compile(STE()),
+            lambda t: t.compile(STE(clip_weights=0.1)),
+            "method: clip_weights was 1.0 there and is 0.1 here",
+        ),
+        (
+            lambda t: t.compile(STE()),
+            lambda t: t.compile(STE(clip_gradients=0.5)),
+            "method: clip_gradients was None there and is 0.5 here",
+        ),
+        (
+            lambda t: t.compile(PMF()),
+            lambda t: t.compile(PMF(beta_growth=1.05)),
+            "method: beta_growth was 1.2 there and is 1.05 here",
+        ),
+        (lambda t: t.compile(PMF()), lambda t: t.compile(PMF(beta=2.0)), "method: beta was 1.0 there and is 2.0 here"),
+        (
+            lambda t: t.compile(Bop(1e-2, 1e-4)),
+            lambda t: t.compile(Bop(1e-2, 1e-4, decay=0.1)),
+            "method: decay was 1.0 there and is 0.1 here",
+        ),
+        (
+            lambda t: t.compile(STE(), scheduler=COSINE(500)),
+            lambda t: t.compile(STE(), scheduler=COSINE(10)),
+            "schedule: T_max was 500 there and is 10 here",
+        ),
+        (
+            lambda t: t.compile(STE()),
+            lambda t: t.compile(STE(), scheduler=COSINE(10)),
+            "schedule: kind was None there and is 'CosineAnnealingLR' here",
+        ),
+    ],
+)
 def test_every_setting_counts_when_a_run_goes_on(tmp_path, first, other, said):
     fit(first(toy()), checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match=said):
         fit(other(toy()), 4, checkpoint_dir=tmp_path)
-    assert len(fit(first(toy()), 4, checkpoint_dir=tmp_path)) == 4                     # PMF's beta has grown since, the cosine has moved on: still the same run
+    assert (
+        len(fit(first(toy()), 4, checkpoint_dir=tmp_path)) == 4
+    )  # PMF's beta has grown since, the cosine has moved on: still the same run
 
 
 def test_a_checkpoint_that_knows_fewer_settings_goes_on(tmp_path):
@@ -246,11 +301,11 @@ def test_a_checkpoint_that_knows_fewer_settings_goes_on(tmp_path):
 
 @pytest.mark.parametrize("metric, best", [("top1", max), ("pixel_error", min)])
 def test_best_is_large_unless_the_name_says_error(tmp_path, metric, best):
-    values = iter([.3, .5, .2, .4])
+    values = iter([0.3, 0.5, 0.2, 0.4])
     trainer = toy().compile(STE(), metrics={metric: lambda out, y: torch.full((len(y),), float("nan"))})
     trainer.evaluate = lambda split: {metric: next(values)}
     fit(trainer, 4, val=blobs(), checkpoint_dir=tmp_path)
-    assert load_checkpoint(tmp_path / "best.pt")["history"][-1][f"val_{metric}"] == best([.3, .5, .2, .4])
+    assert load_checkpoint(tmp_path / "best.pt")["history"][-1][f"val_{metric}"] == best([0.3, 0.5, 0.2, 0.4])
 
 
 def test_the_size_of_the_data_is_what_the_sampler_draws_from():
@@ -261,7 +316,13 @@ def test_the_size_of_the_data_is_what_the_sampler_draws_from():
     assert method.train_size == 40 and method.optimizer.param_groups[0]["train_size"] == 40
 
 
-@pytest.mark.parametrize("other, said", [(lambda: (STE(lr=1e-9), blobs()), "lr was 0.01 there and is 1e-09 here"), (lambda: (STE(lr=1e-2), blobs(50)), "train_size was 300 there and is 50 here")])
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        (lambda: (STE(lr=1e-9), blobs()), "lr was 0.01 there and is 1e-09 here"),
+        (lambda: (STE(lr=1e-2), blobs(50)), "train_size was 300 there and is 50 here"),
+    ],
+)
 def test_a_folder_of_other_settings_is_refused(tmp_path, other, said):
     fit(toy(), checkpoint_dir=tmp_path)
     method, data = other()
@@ -285,15 +346,18 @@ def test_no_damaged_checkpoint_loads(tmp_path):
     trainer = toy()
     fit(trainer, 1)
     whole = trainer.save(tmp_path / "whole.pt").read_bytes()
-    same = lambda a, b: str(a) == str(b)
+
+    def same(a, b):
+        return str(a) == str(b)
+
     right, draw = load_checkpoint(tmp_path / "whole.pt"), torch.Generator().manual_seed(0)
     for place in torch.randint(0, len(whole), (40,), generator=draw).tolist():
         (tmp_path / "cut.pt").write_bytes(whole[:place])
         with pytest.raises(ValueError, match="cut.pt is not a readable checkpoint"):
             load_checkpoint(tmp_path / "cut.pt")
-        (tmp_path / "bad.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1:])
+        (tmp_path / "bad.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         try:
-            assert same(load_checkpoint(tmp_path / "bad.pt"), right)      # a byte that nobody reads
+            assert same(load_checkpoint(tmp_path / "bad.pt"), right)  # a byte that nobody reads
         except ValueError as e:
             assert "bad.pt is not a readable checkpoint" in str(e)
     assert (tmp_path / "whole.pt").stat().st_mode & 0o044 == 0o044 & ~umask()
@@ -324,7 +388,16 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("method", [lambda: BayesBiNN(lr=1e-3, samples=3), lambda: STE(lr=1e-2), lambda: FullPrecision(), lambda: LRNet(5e-2, lr_every=2)], ids=["bayesbinn", "ste", "real", "lrnet"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda: BayesBiNN(lr=1e-3, samples=3),
+        lambda: STE(lr=1e-2),
+        lambda: FullPrecision(),
+        lambda: LRNet(5e-2, lr_every=2),
+    ],
+    ids=["bayesbinn", "ste", "real", "lrnet"],
+)
 def test_an_interrupted_epoch_begins_once(tmp_path, method):
     rates = []
     for interrupted in (False, True):
@@ -335,17 +408,23 @@ def test_an_interrupted_epoch_begins_once(tmp_path, method):
                 fit(trainer, 4, callbacks=[Interrupt(3)])
             trainer.save(tmp_path / "between.pt")
         fit(trainer, 4)
-        rates.append((trainer.history.column("lr"), [g["lr"] for o in trainer.method.optimizers() for g in o.param_groups]))
+        rates.append(
+            (trainer.history.column("lr"), [g["lr"] for o in trainer.method.optimizers() for g in o.param_groups])
+        )
     assert rates[0] == rates[1]
 
 
-@pytest.mark.parametrize("method", [lambda: BayesBiNN(lr=1e-3, samples=3), lambda: STE(lr=1e-2), lambda: FullPrecision()], ids=["bayesbinn", "ste", "real"])
+@pytest.mark.parametrize(
+    "method",
+    [lambda: BayesBiNN(lr=1e-3, samples=3), lambda: STE(lr=1e-2), lambda: FullPrecision()],
+    ids=["bayesbinn", "ste", "real"],
+)
 def test_a_step_that_is_broken_off_leaves_no_gradient(method):
     trainer = toy(method())
     fit(trainer, 1)
     right, calls = trainer.metrics["accuracy"], []
 
-    def metric(out, y):   # measured after the backward pass
+    def metric(out, y):  # measured after the backward pass
         calls.append(1)
         return right(out, y) if len(calls) % 2 else (_ for _ in ()).throw(KeyboardInterrupt())
 
@@ -357,12 +436,16 @@ def test_a_step_that_is_broken_off_leaves_no_gradient(method):
 
 
 def test_a_run_that_stopped_stays_stopped(tmp_path):
-    go = lambda: len(fit(toy(STE(lr=1e-12)), 30, callbacks=[FlipRatio(), StopWhenStill(4)], checkpoint_dir=tmp_path))
+    def go():
+        return len(fit(toy(STE(lr=1e-12)), 30, callbacks=[FlipRatio(), StopWhenStill(4)], checkpoint_dir=tmp_path))
+
     assert go() == go() < 30
 
 
 def test_two_callbacks_of_a_kind_keep_their_own_state(tmp_path):
-    make = lambda: [FlipRatio(), StopWhenStill(50), StopWhenStill(60)]
+    def make():
+        return [FlipRatio(), StopWhenStill(50), StopWhenStill(60)]
+
     first = make()
     fit(toy(STE(lr=1e-12)), 3, callbacks=first, checkpoint_dir=tmp_path)
     first[1].still, first[2].still = 7, 9
@@ -378,9 +461,10 @@ def test_a_schedule_given_as_a_function_resumes(tmp_path):
     def run(*epochs):
         for e in epochs:
             trainer = toy()
-            trainer.scheduler_factory = lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda k: .9**k)
+            trainer.scheduler_factory = lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda k: 0.9**k)
             fit(trainer, e, checkpoint_dir=tmp_path / str(len(epochs)))
         return trainer
+
     whole, cut = run(4), run(2, 4)
     assert whole.history.column("lr") == cut.history.column("lr")
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), cut.model.parameters()))
@@ -390,8 +474,18 @@ def test_a_schedule_given_as_a_function_resumes(tmp_path):
         fit(trainer)
 
 
-@pytest.mark.parametrize("method", [lambda: BayesBiNN(), lambda: STE(), lambda: Bop(1e-2, 1e-4), lambda: PMF(1e-2), lambda: LRNet(5e-2), lambda: FullPrecision()],
-                         ids=["bayesbinn", "ste", "bop", "pmf", "lrnet", "real"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda: BayesBiNN(),
+        lambda: STE(),
+        lambda: Bop(1e-2, 1e-4),
+        lambda: PMF(1e-2),
+        lambda: LRNet(5e-2),
+        lambda: FullPrecision(),
+    ],
+    ids=["bayesbinn", "ste", "bop", "pmf", "lrnet", "real"],
+)
 def test_a_frozen_layer_stays_as_it_is(method):
     trainer = toy(method())
     layer = trainer.model[0]
@@ -401,28 +495,47 @@ def test_a_frozen_layer_stays_as_it_is(method):
     assert torch.equal(before, trainer.model[0].weight)
 
 
-@pytest.mark.parametrize("call, error, said", [
-    (lambda t: fit(t, val=blobs(), monitor="val_acc"), ValueError, "monitor='val_acc' is not measured; there are .*val_accuracy"),
-    (lambda t: fit(t, val=blobs(), monitor_mode="maximum"), ValueError, "monitor_mode must be 'max' or 'min'"),
-    (lambda t: fit(t).best("accuracy", "maximum"), ValueError, "mode must be 'max' or 'min'"),
-    (lambda t: fit(t, evaluate_every=0), ValueError, "evaluate_every must be a positive integer"),
-    (lambda t: Progress("line", every=0), ValueError, "every must be a positive integer"),
-    (lambda t: fit(t, data=ArrayData(torch.zeros(4, 4), None)), ValueError, "The training data have no targets"),
-    (lambda t: fit(t) and t.evaluate(ArrayData(torch.zeros(4, 4), None)), ValueError, "The evaluation data have no targets"),
-    (lambda t: fit(t, data=blobs().tensors()), TypeError, r"a pair of arrays: wrap tensors as ArrayData\(x, y\)"),
-    (lambda t: fit(t, data=blobs().tensors()[0].numpy()), TypeError, "this is ndarray: wrap tensors as ArrayData"),
-    (lambda t: fit(t, data=TensorDataset(*blobs().tensors())), TypeError, "this is TensorDataset: .*DataLoader"),
-    (lambda t: fit(t, data=blobs().tensors()[0]), ValueError, "The training data have no targets"),
-    (lambda t: fit(t) and t.evaluate(blobs().tensors()[0]), ValueError, "The evaluation data have no targets"),
-    (lambda t: fit(t) and t.evaluate([]), ValueError, "nothing to evaluate"),
-    (lambda t: fit(t) and t.predict([]), ValueError, "nothing to predict"),
-    (lambda t: fit(t) and t.predict(blobs().tensors()[0].numpy()), TypeError, "wrap tensors as ArrayData"),
-    (lambda t: fit(t.compile(STE(), metrics={"acc": lambda out, y: (out.argmax(1) == y).float().mean()})), ValueError, r"'acc' must give one value per example, shape \(32,\); it gave \(\)"),
-    (lambda t: fit(t.compile(STE(), loss="mse", metrics=()), data=[(torch.zeros(6, 4), torch.zeros(6, 3, 1))]), ValueError, r"outputs have shape \(6, 3\) and targets \(6, 3, 1\)"),
-    (lambda t: BayesBiNN(seed=3), TypeError, "give it to the Trainer"),
-    (lambda t: BayesBiNN(init_lambda=float("inf")), ValueError, "init_lambda must be finite"),
-    (lambda t: BayesBiNN(prior=float("nan")), ValueError, "prior must be finite"),
-])
+@pytest.mark.parametrize(
+    "call, error, said",
+    [
+        (
+            lambda t: fit(t, val=blobs(), monitor="val_acc"),
+            ValueError,
+            "monitor='val_acc' is not measured; there are .*val_accuracy",
+        ),
+        (lambda t: fit(t, val=blobs(), monitor_mode="maximum"), ValueError, "monitor_mode must be 'max' or 'min'"),
+        (lambda t: fit(t).best("accuracy", "maximum"), ValueError, "mode must be 'max' or 'min'"),
+        (lambda t: fit(t, evaluate_every=0), ValueError, "evaluate_every must be a positive integer"),
+        (lambda t: Progress("line", every=0), ValueError, "every must be a positive integer"),
+        (lambda t: fit(t, data=ArrayData(torch.zeros(4, 4), None)), ValueError, "The training data have no targets"),
+        (
+            lambda t: fit(t) and t.evaluate(ArrayData(torch.zeros(4, 4), None)),
+            ValueError,
+            "The evaluation data have no targets",
+        ),
+        (lambda t: fit(t, data=blobs().tensors()), TypeError, r"a pair of arrays: wrap tensors as ArrayData\(x, y\)"),
+        (lambda t: fit(t, data=blobs().tensors()[0].numpy()), TypeError, "this is ndarray: wrap tensors as ArrayData"),
+        (lambda t: fit(t, data=TensorDataset(*blobs().tensors())), TypeError, "this is TensorDataset: .*DataLoader"),
+        (lambda t: fit(t, data=blobs().tensors()[0]), ValueError, "The training data have no targets"),
+        (lambda t: fit(t) and t.evaluate(blobs().tensors()[0]), ValueError, "The evaluation data have no targets"),
+        (lambda t: fit(t) and t.evaluate([]), ValueError, "nothing to evaluate"),
+        (lambda t: fit(t) and t.predict([]), ValueError, "nothing to predict"),
+        (lambda t: fit(t) and t.predict(blobs().tensors()[0].numpy()), TypeError, "wrap tensors as ArrayData"),
+        (
+            lambda t: fit(t.compile(STE(), metrics={"acc": lambda out, y: (out.argmax(1) == y).float().mean()})),
+            ValueError,
+            r"'acc' must give one value per example, shape \(32,\); it gave \(\)",
+        ),
+        (
+            lambda t: fit(t.compile(STE(), loss="mse", metrics=()), data=[(torch.zeros(6, 4), torch.zeros(6, 3, 1))]),
+            ValueError,
+            r"outputs have shape \(6, 3\) and targets \(6, 3, 1\)",
+        ),
+        (lambda t: BayesBiNN(seed=3), TypeError, "give it to the Trainer"),
+        (lambda t: BayesBiNN(init_lambda=float("inf")), ValueError, "init_lambda must be finite"),
+        (lambda t: BayesBiNN(prior=float("nan")), ValueError, "prior must be finite"),
+    ],
+)
 def test_wrong_calls_say_what_is_wrong(call, error, said):
     with pytest.raises(error, match=said):
         call(toy())
@@ -434,9 +547,24 @@ def test_a_stream_without_a_length_trains(tmp_path):
             return iter([(x, y) for x, y in zip(*blobs().tensors())])
 
     seen = []
-    class Watch(Callback):
-        def on_batch_end(self, trainer, logs): seen.append(logs["steps"])
 
-    history = toy().fit(DataLoader(Stream(), batch_size=50), epochs=1, progress="silent", callbacks=[Watch(), CSVLogger(tmp_path / "log.csv")])
-    assert history[0]["accuracy"] > .3 and seen == [None] * 6
-    assert float((tmp_path / "log.csv").read_text().splitlines()[-1].split(",")[(tmp_path / "log.csv").read_text().splitlines()[0].split(",").index("seconds")]) > 0
+    class Watch(Callback):
+        def on_batch_end(self, trainer, logs):
+            seen.append(logs["steps"])
+
+    history = toy().fit(
+        DataLoader(Stream(), batch_size=50),
+        epochs=1,
+        progress="silent",
+        callbacks=[Watch(), CSVLogger(tmp_path / "log.csv")],
+    )
+    assert history[0]["accuracy"] > 0.3 and seen == [None] * 6
+    assert (
+        float(
+            (tmp_path / "log.csv")
+            .read_text()
+            .splitlines()[-1]
+            .split(",")[(tmp_path / "log.csv").read_text().splitlines()[0].split(",").index("seconds")]
+        )
+        > 0
+    )

@@ -58,7 +58,9 @@ def load_checkpoint(
     "Read a training checkpoint; nothing in the file is executed (`weights_only=True`)"
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint at {path}. Trainer.save(path) or fit(checkpoint_dir=…) writes one.")
+        raise FileNotFoundError(
+            f"There is no checkpoint at {path}. Trainer.save(path) or fit(checkpoint_dir=…) writes one."
+        )
     try:
         with zipfile.ZipFile(path) as z:  # torch itself does not look at the checksums
             if (part := z.testzip()) is not None:
@@ -70,7 +72,9 @@ def load_checkpoint(
     except PermissionError:
         raise
     except Exception as e:
-        raise ValueError(f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. Delete it to start afresh.") from e
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. Delete it to start afresh."
+        ) from e
 
 # %% ../../nbs/library/checkpoint.ipynb #bd307a3e
 def binary_tensors(state: dict[str, Tensor]) -> list[str]:
@@ -89,10 +93,16 @@ def save_model(
 
     from safetensors.torch import save
 
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}  # clone: tied weights are written twice
+    state = {
+        k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()
+    }  # clone: tied weights are written twice
     if name is None and (arch := getattr(model, "arch", None)):
         name, kwargs = arch["name"], arch["kwargs"]
-    about = {"format": "bayesbinn_nb.model.1", "binary": json.dumps(binary_tensors(state)), "kwargs": json.dumps(kwargs or {})}
+    about = {
+        "format": "bayesbinn_nb.model.1",
+        "binary": json.dumps(binary_tensors(state)),
+        "kwargs": json.dumps(kwargs or {}),
+    }
     if name is not None:
         about["name"] = name
     with atomic_write(path) as f:
@@ -119,10 +129,14 @@ def load_model(
     except SafetensorError as e:
         raise ValueError(f"{path} is not a readable model file ({e}): it is damaged or of another kind.") from e
     if about.get("format") == "bayesbinn_nb.packed.1":
-        raise ValueError(f"{path} is a packed model, one bit per weight: unpack_model(path) or load_packed(path) of library.packing reads it.")
+        raise ValueError(
+            f"{path} is a packed model, one bit per weight: unpack_model(path) or load_packed(path) of library.packing reads it."
+        )
     if model is None:
         if "name" not in about:
-            raise ValueError(f"{path} does not say how its model is built: pass the model to load into, load_model(path, model).")
+            raise ValueError(
+                f"{path} does not say how its model is built: pass the model to load into, load_model(path, model)."
+            )
         from bayesbinn_nb.library.models import build_model
 
         model = build_model(about["name"], **json.loads(about.get("kwargs", "{}")))

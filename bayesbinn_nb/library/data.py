@@ -7,232 +7,307 @@ __all__ = ['SETS', 'STAND_INS', 'NAMES', 'data_root', 'crop_flip', 'CropFlip', '
            'fingerprint_arrays', 'split_indices', 'how_to_get', 'load_data', 'permuted_mnist', 'data_status', 'fetch']
 
 # %% ../../nbs/library/data.ipynb #da4b9237
-import hashlib, json, os, sys
+import hashlib
+import json
+import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
 import numpy as np
 import torch
-from torch import Tensor
 import torch.nn.functional as F
+from torch import Tensor
 
 # %% ../../nbs/library/data.ipynb #ac3478d6
 def data_root(
-    root:str|Path|None=None,  # a folder; None: $BAYESBINN_DATA, else the user's cache directory
-)->Path:
+    root: str | Path | None = None,  # a folder; None: $BAYESBINN_DATA, else the user's cache directory
+) -> Path:
     "The folder under which data sets are looked for (it need not exist)"
-    if root is not None: return Path(root).expanduser()
-    if os.environ.get("BAYESBINN_DATA"): return Path(os.environ["BAYESBINN_DATA"]).expanduser()
-    if sys.platform == "win32": cache = os.environ.get("LOCALAPPDATA") or Path.home()/"AppData"/"Local"
-    elif sys.platform == "darwin": cache = Path.home()/"Library"/"Caches"
-    else: cache = os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache"
-    return Path(cache)/"bayesbinn_nb"
+    if root is not None:
+        return Path(root).expanduser()
+    if os.environ.get("BAYESBINN_DATA"):
+        return Path(os.environ["BAYESBINN_DATA"]).expanduser()
+    if sys.platform == "win32":
+        cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "bayesbinn_nb"
 
 # %% ../../nbs/library/data.ipynb #902ba3cd
 def crop_flip(
-    x:Tensor,        # (B, C, H, W), any dtype
-    offsets:Tensor,  # (B, 2) int64, row and column offset, each in 0 … 2·pad
-    flips:Tensor,    # (B,) bool or 0/1, mirror left-right
-    pad:int=4,       # zero padding on every side, in pixels
-)->Tensor:           # same shape and dtype
+    x: Tensor,  # (B, C, H, W), any dtype
+    offsets: Tensor,  # (B, 2) int64, row and column offset, each in 0 … 2·pad
+    flips: Tensor,  # (B,) bool or 0/1, mirror left-right
+    pad: int = 4,  # zero padding on every side, in pixels
+) -> Tensor:  # same shape and dtype
     "Shifted and mirrored images, eq. (D1): one gather for the whole batch"
     B, C, H, W = x.shape
-    padded = F.pad(x, (pad,)*4).flatten(2)
+    padded = F.pad(x, (pad,) * 4).flatten(2)
     cols = torch.arange(W, device=x.device)
-    cols = torch.where(flips.view(B, 1).bool(), W - 1 - cols, cols) + offsets[:, 1:]           # (B, W)
-    rows = torch.arange(H, device=x.device) + offsets[:, :1]                                   # (B, H)
-    index = (rows.unsqueeze(2)*(W + 2*pad) + cols.unsqueeze(1)).view(B, 1, H*W).expand(B, C, H*W)
+    cols = torch.where(flips.view(B, 1).bool(), W - 1 - cols, cols) + offsets[:, 1:]  # (B, W)
+    rows = torch.arange(H, device=x.device) + offsets[:, :1]  # (B, H)
+    index = (rows.unsqueeze(2) * (W + 2 * pad) + cols.unsqueeze(1)).view(B, 1, H * W).expand(B, C, H * W)
     return padded.gather(2, index).view(B, C, H, W)
 
 # %% ../../nbs/library/data.ipynb #fe5dbbce
 class CropFlip:
     "Random crop after zero padding, then a mirror image with probability ½ (torchvision's `RandomCrop(size, padding)` and `RandomHorizontalFlip`)"
-    def __init__(self,
-        pad:int=4,       # pixels of zero padding on every side
-        flip:bool=True,  # mirror half of the images
-    ): self.pad, self.flip = pad, flip
-    def __repr__(self): return f"CropFlip(pad={self.pad}, flip={self.flip})"
 
-    def draw(self, n:int, generator:torch.Generator|None=None)->Tensor:
+    def __init__(
+        self,
+        pad: int = 4,  # pixels of zero padding on every side
+        flip: bool = True,  # mirror half of the images
+    ):
+        self.pad, self.flip = pad, flip
+
+    def __repr__(self):
+        return f"CropFlip(pad={self.pad}, flip={self.flip})"
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         "All the random numbers for `n` images at once: (n, 3) int64 of row offset, column offset, mirror"
         device = generator.device if generator is not None else "cpu"
-        out = torch.randint(0, 2*self.pad + 1, (n, 3), generator=generator, device=device)
-        out[:, 2] = torch.randint(0, 2, (n,), generator=generator, device=device)*int(self.flip)
+        out = torch.randint(0, 2 * self.pad + 1, (n, 3), generator=generator, device=device)
+        out[:, 2] = torch.randint(0, 2, (n,), generator=generator, device=device) * int(self.flip)
         return out
 
-    def __call__(self, x:Tensor, y:Tensor|None, draws:Tensor)->tuple[Tensor, Tensor|None]:
+    def __call__(self, x: Tensor, y: Tensor | None, draws: Tensor) -> tuple[Tensor, Tensor | None]:
         "Augmented images; the targets pass through"
         return crop_flip(x, draws[:, :2], draws[:, 2], self.pad), y
 
 # %% ../../nbs/library/data.ipynb #7b52009b
 class Dihedral:
     "One of the eight symmetries of the square per example, applied alike to images (B, C, S, S) and label maps (B, S, S)"
-    def __repr__(self): return "Dihedral()"
 
-    def draw(self, n:int, generator:torch.Generator|None=None)->Tensor:
+    def __repr__(self):
+        return "Dihedral()"
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         "(n, 3) int64 of transpose, mirror rows, mirror columns, each 0 or 1"
-        return torch.randint(0, 2, (n, 3), generator=generator, device=generator.device if generator is not None else "cpu")
+        return torch.randint(
+            0, 2, (n, 3), generator=generator, device=generator.device if generator is not None else "cpu"
+        )
 
-    def __call__(self, x:Tensor, y:Tensor|None, draws:Tensor)->tuple[Tensor, Tensor|None]:
+    def __call__(self, x: Tensor, y: Tensor | None, draws: Tensor) -> tuple[Tensor, Tensor | None]:
         "Images and label maps after the same symmetry"
         B, C, S, W = x.shape
-        if S != W: raise ValueError(f"Dihedral needs square images, got {S}×{W}. Crop them first (load_data(…, crop=…)).")
+        if S != W:
+            raise ValueError(f"Dihedral needs square images, got {S}×{W}. Crop them first (load_data(…, crop=…)).")
         i = torch.arange(S, device=x.device)
         transpose, up, left = draws.view(B, 3, 1, 1).bool().unbind(1)
         r, c = i.view(1, S, 1), i.view(1, 1, S)
         r, c = torch.where(up, S - 1 - r, r), torch.where(left, S - 1 - c, c)
-        index = torch.where(transpose, c*S + r, r*S + c).view(B, 1, S*S)
-        x = x.flatten(2).gather(2, index.expand(B, C, S*S)).view(B, C, S, S)
-        if y is not None: y = y.flatten(1).gather(1, index[:, 0]).view(B, S, S)
+        index = torch.where(transpose, c * S + r, r * S + c).view(B, 1, S * S)
+        x = x.flatten(2).gather(2, index.expand(B, C, S * S)).view(B, C, S, S)
+        if y is not None:
+            y = y.flatten(1).gather(1, index[:, 0]).view(B, S, S)
         return x, y
 
 # %% ../../nbs/library/data.ipynb #f1abd670
 class Batches:
     "One pass over a split: iterable (again gives the same batches), with a length"
+
     def __init__(self, data, batch_size, order, draws, drop_last):
         self.data, self.batch_size, self.order, self.draws = data, batch_size, order, draws
         n = len(data)
-        self.length = n//batch_size if drop_last else -(-n//batch_size)
+        self.length = n // batch_size if drop_last else -(-n // batch_size)
 
-    def __len__(self): return self.length
+    def __len__(self):
+        return self.length
 
     def __iter__(self):
         for i in range(self.length):
-            part = slice(i*self.batch_size, (i + 1)*self.batch_size)
-            yield self.data.batch(part if self.order is None else self.order[part],
-                                  None if self.draws is None else self.draws[part])
+            part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            yield self.data.batch(
+                part if self.order is None else self.order[part], None if self.draws is None else self.draws[part]
+            )
 
 # %% ../../nbs/library/data.ipynb #1574bddb
 class ArrayData:
     "One split of a data set, whole, on one device"
-    def __init__(self,
-        x:Tensor,                # (N, …) inputs; uint8 images (N, C, H, W) or floats
-        y:Tensor|None=None,      # (N, …) targets: int64 classes or label maps, float32 otherwise; None: inputs only
-        mean:float|tuple=0.,     # per channel, in units of the scaled input
-        std:float|tuple=1.,      # per channel, > 0
-        scale:float|None=None,   # inputs are divided by it first; default 255 for uint8, 1 for floats
-        augmentation=None,       # object with draw(n, generator) and __call__(x, y, draws); used when batches(augment=True)
-        per_image:bool=False,    # standardise every image by its own mean and sd instead (LR-Net's CIFAR-10)
+
+    def __init__(
+        self,
+        x: Tensor,  # (N, …) inputs; uint8 images (N, C, H, W) or floats
+        y: Tensor | None = None,  # (N, …) targets: int64 classes or label maps, float32 otherwise; None: inputs only
+        mean: float | tuple = 0.0,  # per channel, in units of the scaled input
+        std: float | tuple = 1.0,  # per channel, > 0
+        scale: float | None = None,  # inputs are divided by it first; default 255 for uint8, 1 for floats
+        augmentation=None,  # object with draw(n, generator) and __call__(x, y, draws); used when batches(augment=True)
+        per_image: bool = False,  # standardise every image by its own mean and sd instead (LR-Net's CIFAR-10)
     ):
         x = torch.as_tensor(x)
-        if x.ndim < 2: raise ValueError(f"x must have a batch dimension and features, got shape {tuple(x.shape)}. Use x[:, None] for one feature.")
+        if x.ndim < 2:
+            raise ValueError(
+                f"x must have a batch dimension and features, got shape {tuple(x.shape)}. Use x[:, None] for one feature."
+            )
         if y is not None:
             y = torch.as_tensor(y)
-            if len(y) != len(x): raise ValueError(f"x holds {len(x)} examples and y {len(y)}: they must match.")
-        if len(x) == 0: raise ValueError("A split needs at least one example; pass None for a missing split.")
+            if len(y) != len(x):
+                raise ValueError(f"x holds {len(x)} examples and y {len(y)}: they must match.")
+        if len(x) == 0:
+            raise ValueError("A split needs at least one example; pass None for a missing split.")
         self.x, self.y, self.augmentation, self.per_image = x, y, augmentation, per_image
-        self.scale = float(scale if scale is not None else 255. if x.dtype == torch.uint8 else 1.)
+        self.scale = float(scale if scale is not None else 255.0 if x.dtype == torch.uint8 else 1.0)
         self.mean, self.std = (tuple(np.atleast_1d(np.asarray(v, dtype=np.float64)).tolist()) for v in (mean, std))
-        if min(self.std) <= 0: raise ValueError(f"std must be > 0, got {self.std}.")
-        shape = (1, -1) + (1,)*(x.ndim - 2)
-        a = 1/(self.scale*torch.tensor(self.std, dtype=torch.float64))
-        b = -torch.tensor(self.mean, dtype=torch.float64)/torch.tensor(self.std, dtype=torch.float64)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be > 0, got {self.std}.")
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        a = 1 / (self.scale * torch.tensor(self.std, dtype=torch.float64))
+        b = -torch.tensor(self.mean, dtype=torch.float64) / torch.tensor(self.std, dtype=torch.float64)
         if len(a) not in (1, x.shape[1]) or len(b) not in (1, x.shape[1]):
-            raise ValueError(f"mean and std must have 1 or {x.shape[1]} values (one per channel), got {len(b)} and {len(a)}.")
+            raise ValueError(
+                f"mean and std must have 1 or {x.shape[1]} values (one per channel), got {len(b)} and {len(a)}."
+            )
         self._a, self._b = (v.to(torch.float32).view(shape).to(x.device) for v in (a, b))
         self._plain = bool((a == 1).all() and (b == 0).all())
 
-    def __len__(self): return len(self.x)
+    def __len__(self):
+        return len(self.x)
+
     def __repr__(self):
         y = "no targets" if self.y is None else f"y {tuple(self.y.shape[1:])} {str(self.y.dtype)[6:]}"
         return f"ArrayData({len(self)} examples, x {tuple(self.x.shape[1:])} {str(self.x.dtype)[6:]}, {y}, on {self.device})"
 
     @property
-    def device(self)->torch.device: return self.x.device
+    def device(self) -> torch.device:
+        return self.x.device
 
-    def _like(self, x, y)->"ArrayData":
+    def _like(self, x, y) -> "ArrayData":
         return ArrayData(x, y, self.mean, self.std, self.scale, self.augmentation, self.per_image)
-    def to(self, device)->"ArrayData":
+
+    def to(self, device) -> "ArrayData":
         "The same split on another device"
-        return self if torch.device(device) == self.device else self._like(self.x.to(device), None if self.y is None else self.y.to(device))
-    def subset(self, indices)->"ArrayData":
+        return (
+            self
+            if torch.device(device) == self.device
+            else self._like(self.x.to(device), None if self.y is None else self.y.to(device))
+        )
+
+    def subset(self, indices) -> "ArrayData":
         "The examples at `indices` (a slice, a list or a tensor), in that order"
         return self._like(self.x[indices], None if self.y is None else self.y[indices])
 
-    def normalise(self, x:Tensor)->Tensor:
+    def normalise(self, x: Tensor) -> Tensor:
         "Inputs as the model sees them: float32, scaled and shifted as in eq. (D2)"
         out = x.to(torch.float32)
         if self.per_image:
             dims = tuple(range(1, out.ndim))
-            floor = (x[0].numel())**-.5            # as TensorFlow's per-image standardisation: sd at least 1/√pixels
-            out = out/self.scale
-            return (out - out.mean(dims, keepdim=True))/out.std(dims, keepdim=True, correction=0).clamp_min(floor)
-        if self._plain: return out
-        if out is x: return torch.addcmul(self._b, out, self._a)
+            floor = (x[0].numel()) ** -0.5  # as TensorFlow's per-image standardisation: sd at least 1/√pixels
+            out = out / self.scale
+            return (out - out.mean(dims, keepdim=True)) / out.std(dims, keepdim=True, correction=0).clamp_min(floor)
+        if self._plain:
+            return out
+        if out is x:
+            return torch.addcmul(self._b, out, self._a)
         return out.mul_(self._a).add_(self._b)
 
-    def batch(self, indices, draws:Tensor|None=None)->tuple[Tensor, Tensor|None]:
+    def batch(self, indices, draws: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         "Normalised inputs and targets at `indices` (a slice or an int64 tensor), augmented when `draws` are given"
-        if isinstance(indices, slice): x, y = self.x[indices], None if self.y is None else self.y[indices]
-        else: x, y = self.x.index_select(0, indices), None if self.y is None else self.y.index_select(0, indices)
-        if draws is not None: x, y = self.augmentation(x, y, draws)
+        if isinstance(indices, slice):
+            x, y = self.x[indices], None if self.y is None else self.y[indices]
+        else:
+            x, y = self.x.index_select(0, indices), None if self.y is None else self.y.index_select(0, indices)
+        if draws is not None:
+            x, y = self.augmentation(x, y, draws)
         return self.normalise(x), y
 
-    def tensors(self)->tuple[Tensor, Tensor|None]:
+    def tensors(self) -> tuple[Tensor, Tensor | None]:
         "The whole split, normalised: (x, y)"
         return self.batch(slice(None))
 
-    def batches(self,
-        batch_size:int|None=None,              # examples per batch; None: the whole split in one batch
-        shuffle:bool=False,                    # a new order, drawn from the generator
-        generator:torch.Generator|None=None,   # the only source of randomness; None: torch's global CPU generator
-        drop_last:bool=False,                  # leave out a last batch that is not full
-        augment:bool=False,                    # apply this split's augmentation, if it has one
-    )->Batches:                                # yields (x float32 normalised, y)
+    def batches(
+        self,
+        batch_size: int | None = None,  # examples per batch; None: the whole split in one batch
+        shuffle: bool = False,  # a new order, drawn from the generator
+        generator: torch.Generator | None = None,  # the only source of randomness; None: torch's global CPU generator
+        drop_last: bool = False,  # leave out a last batch that is not full
+        augment: bool = False,  # apply this split's augmentation, if it has one
+    ) -> Batches:  # yields (x float32 normalised, y)
         "One pass over the split"
         n = len(self)
-        if batch_size is None: batch_size = n
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int): raise TypeError(f"batch_size must be an int or None, got {batch_size!r}.")
-        if batch_size < 1: raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        if drop_last and batch_size > n: raise ValueError(f"drop_last=True with batch_size {batch_size} > {n} examples leaves no batch. Use a smaller batch_size.")
+        if batch_size is None:
+            batch_size = n
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+            raise TypeError(f"batch_size must be an int or None, got {batch_size!r}.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        if drop_last and batch_size > n:
+            raise ValueError(
+                f"drop_last=True with batch_size {batch_size} > {n} examples leaves no batch. Use a smaller batch_size."
+            )
         device = generator.device if generator is not None else "cpu"
         order = torch.randperm(n, generator=generator, device=device).to(self.device) if shuffle else None
-        draws = self.augmentation.draw(n, generator).to(self.device) if augment and self.augmentation is not None else None
+        draws = (
+            self.augmentation.draw(n, generator).to(self.device) if augment and self.augmentation is not None else None
+        )
         return Batches(self, batch_size, order, draws, drop_last)
 
 # %% ../../nbs/library/data.ipynb #91032ad7
 @dataclass
 class DataBundle:
     "A data set ready for training: its splits and what a record must say about it"
-    name: str                       # as asked for
+
+    name: str  # as asked for
     train: ArrayData
-    val: ArrayData|None             # None: no validation split
-    test: ArrayData|None            # None: no test targets exist
-    num_classes: int                # 1 for regression
-    input_shape: tuple              # of one example, without the batch
-    fingerprint: str                # of the decoded arrays and of the choices (split, limit, …) made here
-    stand_in: str|None = None       # a sentence saying what replaces the real set; None: the real set
-    task: str = "classification"    # classification | binary | regression | segmentation
+    val: ArrayData | None  # None: no validation split
+    test: ArrayData | None  # None: no test targets exist
+    num_classes: int  # 1 for regression
+    input_shape: tuple  # of one example, without the batch
+    fingerprint: str  # of the decoded arrays and of the choices (split, limit, …) made here
+    stand_in: str | None = None  # a sentence saying what replaces the real set; None: the real set
+    task: str = "classification"  # classification | binary | regression | segmentation
     options: dict = field(default_factory=dict)  # the choices that the fingerprint covers
-    extras: dict = field(default_factory=dict)   # scalers, test inputs without targets, a permutation
+    extras: dict = field(default_factory=dict)  # scalers, test inputs without targets, a permutation
 
-    def to(self, device)->"DataBundle":
+    def to(self, device) -> "DataBundle":
         "The same bundle with every split on another device"
-        move = lambda v: v.to(device) if isinstance(v, (ArrayData, Tensor)) else v
-        return replace(self, train=move(self.train), val=move(self.val), test=move(self.test),
-                       extras={k: move(v) for k, v in self.extras.items()})
 
-    def baseline(self)->dict:
+        def move(v):
+            return v.to(device) if isinstance(v, (ArrayData, Tensor)) else v
+
+        return replace(
+            self,
+            train=move(self.train),
+            val=move(self.val),
+            test=move(self.test),
+            extras={k: move(v) for k, v in self.extras.items()},
+        )
+
+    def baseline(self) -> dict:
         "What a model that ignores its input reaches on the test split (validation or training, where there is no test)"
-        split, where = next((s, n) for s, n in ((self.test, "test"), (self.val, "val"), (self.train, "train")) if s is not None)
+        split, where = next(
+            (s, n) for s, n in ((self.test, "test"), (self.val, "val"), (self.train, "train")) if s is not None
+        )
         y, target = self.train.y, split.y
         if self.task == "regression":
-            return dict(name="the training mean", metric="mse", split=where, value=float((target - y.mean(0)).square().mean()))
+            return dict(
+                name="the training mean", metric="mse", split=where, value=float((target - y.mean(0)).square().mean())
+            )
         if self.task == "segmentation":
             cell = float((target == 1).double().mean())
             return dict(name="cell everywhere", metric="cell_iou", split=where, value=cell, pixel_error=1 - cell)
         values, counts = y.long().flatten().unique(return_counts=True)
         guess = int(values[counts.argmax()])
-        return dict(name=f"always class {guess}", metric="accuracy", split=where, value=float((target == guess).double().mean()))
+        return dict(
+            name=f"always class {guess}", metric="accuracy", split=where, value=float((target == guess).double().mean())
+        )
 
 # %% ../../nbs/library/data.ipynb #12c6fc06
-def fingerprint_arrays(*arrays)->str:  # numpy arrays or tensors; None is allowed
+def fingerprint_arrays(*arrays) -> str:  # numpy arrays or tensors; None is allowed
     "SHA-256 (hex) of dtypes, shapes and contents"
     h = hashlib.sha256()
     for a in arrays:
-        if a is None: h.update(b"none"); continue
+        if a is None:
+            h.update(b"none")
+            continue
         a = np.ascontiguousarray(a.cpu().numpy() if isinstance(a, Tensor) else a)
-        h.update(f"{a.dtype.str}{a.shape}".encode()); h.update(a.tobytes())
+        h.update(f"{a.dtype.str}{a.shape}".encode())
+        h.update(a.tobytes())
     return h.hexdigest()
+
 
 def _fingerprint(name, digest, options):
     "name:first 16 hex digits of the hash of (digest of the whole decoded set, options)"
@@ -241,190 +316,384 @@ def _fingerprint(name, digest, options):
 
 # %% ../../nbs/library/data.ipynb #4d134bc0
 def split_indices(
-    n:int,                 # number of training examples
-    validation:float=.1,   # fraction in [0, 1)
-    seed:int=0,            # of numpy's legacy generator
-)->tuple[np.ndarray, np.ndarray]:  # indices of train and validation
+    n: int,  # number of training examples
+    validation: float = 0.1,  # fraction in [0, 1)
+    seed: int = 0,  # of numpy's legacy generator
+) -> tuple[np.ndarray, np.ndarray]:  # indices of train and validation
     "Train and validation indices: the first ⌊validation·n⌋ of a shuffle are validation; no split keeps the stored order"
-    if not 0 <= validation < 1: raise ValueError(f"validation is a fraction in [0, 1), got {validation}. Use 0 for no validation split.")
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation is a fraction in [0, 1), got {validation}. Use 0 for no validation split.")
     indices = np.arange(n)
-    if validation == 0: return indices, indices[:0]
+    if validation == 0:
+        return indices, indices[:0]
     np.random.RandomState(seed).shuffle(indices)
-    k = int(np.floor(validation*n))
+    k = int(np.floor(validation * n))
     return indices[k:], indices[:k]
 
 # %% ../../nbs/library/data.ipynb #bc33ea4e
 # what is known about each published set; `digest` is fingerprint_arrays of its decoded arrays
 SETS = {
-    "mnist": dict(title="MNIST", folder="MNIST/raw", files=("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-        fetch=True, mean=(.1307,), std=(.3081,), classes=10, digest="11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54"),
-    "cifar10": dict(title="CIFAR-10", folder="cifar-10-batches-py", files=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch", "batches.meta"),
-        fetch=True, mean=(.4914, .4822, .4465), std=(.2023, .1994, .2010), classes=10, digest="e6216b9018fcebdb2fc8d67681111ecdcbcb1599320d6cfc1c4f6ff4b91839a8"),
-    "cifar100": dict(title="CIFAR-100", folder="cifar-100-python", files=("train", "test", "meta"),
-        fetch=True, mean=(.507, .487, .441), std=(.267, .256, .276), classes=100, digest="c352a4f18d4d70a7e305a7e38ec75699a359d7ec8b8e1798620e97bc5eb78c9a"),
-    "snelson": dict(title="Snelson's 1-D regression set", folder="snelson", files=("train_inputs", "train_outputs", "test_inputs"),
-        fetch=False, digest="fc1ecbdf5e95a3692bc58b1f14c3c627775e56a50b9284c44adecf6f52e9642c",
-        get="It is part of E. Snelson's SPGP code distribution (gatsby.ucl.ac.uk/~snelson): put the text files train_inputs, train_outputs and test_inputs into the folder snelson."),
-    "isbi2012": dict(title="ISBI 2012 EM segmentation", folder="isbi2012", files=(), fetch=False, digest="152db9455ea3d20bdca76e4d52af5339cc6a7e30ade0f97e8a05b015e029730d",
+    "mnist": dict(
+        title="MNIST",
+        folder="MNIST/raw",
+        files=(
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        ),
+        fetch=True,
+        mean=(0.1307,),
+        std=(0.3081,),
+        classes=10,
+        digest="11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54",
+    ),
+    "cifar10": dict(
+        title="CIFAR-10",
+        folder="cifar-10-batches-py",
+        files=(
+            "data_batch_1",
+            "data_batch_2",
+            "data_batch_3",
+            "data_batch_4",
+            "data_batch_5",
+            "test_batch",
+            "batches.meta",
+        ),
+        fetch=True,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+        classes=10,
+        digest="e6216b9018fcebdb2fc8d67681111ecdcbcb1599320d6cfc1c4f6ff4b91839a8",
+    ),
+    "cifar100": dict(
+        title="CIFAR-100",
+        folder="cifar-100-python",
+        files=("train", "test", "meta"),
+        fetch=True,
+        mean=(0.507, 0.487, 0.441),
+        std=(0.267, 0.256, 0.276),
+        classes=100,
+        digest="c352a4f18d4d70a7e305a7e38ec75699a359d7ec8b8e1798620e97bc5eb78c9a",
+    ),
+    "snelson": dict(
+        title="Snelson's 1-D regression set",
+        folder="snelson",
+        files=("train_inputs", "train_outputs", "test_inputs"),
+        fetch=False,
+        digest="fc1ecbdf5e95a3692bc58b1f14c3c627775e56a50b9284c44adecf6f52e9642c",
+        get="It is part of E. Snelson's SPGP code distribution (gatsby.ucl.ac.uk/~snelson): put the text files train_inputs, train_outputs and test_inputs into the folder snelson.",
+    ),
+    "isbi2012": dict(
+        title="ISBI 2012 EM segmentation",
+        folder="isbi2012",
+        files=(),
+        fetch=False,
+        digest="152db9455ea3d20bdca76e4d52af5339cc6a7e30ade0f97e8a05b015e029730d",
         get="It is the training set of the ISBI 2012 challenge (imagej.net/events/isbi-2012-segmentation-challenge, registration needed): put train-volume.tif and train-labels.tif, "
-            "or the folders image and label with 00.png … 29.png, into the folder isbi2012."),
+        "or the folders image and label with 00.png … 29.png, into the folder isbi2012.",
+    ),
 }
 
+
 def how_to_get(
-    name:str,                   # mnist | cifar10 | cifar100 | snelson | isbi2012
-    root:str|Path|None=None,    # data root
-)->str:
+    name: str,  # mnist | cifar10 | cifar100 | snelson | isbi2012
+    root: str | Path | None = None,  # data root
+) -> str:
     "One sentence with the next step for a set that is not on the disk"
     have = f"If you have it elsewhere, set BAYESBINN_DATA to the folder that contains {SETS[name]['folder']}."
-    return (f"Run `bayesbinn data --fetch {name}` to download it to {data_root(root)}. " if SETS[name]["fetch"] else SETS[name]["get"] + " ") + have
+    return (
+        f"Run `bayesbinn data --fetch {name}` to download it to {data_root(root)}. "
+        if SETS[name]["fetch"]
+        else SETS[name]["get"] + " "
+    ) + have
+
 
 def _require(name, root):
     "The set's folder; FileNotFoundError naming the first missing file"
-    folder = data_root(root)/SETS[name]["folder"]
-    missing = [f for f in SETS[name]["files"] if not (folder/f).is_file()]
+    folder = data_root(root) / SETS[name]["folder"]
+    missing = [f for f in SETS[name]["files"] if not (folder / f).is_file()]
     if missing or not folder.is_dir():
         what = f"no folder {folder}" if not folder.is_dir() else f"{folder} lacks {', '.join(missing)}"
         raise FileNotFoundError(f"{SETS[name]['title']} is not there: {what}. {how_to_get(name, root)}")
     return folder
 
+
 def _damaged(name, root, why):
-    step = f"Delete {data_root(root)/SETS[name]['folder']} and get it again. {how_to_get(name, root)}"
+    step = f"Delete {data_root(root) / SETS[name]['folder']} and get it again. {how_to_get(name, root)}"
     return ValueError(f"{SETS[name]['title']} is damaged: {why}. {step}")
+
 
 def _verify(name, root, arrays, shapes, verify):
     "Shapes always, checksum when asked; the digest of the decoded arrays"
     for (what, a), shape in zip(arrays.items(), shapes):
-        if tuple(a.shape) != shape: raise _damaged(name, root, f"{what} decodes to shape {tuple(a.shape)}, expected {shape}")
+        if tuple(a.shape) != shape:
+            raise _damaged(name, root, f"{what} decodes to shape {tuple(a.shape)}, expected {shape}")
     digest = fingerprint_arrays(*arrays.values())
     if verify and digest != SETS[name]["digest"]:
-        raise _damaged(name, root, f"its decoded arrays have checksum {digest[:16]}…, the published set has {SETS[name]['digest'][:16]}… "
-                                   "(load_data(…, verify=False) accepts another set in the same layout)")
+        raise _damaged(
+            name,
+            root,
+            f"its decoded arrays have checksum {digest[:16]}…, the published set has {SETS[name]['digest'][:16]}… "
+            "(load_data(…, verify=False) accepts another set in the same layout)",
+        )
     return digest
 
 # %% ../../nbs/library/data.ipynb #0a57cb53
 def _read_mnist(root, verify):
     from torchvision.datasets.mnist import read_image_file, read_label_file
+
     folder, arrays = _require("mnist", root), {}
     for split, stem in (("train", "train"), ("test", "t10k")):
         for kind, read in (("images-idx3", read_image_file), ("labels-idx1", read_label_file)):
-            path = folder/f"{stem}-{kind}-ubyte"
-            try: a = read(str(path))
-            except Exception as e: raise _damaged("mnist", root, f"{path.name} ({path.stat().st_size} bytes) cannot be decoded ({type(e).__name__}), so it is truncated or not an IDX file") from e
+            path = folder / f"{stem}-{kind}-ubyte"
+            try:
+                a = read(str(path))
+            except Exception as e:
+                raise _damaged(
+                    "mnist",
+                    root,
+                    f"{path.name} ({path.stat().st_size} bytes) cannot be decoded ({type(e).__name__}), so it is truncated or not an IDX file",
+                ) from e
             arrays[f"{split} {kind[:6]}"] = a.unsqueeze(1) if kind.startswith("images") else a
     digest = _verify("mnist", root, arrays, [(60000, 1, 28, 28), (60000,), (10000, 1, 28, 28), (10000,)], verify)
     return *arrays.values(), digest
 
+
 def _read_cifar(name, root, verify):
     import torchvision
     from torchvision.datasets.utils import check_integrity
+
     folder, arrays = _require(name, root), {}
     cls = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     for split in ("train", "test"):
-        try: d = cls(str(data_root(root)), train=split == "train", download=False)
+        try:
+            d = cls(str(data_root(root)), train=split == "train", download=False)
         except Exception as e:
-            bad = [f for f, md5 in cls.train_list + cls.test_list + [[cls.meta["filename"], cls.meta["md5"]]] if not check_integrity(str(folder/f), md5)]
+            bad = [
+                f
+                for f, md5 in cls.train_list + cls.test_list + [[cls.meta["filename"], cls.meta["md5"]]]
+                if not check_integrity(str(folder / f), md5)
+            ]
             raise _damaged(name, root, f"{', '.join(bad) or folder} does not have the published MD5") from e
         arrays[f"{split} images"] = torch.from_numpy(np.ascontiguousarray(d.data.transpose(0, 3, 1, 2)))
         arrays[f"{split} labels"] = torch.tensor(d.targets)
     digest = _verify(name, root, arrays, [(50000, 3, 32, 32), (50000,), (10000, 3, 32, 32), (10000,)], verify)
     return *arrays.values(), digest
 
+
 def _read_snelson(root, verify):
     folder, arrays = _require("snelson", root), {}
     for f in SETS["snelson"]["files"]:
-        try: arrays[f] = np.array([float(v) for v in (folder/f).read_text().split()])
-        except ValueError as e: raise _damaged("snelson", root, f"{f} is not a list of numbers ({e})") from e
+        try:
+            arrays[f] = np.array([float(v) for v in (folder / f).read_text().split()])
+        except ValueError as e:
+            raise _damaged("snelson", root, f"{f} is not a list of numbers ({e})") from e
     digest = _verify("snelson", root, arrays, [(200,), (200,), (301,)], verify)
     return *arrays.values(), digest
+
 
 def _read_isbi(root, verify):
     "Images (30, 1, 512, 512) uint8 and labels (30, 512, 512) int64, 1 in cells and 0 on membranes"
     from PIL import Image
+
     folder, out = _require("isbi2012", root), []
     for kind, stack in (("image", "train-volume.tif"), ("label", "train-labels.tif")):
-        pages, files = [], sorted((folder/kind).glob("*.png")) if (folder/kind).is_dir() else []
-        path = folder/kind
+        pages, files = [], sorted((folder / kind).glob("*.png")) if (folder / kind).is_dir() else []
+        path = folder / kind
         try:
             if files:
                 for path in files:
-                    with Image.open(path) as im: pages.append(np.asarray(im.convert("L")))
-            elif (path := folder/stack).is_file():
+                    with Image.open(path) as im:
+                        pages.append(np.asarray(im.convert("L")))
+            elif (path := folder / stack).is_file():
                 with Image.open(path) as im:
-                    for i in range(im.n_frames): im.seek(i); pages.append(np.asarray(im.convert("L")))
-            else: raise FileNotFoundError(f"ISBI 2012 EM segmentation is not there: {folder} holds neither {kind}/*.png nor {stack}. {how_to_get('isbi2012', root)}")
-        except FileNotFoundError: raise
-        except Exception as e: raise _damaged("isbi2012", root, f"{path.name} cannot be decoded ({type(e).__name__})") from e
+                    for i in range(im.n_frames):
+                        im.seek(i)
+                        pages.append(np.asarray(im.convert("L")))
+            else:
+                raise FileNotFoundError(
+                    f"ISBI 2012 EM segmentation is not there: {folder} holds neither {kind}/*.png nor {stack}. {how_to_get('isbi2012', root)}"
+                )
+        except FileNotFoundError:
+            raise
+        except Exception as e:
+            raise _damaged("isbi2012", root, f"{path.name} cannot be decoded ({type(e).__name__})") from e
         if len(pages) != 30 or {p.shape for p in pages} != {(512, 512)}:
-            raise _damaged("isbi2012", root, f"{len(pages)} {kind} slices of size {sorted({p.shape for p in pages})}, expected 30 of (512, 512): images and labels must stay aligned, unresized")
+            raise _damaged(
+                "isbi2012",
+                root,
+                f"{len(pages)} {kind} slices of size {sorted({p.shape for p in pages})}, expected 30 of (512, 512): images and labels must stay aligned, unresized",
+            )
         out.append(np.stack(pages))
     images, labels = out
-    if set(np.unique(labels)) != {0, 255}: raise _damaged("isbi2012", root, f"labels hold the values {np.unique(labels)[:5].tolist()}…, expected 0 (membrane) and 255 (cell)")
-    arrays = dict(images=torch.from_numpy(images).unsqueeze(1), labels=torch.from_numpy((labels == 255).astype(np.int64)))
+    if set(np.unique(labels)) != {0, 255}:
+        raise _damaged(
+            "isbi2012",
+            root,
+            f"labels hold the values {np.unique(labels)[:5].tolist()}…, expected 0 (membrane) and 255 (cell)",
+        )
+    arrays = dict(
+        images=torch.from_numpy(images).unsqueeze(1), labels=torch.from_numpy((labels == 255).astype(np.int64))
+    )
     return *arrays.values(), _verify("isbi2012", root, arrays, [(30, 1, 512, 512), (30, 512, 512)], verify)
+
 
 def _standardise(a, scaler=None):
     "Columns with mean 0 and sd 1 (ddof 1), and the (mean, sd) used"
     mean, sd = scaler or (a.mean(0), a.std(0, ddof=1))
-    return torch.from_numpy(((a - mean)/sd)).float(), (mean, sd)
+    return torch.from_numpy((a - mean) / sd).float(), (mean, sd)
 
 # %% ../../nbs/library/data.ipynb #22d200f8
 def _check_limit(what, value, high, name):
-    if value is None: return
-    if isinstance(value, bool) or not isinstance(value, int): raise TypeError(f"{what} must be an int or None, got {value!r}.")
-    if not 1 <= value <= high: raise ValueError(f"{what} must be 1 … {high} for {name}, got {value}.")
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int or None, got {value!r}.")
+    if not 1 <= value <= high:
+        raise ValueError(f"{what} must be 1 … {high} for {name}, got {value}.")
 
-def _image_bundle(name, raw, mean, std, classes, validation, split_seed, split, limit, eval_limit, inputs, augmentation=None, stand_in=None, scale=None):
+
+def _image_bundle(
+    name,
+    raw,
+    mean,
+    std,
+    classes,
+    validation,
+    split_seed,
+    split,
+    limit,
+    eval_limit,
+    inputs,
+    augmentation=None,
+    stand_in=None,
+    scale=None,
+):
     xtr, ytr, xte, yte, digest = raw
-    if split not in ("shuffled", "last"): raise ValueError(f"split must be 'shuffled' (first part of a shuffle) or 'last' (last part, unshuffled), got {split!r}.")
-    if inputs not in ("standard", "signed", "per_image"): raise ValueError(f"inputs must be 'standard', 'signed' or 'per_image', got {inputs!r}.")
+    if split not in ("shuffled", "last"):
+        raise ValueError(
+            f"split must be 'shuffled' (first part of a shuffle) or 'last' (last part, unshuffled), got {split!r}."
+        )
+    if inputs not in ("standard", "signed", "per_image"):
+        raise ValueError(f"inputs must be 'standard', 'signed' or 'per_image', got {inputs!r}.")
     if split == "last" and validation:
         k = len(split_indices(len(xtr), validation)[1])
         train_i, val_i = np.arange(len(xtr) - k), np.arange(len(xtr) - k, len(xtr))
-    else: train_i, val_i = split_indices(len(xtr), validation, split_seed)
+    else:
+        train_i, val_i = split_indices(len(xtr), validation, split_seed)
     _check_limit("limit", limit, len(train_i), name)
     _check_limit("eval_limit", eval_limit, max(len(val_i), len(xte)), name)
     train_i, val_i, cut = torch.from_numpy(train_i[:limit]), torch.from_numpy(val_i[:eval_limit]), slice(eval_limit)
-    if inputs == "signed": mean, std = .5, .5
-    make = lambda x, y, aug=None: ArrayData(x, y, *((0., 1.) if inputs == "per_image" else (mean, std)), scale, aug, inputs == "per_image")
-    options = dict(validation=validation, split=split if validation else None, split_seed=split_seed if validation and split == "shuffled" else None,
-                   limit=limit, eval_limit=eval_limit, inputs=inputs, augmentation=repr(augmentation) if augmentation else None)
-    return DataBundle(name, make(xtr[train_i], ytr[train_i], augmentation), make(xtr[val_i], ytr[val_i]) if len(val_i) else None, make(xte[cut], yte[cut]),
-                      classes, tuple(xtr.shape[1:]), _fingerprint(name, digest, options), stand_in, "classification", options)
+    if inputs == "signed":
+        mean, std = 0.5, 0.5
+
+    def make(x, y, aug=None):
+        return ArrayData(
+            x, y, *((0.0, 1.0) if inputs == "per_image" else (mean, std)), scale, aug, inputs == "per_image"
+        )
+
+    options = dict(
+        validation=validation,
+        split=split if validation else None,
+        split_seed=split_seed if validation and split == "shuffled" else None,
+        limit=limit,
+        eval_limit=eval_limit,
+        inputs=inputs,
+        augmentation=repr(augmentation) if augmentation else None,
+    )
+    return DataBundle(
+        name,
+        make(xtr[train_i], ytr[train_i], augmentation),
+        make(xtr[val_i], ytr[val_i]) if len(val_i) else None,
+        make(xte[cut], yte[cut]),
+        classes,
+        tuple(xtr.shape[1:]),
+        _fingerprint(name, digest, options),
+        stand_in,
+        "classification",
+        options,
+    )
+
 
 def _segmentation_bundle(name, x, y, digest, n_train, crop, limit, augmentation, stand_in=None):
     side = x.shape[-1]
     if crop is not None:
-        if not isinstance(crop, int) or crop < 16 or side % crop: raise ValueError(f"crop must divide the image side {side} and be at least 16, got {crop!r}.")
-        tile = lambda t: t.unfold(-2, crop, crop).unfold(-2, crop, crop).movedim((-4, -3), (1, 2)).reshape(-1, *t.shape[1:-2], crop, crop)
-    else: tile = lambda t: t
+        if not isinstance(crop, int) or crop < 16 or side % crop:
+            raise ValueError(f"crop must divide the image side {side} and be at least 16, got {crop!r}.")
+
+        def tile(t):
+            return (
+                t.unfold(-2, crop, crop)
+                .unfold(-2, crop, crop)
+                .movedim((-4, -3), (1, 2))
+                .reshape(-1, *t.shape[1:-2], crop, crop)
+            )
+    else:
+
+        def tile(t):
+            return t
+
     parts = [(tile(x[i]), tile(y[i])) for i in (slice(n_train), slice(n_train, None))]
     _check_limit("limit", limit, len(parts[0][0]), name)
-    mean, std = float(x[:n_train].double().mean()/255), float(x[:n_train].double().std()/255)
-    make = lambda x, y, aug=None: ArrayData(x.contiguous(), y.contiguous(), mean, std, augmentation=aug)
+    mean, std = float(x[:n_train].double().mean() / 255), float(x[:n_train].double().std() / 255)
+
+    def make(x, y, aug=None):
+        return ArrayData(x.contiguous(), y.contiguous(), mean, std, augmentation=aug)
+
     options = dict(crop=crop, limit=limit, augmentation=repr(augmentation) if augmentation else None)
-    return DataBundle(name, make(parts[0][0][:limit], parts[0][1][:limit], augmentation), make(*parts[1]), None, 2, (1,) + tuple(parts[0][0].shape[-2:]),
-                      _fingerprint(name, digest, options), stand_in, "segmentation", options)
+    return DataBundle(
+        name,
+        make(parts[0][0][:limit], parts[0][1][:limit], augmentation),
+        make(*parts[1]),
+        None,
+        2,
+        (1,) + tuple(parts[0][0].shape[-2:]),
+        _fingerprint(name, digest, options),
+        stand_in,
+        "segmentation",
+        options,
+    )
+
 
 def _digits():
     from sklearn.datasets import load_digits
+
     d = load_digits()
     x, y = torch.from_numpy(d.images.astype(np.uint8)).unsqueeze(1), torch.from_numpy(d.target.astype(np.int64))
     raw = x[:-360], y[:-360], x[-360:], y[-360:]
     return *raw, fingerprint_arrays(*raw)
 
+
 def _two_moons(name):
     from sklearn.datasets import make_moons
-    x, y = make_moons(200, noise=.1, random_state=0)
+
+    x, y = make_moons(200, noise=0.1, random_state=0)
     xs, scaler = _standardise(x)
     y = torch.from_numpy(y).float()[:, None]
-    options = dict(points=200, noise=.1, random_state=0)
-    return DataBundle(name, ArrayData(xs, y), None, None, 2, (2,), _fingerprint(name, fingerprint_arrays(x, y), options), None, "binary", options, dict(x_scaler=scaler))
+    options = dict(points=200, noise=0.1, random_state=0)
+    return DataBundle(
+        name,
+        ArrayData(xs, y),
+        None,
+        None,
+        2,
+        (2,),
+        _fingerprint(name, fingerprint_arrays(x, y), options),
+        None,
+        "binary",
+        options,
+        dict(x_scaler=scaler),
+    )
+
 
 def _snelson(name, root, verify, stand_in=None):
     x, y, xt, digest = _snelson_standin() if stand_in else _read_snelson(root, verify)
     (xs, x_scaler), (ys, y_scaler) = _standardise(x[:, None]), _standardise(y[:, None])
     extras = dict(x_scaler=x_scaler, y_scaler=y_scaler, test_inputs=ArrayData(_standardise(xt[:, None], x_scaler)[0]))
-    return DataBundle(name, ArrayData(xs, ys), None, None, 1, (1,), _fingerprint(name, digest, {}), stand_in, "regression", {}, extras)
+    return DataBundle(
+        name, ArrayData(xs, ys), None, None, 1, (1,), _fingerprint(name, digest, {}), stand_in, "regression", {}, extras
+    )
 
 # %% ../../nbs/library/data.ipynb #cb4e5208
 STAND_INS = {
@@ -435,168 +704,264 @@ STAND_INS = {
     "snelson-standin": "This is not Snelson's data set: 200 generated points around the sum of two waves, on [0, 6], stand in for it.",
 }
 
+
 def _mnist_standin():
     xtr, ytr, xte, yte, _ = _digits()
+
     def enlarge(x):
-        big = F.interpolate(x.double()*(255/16), size=(20, 20), mode="bilinear", align_corners=False)
-        return F.pad((big + .5).floor().clamp(0, 255).to(torch.uint8), (4,)*4)
+        big = F.interpolate(x.double() * (255 / 16), size=(20, 20), mode="bilinear", align_corners=False)
+        return F.pad((big + 0.5).floor().clamp(0, 255).to(torch.uint8), (4,) * 4)
+
     raw = enlarge(xtr), ytr, enlarge(xte), yte
     return *raw, fingerprint_arrays(*raw)
 
+
 _SHAPES = (  # masks from row and column r, c, their distances dr, dc from a centre, a size, and the phase p(t) in [0, 1) of a wave
-    lambda r, c, dr, dc, size, p: p(r) < .5, lambda r, c, dr, dc, size, p: p(c) < .5, lambda r, c, dr, dc, size, p: p((r + c)/1.4142) < .5,
-    lambda r, c, dr, dc, size, p: (p(r) < .5) ^ (p(c) < .5), lambda r, c, dr, dc, size, p: np.hypot(dr, dc) < size,
-    lambda r, c, dr, dc, size, p: np.maximum(abs(dr), abs(dc)) < size*.9, lambda r, c, dr, dc, size, p: (abs(dr) < size) & (abs(dc) < (dr + size)*.6),
-    lambda r, c, dr, dc, size, p: abs(np.hypot(dr, dc) - size) < 2.2, lambda r, c, dr, dc, size, p: (np.minimum(abs(dr), abs(dc)) < 2) & (np.maximum(abs(dr), abs(dc)) < size*1.2),
-    lambda r, c, dr, dc, size, p: np.hypot(p(r) - .5, p(c) - .5) < 1/3.5)
+    lambda r, c, dr, dc, size, p: p(r) < 0.5,
+    lambda r, c, dr, dc, size, p: p(c) < 0.5,
+    lambda r, c, dr, dc, size, p: p((r + c) / 1.4142) < 0.5,
+    lambda r, c, dr, dc, size, p: (p(r) < 0.5) ^ (p(c) < 0.5),
+    lambda r, c, dr, dc, size, p: np.hypot(dr, dc) < size,
+    lambda r, c, dr, dc, size, p: np.maximum(abs(dr), abs(dc)) < size * 0.9,
+    lambda r, c, dr, dc, size, p: (abs(dr) < size) & (abs(dc) < (dr + size) * 0.6),
+    lambda r, c, dr, dc, size, p: abs(np.hypot(dr, dc) - size) < 2.2,
+    lambda r, c, dr, dc, size, p: (np.minimum(abs(dr), abs(dc)) < 2) & (np.maximum(abs(dr), abs(dc)) < size * 1.2),
+    lambda r, c, dr, dc, size, p: np.hypot(p(r) - 0.5, p(c) - 0.5) < 1 / 3.5,
+)
+
 
 def _shapes(n, classes, seed):
     "n pictures (n, 3, 32, 32) uint8 and labels: pattern = class (10) or class // 10 (100); hue = class or class % 10"
     g = np.random.default_rng(seed)
     y = g.permutation(np.arange(n) % classes)
-    kind, hue = (y, y) if classes == 10 else (y//10, y % 10)
-    u = lambda low, high: g.uniform(low, high, (n, 1, 1))
+    kind, hue = (y, y) if classes == 10 else (y // 10, y % 10)
+
+    def u(low, high):
+        return g.uniform(low, high, (n, 1, 1))
+
     y0, x0, size, period, phase = u(11, 21), u(11, 21), u(5, 9), u(5, 8), u(0, 8)
     mask = np.empty((n, 1, 32, 32))
     for k, shape in enumerate(_SHAPES):
         i = kind == k
-        r, c = np.mgrid[0:32, 0:32][:, None] + .5
-        mask[i, 0] = shape(r, c, r - y0[i], c - x0[i], size[i], lambda t: np.mod(t + phase[i], period[i])/period[i])
-    h = (hue/10 + g.normal(0, .06 if classes == 10 else .02, n))[:, None, None, None] + np.array([0, 1/3, 2/3])[:, None, None]
-    colour = .5 + .4*np.cos(2*np.pi*h)
-    back = g.uniform(.2, .8, (n, 1, 1, 1)) + g.uniform(-.1, .1, (n, 3, 1, 1))
-    picture = mask*colour + (1 - mask)*back + g.normal(0, .06, (n, 3, 32, 32))
-    return torch.from_numpy((picture.clip(0, 1)*255).round().astype(np.uint8)), torch.from_numpy(y.astype(np.int64))
+        r, c = np.mgrid[0:32, 0:32][:, None] + 0.5
+        mask[i, 0] = shape(r, c, r - y0[i], c - x0[i], size[i], lambda t: np.mod(t + phase[i], period[i]) / period[i])
+    h = (hue / 10 + g.normal(0, 0.06 if classes == 10 else 0.02, n))[:, None, None, None] + np.array([0, 1 / 3, 2 / 3])[
+        :, None, None
+    ]
+    colour = 0.5 + 0.4 * np.cos(2 * np.pi * h)
+    back = g.uniform(0.2, 0.8, (n, 1, 1, 1)) + g.uniform(-0.1, 0.1, (n, 3, 1, 1))
+    picture = mask * colour + (1 - mask) * back + g.normal(0, 0.06, (n, 3, 32, 32))
+    return torch.from_numpy((picture.clip(0, 1) * 255).round().astype(np.uint8)), torch.from_numpy(y.astype(np.int64))
+
 
 def _cifar_standin(classes):
     train, test = (2000, 500) if classes == 10 else (5000, 1000)
     raw = *_shapes(train, classes, 0), *_shapes(test, classes, 1)
     return *raw, fingerprint_arrays(*raw)
 
+
 def _isbi_standin(n=20, side=96, cells=14):
     "Voronoi cells with dark membranes, dark organelles inside, and noise; labels 1 in cells, 0 on membranes"
     g = np.random.default_rng(0)
-    grid, images, labels = np.stack(np.mgrid[0:side, 0:side], -1) + .5, [], []
+    grid, images, labels = np.stack(np.mgrid[0:side, 0:side], -1) + 0.5, [], []
     for _ in range(n):
         centres = g.uniform(0, side, (cells, 2))
-        warp = np.stack([4*np.sin(grid[..., 1 - k]/9 + g.uniform(0, 6.3)) for k in (0, 1)], -1)     # membranes are not straight
+        warp = np.stack(
+            [4 * np.sin(grid[..., 1 - k] / 9 + g.uniform(0, 6.3)) for k in (0, 1)], -1
+        )  # membranes are not straight
         d = np.linalg.norm((grid + warp)[:, :, None] - centres, axis=-1)
         nearest = np.sort(d, -1)
         cell = nearest[..., 1] - nearest[..., 0] > 3
-        picture = np.where(cell, g.uniform(.55, .75, cells)[d.argmin(-1)], .25)
+        picture = np.where(cell, g.uniform(0.55, 0.75, cells)[d.argmin(-1)], 0.25)
         for spot in g.uniform(0, side, (8, 2)):
-            picture = np.where(cell & (np.linalg.norm(grid - spot, axis=-1) < g.uniform(1.5, 4)), .35, picture)
-        picture = picture + g.normal(0, .08, (side, side))
-        images.append((picture.clip(0, 1)*255).round().astype(np.uint8)); labels.append(cell.astype(np.int64))
+            picture = np.where(cell & (np.linalg.norm(grid - spot, axis=-1) < g.uniform(1.5, 4)), 0.35, picture)
+        picture = picture + g.normal(0, 0.08, (side, side))
+        images.append((picture.clip(0, 1) * 255).round().astype(np.uint8))
+        labels.append(cell.astype(np.int64))
     x, y = torch.from_numpy(np.stack(images)).unsqueeze(1), torch.from_numpy(np.stack(labels))
     return x, y, fingerprint_arrays(x, y)
+
 
 def _snelson_standin():
     "Two waves with noise on [0, 6]; inputs without targets from -3 to 10"
     g = np.random.default_rng(0)
     x = np.sort(g.uniform(0, 6, 200))
-    y = np.sin(2*x) + .5*np.cos(5*x) - .3 + g.normal(0, .3, 200)
+    y = np.sin(2 * x) + 0.5 * np.cos(5 * x) - 0.3 + g.normal(0, 0.3, 200)
     xt = np.linspace(-3, 10, 301)
     return x, y, xt, fingerprint_arrays(x, y, xt)
 
 # %% ../../nbs/library/data.ipynb #f1f836cb
 NAMES = ("mnist", "cifar10", "cifar100", "isbi2012", "snelson", "two_moons", "digits")
 
+
 def load_data(
-    name:str,                    # one of NAMES, or of STAND_INS by its own name
-    root:str|Path|None=None,     # data root; None: data_root()
-    validation:float=.1,         # fraction of the training set kept for validation; 0: none (classification sets)
-    split_seed:int=0,            # seed of the validation split (classification sets)
-    device="cpu",                # where the splits live
-    limit:int|None=None,         # keep the first n training examples of the split
-    eval_limit:int|None=None,    # keep the first n validation and test examples (classification sets)
-    augment:bool=True,           # give the training split its customary augmentation (CIFAR: pad, crop, mirror; ISBI: symmetries of the square)
-    pad:int=4,                   # padding of CIFAR's random crop, in pixels
-    inputs:str="standard",       # standard: published mean and sd | signed: [-1, 1] | per_image
-    split:str="shuffled",        # shuffled: validation = first part of a shuffle | last: last part, unshuffled
-    crop:int|None=None,          # cut ISBI slices into tiles of this side; it must divide 512
-    verify:bool=True,            # published sets must have the published checksum
-)->DataBundle:
+    name: str,  # one of NAMES, or of STAND_INS by its own name
+    root: str | Path | None = None,  # data root; None: data_root()
+    validation: float = 0.1,  # fraction of the training set kept for validation; 0: none (classification sets)
+    split_seed: int = 0,  # seed of the validation split (classification sets)
+    device="cpu",  # where the splits live
+    limit: int | None = None,  # keep the first n training examples of the split
+    eval_limit: int | None = None,  # keep the first n validation and test examples (classification sets)
+    augment: bool = True,  # give the training split its customary augmentation (CIFAR: pad, crop, mirror; ISBI: symmetries of the square)
+    pad: int = 4,  # padding of CIFAR's random crop, in pixels
+    inputs: str = "standard",  # standard: published mean and sd | signed: [-1, 1] | per_image
+    split: str = "shuffled",  # shuffled: validation = first part of a shuffle | last: last part, unshuffled
+    crop: int | None = None,  # cut ISBI slices into tiles of this side; it must divide 512
+    verify: bool = True,  # published sets must have the published checksum
+) -> DataBundle:
     "A data set by name: FileNotFoundError if it is not there, ValueError if it is damaged"
     base = name.removesuffix("-standin") if name in STAND_INS else name
     sentence = STAND_INS.get(name)
-    if name not in NAMES and sentence is None: raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(NAMES)}; stand-ins: {', '.join(STAND_INS)}.")
-    if base in ("two_moons", "snelson") and limit is not None: raise ValueError(f"{name} has no limit option: it is used whole.")
-    if base == "two_moons": bundle = _two_moons(name)
-    elif base == "snelson": bundle = _snelson(name, root, verify, sentence)
+    if name not in NAMES and sentence is None:
+        raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(NAMES)}; stand-ins: {', '.join(STAND_INS)}.")
+    if base in ("two_moons", "snelson") and limit is not None:
+        raise ValueError(f"{name} has no limit option: it is used whole.")
+    if base == "two_moons":
+        bundle = _two_moons(name)
+    elif base == "snelson":
+        bundle = _snelson(name, root, verify, sentence)
     elif base == "isbi2012":
         x, y, digest = _isbi_standin() if sentence else _read_isbi(root, verify)
-        bundle = _segmentation_bundle(name, x, y, digest, 16 if sentence else 24, crop, limit, Dihedral() if augment else None, sentence)
+        bundle = _segmentation_bundle(
+            name, x, y, digest, 16 if sentence else 24, crop, limit, Dihedral() if augment else None, sentence
+        )
     else:
-        if sentence: raw = _mnist_standin() if base == "mnist" else _cifar_standin(SETS[base]["classes"])
-        else: raw = _digits() if base == "digits" else _read_mnist(root, verify) if base == "mnist" else _read_cifar(base, root, verify)
-        mean, std, classes = (.3054, .3755, 10) if base == "digits" else (SETS[base][k] for k in ("mean", "std", "classes"))
-        bundle = _image_bundle(name, raw, mean, std, classes, validation, split_seed, split, limit, eval_limit, inputs,
-                               CropFlip(pad) if augment and base.startswith("cifar") else None, sentence, 16 if base == "digits" else None)
+        if sentence:
+            raw = _mnist_standin() if base == "mnist" else _cifar_standin(SETS[base]["classes"])
+        else:
+            raw = (
+                _digits()
+                if base == "digits"
+                else _read_mnist(root, verify)
+                if base == "mnist"
+                else _read_cifar(base, root, verify)
+            )
+        mean, std, classes = (
+            (0.3054, 0.3755, 10) if base == "digits" else (SETS[base][k] for k in ("mean", "std", "classes"))
+        )
+        bundle = _image_bundle(
+            name,
+            raw,
+            mean,
+            std,
+            classes,
+            validation,
+            split_seed,
+            split,
+            limit,
+            eval_limit,
+            inputs,
+            CropFlip(pad) if augment and base.startswith("cifar") else None,
+            sentence,
+            16 if base == "digits" else None,
+        )
     return bundle.to(device)
 
 # %% ../../nbs/library/data.ipynb #98fbc42f
 def permuted_mnist(
-    task:int,                             # 1, 2, …: every task is permuted, the first too
-    seed:int=0,                           # of the run; tasks of one run have independent permutations
-    base:str|DataBundle="mnist",          # "mnist", "mnist-standin", or a bundle loaded with validation=0 (loads once for all tasks)
-    root:str|Path|None=None,              # data root
+    task: int,  # 1, 2, …: every task is permuted, the first too
+    seed: int = 0,  # of the run; tasks of one run have independent permutations
+    base: str
+    | DataBundle = "mnist",  # "mnist", "mnist-standin", or a bundle loaded with validation=0 (loads once for all tasks)
+    root: str | Path | None = None,  # data root
     device="cpu",
-    **kwargs,                             # of load_data
-)->DataBundle:                            # no validation split; extras["permutation"]: (784,) int64
+    **kwargs,  # of load_data
+) -> DataBundle:  # no validation split; extras["permutation"]: (784,) int64
     "MNIST with permuted pixels: one task of the continual-learning experiment"
-    if isinstance(task, bool) or not isinstance(task, int): raise TypeError(f"task must be an int, got {task!r}.")
-    if task < 1: raise ValueError(f"task counts from 1, got {task}.")
-    if isinstance(base, DataBundle) and kwargs: raise TypeError(f"{', '.join(kwargs)}: arguments of load_data have no effect on a bundle; give them where it is loaded.")
-    if not isinstance(base, DataBundle): base = load_data(base, root, validation=0., device=device, **kwargs)
-    if base.val is not None: raise ValueError("Permuted MNIST has no validation split: load the base with validation=0.")
+    if isinstance(task, bool) or not isinstance(task, int):
+        raise TypeError(f"task must be an int, got {task!r}.")
+    if task < 1:
+        raise ValueError(f"task counts from 1, got {task}.")
+    if isinstance(base, DataBundle) and kwargs:
+        raise TypeError(
+            f"{', '.join(kwargs)}: arguments of load_data have no effect on a bundle; give them where it is loaded."
+        )
+    if not isinstance(base, DataBundle):
+        base = load_data(base, root, validation=0.0, device=device, **kwargs)
+    if base.val is not None:
+        raise ValueError("Permuted MNIST has no validation split: load the base with validation=0.")
     pixels = int(np.prod(base.input_shape))
     perm = torch.from_numpy(np.random.default_rng([seed, task]).permutation(pixels)).to(base.train.device)
-    move = lambda d: d._like(d.x.flatten(1)[:, perm].view_as(d.x), d.y)
+
+    def move(d):
+        return d._like(d.x.flatten(1)[:, perm].view_as(d.x), d.y)
+
     options = dict(base.options, task=task, seed=seed)
-    return replace(base, name=f"permuted-{base.name}", train=move(base.train), test=move(base.test), options=options,
-                   fingerprint=_fingerprint(f"permuted-{base.name}", base.fingerprint, options), extras=dict(base.extras, permutation=perm))
+    return replace(
+        base,
+        name=f"permuted-{base.name}",
+        train=move(base.train),
+        test=move(base.test),
+        options=options,
+        fingerprint=_fingerprint(f"permuted-{base.name}", base.fingerprint, options),
+        extras=dict(base.extras, permutation=perm),
+    )
 
 # %% ../../nbs/library/data.ipynb #827bfc45
 def data_status(
-    root:str|Path|None=None,  # data root
-    decode:bool=True,         # decode and verify what is there (a few seconds); False: only look for the files
-)->list[dict]:                # one row per set: name, title, state, detail, fingerprint
+    root: str | Path | None = None,  # data root
+    decode: bool = True,  # decode and verify what is there (a few seconds); False: only look for the files
+) -> list[dict]:  # one row per set: name, title, state, detail, fingerprint
     "What is there: state is complete | present (not decoded) | missing | damaged | built in"
     rows = []
     for name in NAMES:
-        title = SETS[name]["title"] if name in SETS else {"two_moons": "Two Moons", "digits": "scikit-learn digits"}[name]
+        title = (
+            SETS[name]["title"] if name in SETS else {"two_moons": "Two Moons", "digits": "scikit-learn digits"}[name]
+        )
         row = dict(name=name, title=title, state="built in", detail="made by scikit-learn", fingerprint=None)
         if name in SETS:
-            row.update(state="complete", detail=str(data_root(root)/SETS[name]["folder"]))
+            row.update(state="complete", detail=str(data_root(root) / SETS[name]["folder"]))
             try:
                 _require(name, root)
-                if decode: row["fingerprint"] = _READERS[name](root, True)[-1]
-                else: row["state"] = "present"
+                if decode:
+                    row["fingerprint"] = _READERS[name](root, True)[-1]
+                else:
+                    row["state"] = "present"
             except (FileNotFoundError, ValueError) as e:
                 row.update(state="missing" if isinstance(e, FileNotFoundError) else "damaged", detail=str(e))
-        else: row["fingerprint"] = load_data(name).fingerprint
+        else:
+            row["fingerprint"] = load_data(name).fingerprint
         rows.append(row)
     return rows
 
-_READERS = {"mnist": _read_mnist, "cifar10": lambda r, v: _read_cifar("cifar10", r, v), "cifar100": lambda r, v: _read_cifar("cifar100", r, v),
-            "snelson": _read_snelson, "isbi2012": _read_isbi}
+
+_READERS = {
+    "mnist": _read_mnist,
+    "cifar10": lambda r, v: _read_cifar("cifar10", r, v),
+    "cifar100": lambda r, v: _read_cifar("cifar100", r, v),
+    "snelson": _read_snelson,
+    "isbi2012": _read_isbi,
+}
+
 
 def fetch(
-    name:str,                   # mnist | cifar10 | cifar100
-    root:str|Path|None=None,    # data root; made if needed
-)->Path:                        # the set's folder
+    name: str,  # mnist | cifar10 | cifar100
+    root: str | Path | None = None,  # data root; made if needed
+) -> Path:  # the set's folder
     "Download a set with torchvision and verify what it decodes to; RuntimeError if that fails"
-    if name in ("two_moons", "digits"): raise ValueError(f"{name} needs no files: scikit-learn makes it.")
-    if name not in SETS: raise ValueError(f"Unknown data set {name!r}. It can be one of: {', '.join(n for n in SETS if SETS[n]['fetch'])}.")
-    if not SETS[name]["fetch"]: raise RuntimeError(f"{SETS[name]['title']} cannot be downloaded automatically. {how_to_get(name, root)}")
+    if name in ("two_moons", "digits"):
+        raise ValueError(f"{name} needs no files: scikit-learn makes it.")
+    if name not in SETS:
+        raise ValueError(
+            f"Unknown data set {name!r}. It can be one of: {', '.join(n for n in SETS if SETS[n]['fetch'])}."
+        )
+    if not SETS[name]["fetch"]:
+        raise RuntimeError(f"{SETS[name]['title']} cannot be downloaded automatically. {how_to_get(name, root)}")
     import torchvision
+
     where = data_root(root)
     where.mkdir(parents=True, exist_ok=True)
-    cls = {"mnist": torchvision.datasets.MNIST, "cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
-    try: cls(str(where), download=True)
+    cls = {
+        "mnist": torchvision.datasets.MNIST,
+        "cifar10": torchvision.datasets.CIFAR10,
+        "cifar100": torchvision.datasets.CIFAR100,
+    }[name]
+    try:
+        cls(str(where), download=True)
     except Exception as e:
-        raise RuntimeError(f"{SETS[name]['title']} could not be downloaded ({type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else 'no reason given'}). "
-                           f"Try again later, or copy the files into {where/SETS[name]['folder']}, or set BAYESBINN_DATA to a folder that has them.") from e
+        raise RuntimeError(
+            f"{SETS[name]['title']} could not be downloaded ({type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else 'no reason given'}). "
+            f"Try again later, or copy the files into {where / SETS[name]['folder']}, or set BAYESBINN_DATA to a folder that has them."
+        ) from e
     _READERS[name](root, True)
-    return where/SETS[name]["folder"]
+    return where / SETS[name]["folder"]

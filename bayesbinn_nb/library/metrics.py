@@ -12,81 +12,124 @@ from torch import Tensor
 # %% ../../nbs/library/metrics.ipynb #ac3478d6
 def _column(outputs, targets):
     "Outputs (B, 1) and targets (B,) mean the same examples; so do (B, …) of equal shape"
-    if outputs.ndim == targets.ndim + 1 and outputs.shape[1] == 1: outputs = outputs[:, 0]
+    if outputs.ndim == targets.ndim + 1 and outputs.shape[1] == 1:
+        outputs = outputs[:, 0]
     if outputs.shape != targets.shape:
-        raise ValueError(f"outputs have shape {tuple(outputs.shape)} and targets {tuple(targets.shape)}: they must match, or targets lack a last dimension of 1.")
+        raise ValueError(
+            f"outputs have shape {tuple(outputs.shape)} and targets {tuple(targets.shape)}: they must match, or targets lack a last dimension of 1."
+        )
     return outputs, targets.to(outputs.dtype)
 
-def _per_example(x): return x.flatten(1).mean(1) if x.ndim > 1 else x
+
+def _per_example(x):
+    return x.flatten(1).mean(1) if x.ndim > 1 else x
+
 
 def accuracy(
-    outputs:Tensor,  # (B, K, …) logits or probabilities, classes along 1
-    targets:Tensor,  # (B, …) class numbers
-)->Tensor:           # (B,) in [0, 1]: the share of correct classes of an example (its pixels, for label maps)
+    outputs: Tensor,  # (B, K, …) logits or probabilities, classes along 1
+    targets: Tensor,  # (B, …) class numbers
+) -> Tensor:  # (B,) in [0, 1]: the share of correct classes of an example (its pixels, for label maps)
     "Is the largest output the right class?"
-    if outputs.ndim != targets.ndim + 1: raise ValueError(f"accuracy needs outputs (B, K, …) and targets (B, …), got {tuple(outputs.shape)} and {tuple(targets.shape)}. For one logit use 'binary_accuracy'.")
+    if outputs.ndim != targets.ndim + 1:
+        raise ValueError(
+            f"accuracy needs outputs (B, K, …) and targets (B, …), got {tuple(outputs.shape)} and {tuple(targets.shape)}. For one logit use 'binary_accuracy'."
+        )
     return _per_example((outputs.argmax(1) == targets).float())
 
+
 def binary_accuracy(
-    outputs:Tensor,  # (B,) or (B, 1) logits: > 0 means class 1
-    targets:Tensor,  # same, 0 or 1
-)->Tensor:           # (B,) 0 or 1
+    outputs: Tensor,  # (B,) or (B, 1) logits: > 0 means class 1
+    targets: Tensor,  # same, 0 or 1
+) -> Tensor:  # (B,) 0 or 1
     "Is the sign of the logit right? (A probability above ½ is a logit above 0.)"
     o, t = _column(outputs, targets)
-    return _per_example(((o > 0) == (t > .5)).float())
+    return _per_example(((o > 0) == (t > 0.5)).float())
+
 
 def mse(
-    outputs:Tensor,  # (B, …)
-    targets:Tensor,  # same shape, or without a last dimension of 1
-)->Tensor:           # (B,) squared error, the mean over an example's outputs
+    outputs: Tensor,  # (B, …)
+    targets: Tensor,  # same shape, or without a last dimension of 1
+) -> Tensor:  # (B,) squared error, the mean over an example's outputs
     "Squared error"
     o, t = _column(outputs, targets)
     return _per_example((o - t).square())
+
 
 METRICS = dict(accuracy=accuracy, binary_accuracy=binary_accuracy, mse=mse)
 
 # %% ../../nbs/library/metrics.ipynb #fe5dbbce
 def calibration(
-    probs:Tensor,                  # (N, K) class probabilities
-    labels:Tensor,                 # (N,) class numbers
-    val_probs:Tensor|None=None,    # (M, K) validation probabilities, to fit one temperature on
-    val_labels:Tensor|None=None,   # (M,)
-    bins:int=15,                   # bins of confidence
-)->dict:                           # accuracy, ece, nll; with validation data also temperature, ece_fitted, nll_fitted
+    probs: Tensor,  # (N, K) class probabilities
+    labels: Tensor,  # (N,) class numbers
+    val_probs: Tensor | None = None,  # (M, K) validation probabilities, to fit one temperature on
+    val_labels: Tensor | None = None,  # (M,)
+    bins: int = 15,  # bins of confidence
+) -> dict:  # accuracy, ece, nll; with validation data also temperature, ece_fitted, nll_fitted
     "Accuracy, expected calibration error and negative log-likelihood, raw and with a fitted temperature"
     from torchmetrics.functional.classification import multiclass_calibration_error
+
     from bayesbinn_nb.math.prediction import fit_temperature, nll
+
     _check_probs(probs, labels)
-    probs = probs.detach().double().cpu(); labels = labels.cpu()
-    scores = lambda p: (float(multiclass_calibration_error(p, labels, p.shape[1], n_bins=bins)), float(nll(p, labels)))
+    probs = probs.detach().double().cpu()
+    labels = labels.cpu()
+
+    def scores(p):
+        return (float(multiclass_calibration_error(p, labels, p.shape[1], n_bins=bins)), float(nll(p, labels)))
+
     out = dict(accuracy=float((probs.argmax(1) == labels).double().mean()))
     out["ece"], out["nll"] = scores(probs)
     if val_probs is not None:
         _check_probs(val_probs, val_labels)
-        logits = lambda p: p.detach().double().cpu().clamp_min(torch.finfo(torch.float64).tiny).log()
+
+        def logits(p):
+            return p.detach().double().cpu().clamp_min(torch.finfo(torch.float64).tiny).log()
+
         out["temperature"] = T = fit_temperature(logits(val_probs), val_labels.cpu())
-        out["ece_fitted"], out["nll_fitted"] = scores((logits(probs)/T).softmax(1))
+        out["ece_fitted"], out["nll_fitted"] = scores((logits(probs) / T).softmax(1))
     return out
+
 
 def _check_probs(probs, labels):
     if probs.ndim != 2 or labels is None or labels.shape != probs.shape[:1]:
-        raise ValueError(f"expected probabilities (N, K) and labels (N,), got {tuple(probs.shape)} and {None if labels is None else tuple(labels.shape)}.")
+        raise ValueError(
+            f"expected probabilities (N, K) and labels (N,), got {tuple(probs.shape)} and {None if labels is None else tuple(labels.shape)}."
+        )
     worst = float((probs.double().sum(1) - 1).abs().max())
-    if not worst < 1e-3: raise ValueError(f"rows of probs must sum to 1, one is off by {worst:.3g}. Trainer.predict gives probabilities; apply softmax to logits.")
+    if not worst < 1e-3:
+        raise ValueError(
+            f"rows of probs must sum to 1, one is off by {worst:.3g}. Trainer.predict gives probabilities; apply softmax to logits."
+        )
 
 # %% ../../nbs/library/metrics.ipynb #7b52009b
 def segmentation_scores(
-    predicted:Tensor,  # (N, H, W) class numbers, or (N, 2, H, W) logits or probabilities
-    labels:Tensor,     # (N, H, W): 1 cell, 0 membrane
-)->dict:               # cell_iou, membrane_iou, mean_iou, pixel_error, and score = 1 - cell_iou (the report's)
+    predicted: Tensor,  # (N, H, W) class numbers, or (N, 2, H, W) logits or probabilities
+    labels: Tensor,  # (N, H, W): 1 cell, 0 membrane
+) -> dict:  # cell_iou, membrane_iou, mean_iou, pixel_error, and score = 1 - cell_iou (the report's)
     "Scores over all pixels of all images together"
     from torchmetrics.functional.classification import multiclass_jaccard_index
+
     if predicted.ndim == labels.ndim + 1:
-        if predicted.shape[1] != 2: raise ValueError(f"predicted {tuple(predicted.shape)} must hold two classes along dimension 1; of a single logit give the classes, (logit[:, 0] > 0).long().")
+        if predicted.shape[1] != 2:
+            raise ValueError(
+                f"predicted {tuple(predicted.shape)} must hold two classes along dimension 1; of a single logit give the classes, (logit[:, 0] > 0).long()."
+            )
         predicted = predicted.argmax(1)
-    if predicted.shape != labels.shape: raise ValueError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} must be aligned pixel by pixel.")
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} must be aligned pixel by pixel."
+        )
     predicted, labels = predicted.cpu().long(), labels.cpu().long()
     bad = set(predicted.unique().tolist() + labels.unique().tolist()) - {0, 1}
-    if bad: raise ValueError(f"label maps hold classes 0 (membrane) and 1 (cell), found {sorted(bad)[:5]}. Labels stored as 0/255 need (labels == 255).long().")
+    if bad:
+        raise ValueError(
+            f"label maps hold classes 0 (membrane) and 1 (cell), found {sorted(bad)[:5]}. Labels stored as 0/255 need (labels == 255).long()."
+        )
     iou = multiclass_jaccard_index(predicted, labels, 2, average=None).tolist()
-    return dict(cell_iou=iou[1], membrane_iou=iou[0], mean_iou=sum(iou)/2, pixel_error=float((predicted != labels).double().mean()), score=1 - iou[1])
+    return dict(
+        cell_iou=iou[1],
+        membrane_iou=iou[0],
+        mean_iou=sum(iou) / 2,
+        pixel_error=float((predicted != labels).double().mean()),
+        score=1 - iou[1],
+    )

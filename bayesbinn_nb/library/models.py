@@ -12,255 +12,400 @@ __all__ = ['MODELS', 'register_model', 'build_model', 'Dropout', 'toy_mlp', 'mni
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial, wraps
+
 import torch
 from torch import Tensor, nn
-from ..methods.method import WEIGHT_LAYERS, is_binary_weight, is_binary_weight_or_bias, select_binary
+
 from ..methods.activations import BinaryActivation
+from ..methods.method import WEIGHT_LAYERS, is_binary_weight, is_binary_weight_or_bias, select_binary
 
 # %% ../../nbs/library/models.ipynb #1b645389
 MODELS = {}  # name → factory
 
+
 def register_model(f):
     "Make a factory known to `build_model` and let its result remember name and arguments in `.arch`"
+
     @wraps(f)
     def factory(*args, **kwargs):
         import inspect
+
         bound = inspect.signature(f).bind(*args, **kwargs)
         model = f(*args, **kwargs)
         model.arch = dict(name=f.__name__, kwargs=dict(bound.arguments))
-        if not hasattr(model, "real_layers"): model.real_layers = ()
+        if not hasattr(model, "real_layers"):
+            model.real_layers = ()
         return model
+
     MODELS[f.__name__] = factory
     return factory
 
+
 def build_model(
-    name:str,   # a key of MODELS
-    **kwargs,   # of that factory
-)->nn.Module:
+    name: str,  # a key of MODELS
+    **kwargs,  # of that factory
+) -> nn.Module:
     "A network by name"
-    if name not in MODELS: raise ValueError(f"Unknown model {name!r}. Known: {', '.join(MODELS)}.")
-    try: return MODELS[name](**kwargs)
-    except TypeError as e: raise TypeError(f"{name}: {e}. See help(bayesbinn_nb.library.models.{name}) for its arguments.") from e
+    if name not in MODELS:
+        raise ValueError(f"Unknown model {name!r}. Known: {', '.join(MODELS)}.")
+    try:
+        return MODELS[name](**kwargs)
+    except TypeError as e:
+        raise TypeError(f"{name}: {e}. See help(bayesbinn_nb.library.models.{name}) for its arguments.") from e
+
 
 def _check(name, value, low, high=None):
-    if isinstance(value, bool) or not isinstance(value, int): raise TypeError(f"{name} must be an int, got {value!r}.")
-    if value < low or (high is not None and value > high): raise ValueError(f"{name} must be {f'≥ {low}' if high is None else f'in {low} … {high}'}, got {value}.")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}.")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be {f'≥ {low}' if high is None else f'in {low} … {high}'}, got {value}.")
 
 # %% ../../nbs/library/models.ipynb #c1dfd96e
 class Dropout(nn.Dropout):
     "Dropout whose mask costs a quarter of a random number for each unit on the CPU"
 
     def forward(self, x):
-        if not self.training or not self.p or x.device.type != "cpu": return super().forward(x)
-        dropped = round(self.p*2**16)   # of the 2¹⁶ patterns of 16 bits
-        if dropped == 2**16: return x*0.
-        bits = torch.empty(-(-x.numel()//4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)[:x.numel()]
-        return x*(bits >= dropped - 2**15).to(x.dtype).mul_(2**16/max(1, 2**16 - dropped)).view(x.shape)
+        if not self.training or not self.p or x.device.type != "cpu":
+            return super().forward(x)
+        dropped = round(self.p * 2**16)  # of the 2¹⁶ patterns of 16 bits
+        if dropped == 2**16:
+            return x * 0.0
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: x.numel()]
+        return x * (bits >= dropped - 2**15).to(x.dtype).mul_(2**16 / max(1, 2**16 - dropped)).view(x.shape)
 
-def _fc_block(layers, i, n_in, n_out, norm, act=True, drop=0.):
+
+def _fc_block(layers, i, n_in, n_out, norm, act=True, drop=0.0):
     layers[f"fc{i}"] = nn.Linear(n_in, n_out, bias=False)
     layers[f"bn{i}"] = norm(n_out)
-    if act: layers[f"relu{i}"] = nn.ReLU()
-    if drop: layers[f"drop{i}"] = Dropout(drop)
+    if act:
+        layers[f"relu{i}"] = nn.ReLU()
+    if drop:
+        layers[f"drop{i}"] = Dropout(drop)
+
 
 @register_model
 def toy_mlp(
-    in_features:int=2,        # 2: Two Moons, 1: Snelson
-    hidden:int=64,            # units of each hidden layer
-    layers:int=2,             # hidden layers
-    out_features:int=1,       # one logit or one regression output
-    output_norm:bool=False,   # BatchNorm without learned parameters on the output (Snelson)
-    bias:bool=True,
-)->nn.Module:
+    in_features: int = 2,  # 2: Two Moons, 1: Snelson
+    hidden: int = 64,  # units of each hidden layer
+    layers: int = 2,  # hidden layers
+    out_features: int = 1,  # one logit or one regression output
+    output_norm: bool = False,  # BatchNorm without learned parameters on the output (Snelson)
+    bias: bool = True,
+) -> nn.Module:
     "in_features-64-64-1 with tanh: the toy network of the BayesBiNN authors"
-    _check("hidden", hidden, 1); _check("layers", layers, 1)
-    sizes, net = [in_features] + [hidden]*layers, OrderedDict()
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:]), 1): net[f"fc{i}"], net[f"tanh{i}"] = nn.Linear(a, b, bias), nn.Tanh()
+    _check("hidden", hidden, 1)
+    _check("layers", layers, 1)
+    sizes, net = [in_features] + [hidden] * layers, OrderedDict()
+    for i, (a, b) in enumerate(zip(sizes, sizes[1:]), 1):
+        net[f"fc{i}"], net[f"tanh{i}"] = nn.Linear(a, b, bias), nn.Tanh()
     net[f"fc{layers + 1}"] = nn.Linear(hidden, out_features, bias)
-    if output_norm: net["bn"] = nn.BatchNorm1d(out_features, eps=1e-4, momentum=.15, affine=False)
+    if output_norm:
+        net["bn"] = nn.BatchNorm1d(out_features, eps=1e-4, momentum=0.15, affine=False)
     return nn.Sequential(net)
 
 # %% ../../nbs/library/models.ipynb #902ba3cd
 @register_model
 def mnist_mlp(
-    in_features:int=784,
-    hidden:int=2048,       # units of each hidden layer
-    layers:int=3,          # hidden layers
-    num_classes:int=10,
-    dropout:float=.2,      # on the input and after every hidden layer, in [0, 1)
-)->nn.Module:
+    in_features: int = 784,
+    hidden: int = 2048,  # units of each hidden layer
+    layers: int = 3,  # hidden layers
+    num_classes: int = 10,
+    dropout: float = 0.2,  # on the input and after every hidden layer, in [0, 1)
+) -> nn.Module:
     "784-2048-2048-2048-10: the MNIST network of the paper (10.01 M weights)"
-    _check("hidden", hidden, 1); _check("layers", layers, 0)
-    norm, net = partial(nn.BatchNorm1d, eps=1e-4, momentum=.15, affine=False), OrderedDict(flatten=nn.Flatten())
-    if dropout: net["drop0"] = Dropout(dropout)
-    sizes = [in_features] + [hidden]*layers
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:]), 1): _fc_block(net, i, a, b, norm, drop=dropout)
+    _check("hidden", hidden, 1)
+    _check("layers", layers, 0)
+    norm, net = partial(nn.BatchNorm1d, eps=1e-4, momentum=0.15, affine=False), OrderedDict(flatten=nn.Flatten())
+    if dropout:
+        net["drop0"] = Dropout(dropout)
+    sizes = [in_features] + [hidden] * layers
+    for i, (a, b) in enumerate(zip(sizes, sizes[1:]), 1):
+        _fc_block(net, i, a, b, norm, drop=dropout)
     _fc_block(net, layers + 1, sizes[-1], num_classes, norm, act=False)
     return nn.Sequential(net)
 
+
 @register_model
 def continual_mlp(
-    in_features:int=784,
-    hidden:int=100,
-    num_classes:int=10,
-)->nn.Module:
+    in_features: int = 784,
+    hidden: int = 100,
+    num_classes: int = 10,
+) -> nn.Module:
     "784-100-100-10 without dropout: the network of permuted MNIST"
-    return mnist_mlp(in_features, hidden, 2, num_classes, dropout=0.)
+    return mnist_mlp(in_features, hidden, 2, num_classes, dropout=0.0)
 
 # %% ../../nbs/library/models.ipynb #0ade7c2c
-def _conv_net(channels, pool_after, dense, num_classes, in_channels, size, kernel=3, conv_norm=None, fc_norm=None, conv_act=nn.ReLU, fc_act=nn.ReLU,
-              pads=None, bias=False, fc_drop=0., last_norm=True, last_bias=False, pool_last=False):
+def _conv_net(
+    channels,
+    pool_after,
+    dense,
+    num_classes,
+    in_channels,
+    size,
+    kernel=3,
+    conv_norm=None,
+    fc_norm=None,
+    conv_act=nn.ReLU,
+    fc_act=nn.ReLU,
+    pads=None,
+    bias=False,
+    fc_drop=0.0,
+    last_norm=True,
+    last_bias=False,
+    pool_last=False,
+):
     "conv → (pool) → BN → activation blocks, then fully connected ones; sizes follow from the padding and the pools"
     net, c = OrderedDict(), in_channels
     for i, out in enumerate(channels, 1):
-        pad = kernel//2 if pads is None else pads[i - 1]
+        pad = kernel // 2 if pads is None else pads[i - 1]
         net[f"conv{i}"] = nn.Conv2d(c, out, kernel, padding=pad, bias=bias)
-        size = size + 2*pad - kernel + 1
-        if i in pool_after and not pool_last: net[f"pool{i}"], size = nn.MaxPool2d(2), size//2
+        size = size + 2 * pad - kernel + 1
+        if i in pool_after and not pool_last:
+            net[f"pool{i}"], size = nn.MaxPool2d(2), size // 2
         net[f"bn{i}"], net[f"act{i}"], c = conv_norm(out), conv_act(), out
-        if i in pool_after and pool_last: net[f"pool{i}"], size = nn.MaxPool2d(2), size//2
-    net["flatten"], n = nn.Flatten(), c*size*size
+        if i in pool_after and pool_last:
+            net[f"pool{i}"], size = nn.MaxPool2d(2), size // 2
+    net["flatten"], n = nn.Flatten(), c * size * size
     for i, out in enumerate(dense, 1):
         net[f"fc{i}"], net[f"fcbn{i}"], net[f"fcact{i}"], n = nn.Linear(n, out, bias=bias), fc_norm(out), fc_act(), out
-        if fc_drop: net[f"fcdrop{i}"] = Dropout(fc_drop)
+        if fc_drop:
+            net[f"fcdrop{i}"] = Dropout(fc_drop)
     i = len(dense) + 1
     net[f"fc{i}"] = nn.Linear(n, num_classes, bias=bias or last_bias)
-    if last_norm: net[f"fcbn{i}"] = fc_norm(num_classes)
+    if last_norm:
+        net[f"fcbn{i}"] = fc_norm(num_classes)
     return nn.Sequential(net)
+
 
 @register_model
 def vgg_cifar(
-    num_classes:int=10,     # 10: 14.02 M weights, 100: 14.11 M
-    width:int=128,          # channels of the first block; the others have 2 and 4 times as many
-    dense:int=1024,         # units of the two fully connected layers
-    in_channels:int=3,
-    size:int=32,            # pixels a side, divisible by 8
-)->nn.Module:
+    num_classes: int = 10,  # 10: 14.02 M weights, 100: 14.11 M
+    width: int = 128,  # channels of the first block; the others have 2 and 4 times as many
+    dense: int = 1024,  # units of the two fully connected layers
+    in_channels: int = 3,
+    size: int = 32,  # pixels a side, divisible by 8
+) -> nn.Module:
     "2×128C3-MP-2×256C3-MP-2×512C3-MP-1024FC-1024FC-10: the CIFAR network of the paper"
-    _check("width", width, 1); _check("size", size, 8)
-    conv_norm, fc_norm = partial(nn.BatchNorm2d, eps=1e-5, momentum=.2, affine=False), partial(nn.BatchNorm1d, affine=False)
+    _check("width", width, 1)
+    _check("size", size, 8)
+    conv_norm, fc_norm = (
+        partial(nn.BatchNorm2d, eps=1e-5, momentum=0.2, affine=False),
+        partial(nn.BatchNorm1d, affine=False),
+    )
     w = width
-    return _conv_net([w, w, 2*w, 2*w, 4*w, 4*w], (2, 4, 6), [dense, dense], num_classes, in_channels, size, conv_norm=conv_norm, fc_norm=fc_norm)
+    return _conv_net(
+        [w, w, 2 * w, 2 * w, 4 * w, 4 * w],
+        (2, 4, 6),
+        [dense, dense],
+        num_classes,
+        in_channels,
+        size,
+        conv_norm=conv_norm,
+        fc_norm=fc_norm,
+    )
 
 # %% ../../nbs/library/models.ipynb #17ba0791
 def _lrnet(variant, channels, pool_after, dense, num_classes, in_channels, size, kernel, bn_momentum, conv_norm):
-    if variant not in ("comparison", "lrnet"): raise ValueError(f"variant must be 'comparison' or 'lrnet', got {variant!r}.")
+    if variant not in ("comparison", "lrnet"):
+        raise ValueError(f"variant must be 'comparison' or 'lrnet', got {variant!r}.")
     ours = variant == "comparison"
     kw = dict(affine=False) if ours else dict(eps=1e-3, momentum=bn_momentum)
-    model = _conv_net(channels, pool_after, [dense], num_classes, in_channels, size, kernel, partial(nn.BatchNorm2d, **kw) if conv_norm else (lambda _: nn.Identity()), partial(nn.BatchNorm1d, **kw),
-                      fc_drop=0. if ours else .5, last_norm=ours, last_bias=not ours, pool_last=not ours)
+    model = _conv_net(
+        channels,
+        pool_after,
+        [dense],
+        num_classes,
+        in_channels,
+        size,
+        kernel,
+        partial(nn.BatchNorm2d, **kw) if conv_norm else (lambda _: nn.Identity()),
+        partial(nn.BatchNorm1d, **kw),
+        fc_drop=0.0 if ours else 0.5,
+        last_norm=ours,
+        last_bias=not ours,
+        pool_last=not ours,
+    )
     model.real_layers = () if ours else ("fc2",)
     return model
 
+
 @register_model
 def lrnet_mnist(
-    variant:str="comparison",  # comparison: all layers binary, BN everywhere | lrnet: as LR-Net trains it
-    num_classes:int=10,
-    width:int=32,              # channels of the first convolution; the second has twice as many
-    dense:int=512,
-    bn_momentum:float=1e-3,    # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
-    conv_norm:bool=True,       # False: no normalisation after the convolutions, as the forward pass of the report's code
-)->nn.Module:
+    variant: str = "comparison",  # comparison: all layers binary, BN everywhere | lrnet: as LR-Net trains it
+    num_classes: int = 10,
+    width: int = 32,  # channels of the first convolution; the second has twice as many
+    dense: int = 512,
+    bn_momentum: float = 1e-3,  # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
+    conv_norm: bool = True,  # False: no normalisation after the convolutions, as the forward pass of the report's code
+) -> nn.Module:
     "32C5-MP2-64C5-MP2-512FC-10 with SAME padding"
-    return _lrnet(variant, [width, 2*width], (1, 2), dense, num_classes, 1, 28, 5, bn_momentum, conv_norm)
+    return _lrnet(variant, [width, 2 * width], (1, 2), dense, num_classes, 1, 28, 5, bn_momentum, conv_norm)
+
 
 @register_model
 def lrnet_cifar(
-    variant:str="comparison",  # comparison: all layers binary, BN everywhere | lrnet: as LR-Net trains it
-    num_classes:int=10,
-    width:int=128,             # channels of the first block
-    dense:int=1024,
-    bn_momentum:float=1e-3,    # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
-    conv_norm:bool=True,       # False: no normalisation after the convolutions, as the forward pass of the report's code
-)->nn.Module:
+    variant: str = "comparison",  # comparison: all layers binary, BN everywhere | lrnet: as LR-Net trains it
+    num_classes: int = 10,
+    width: int = 128,  # channels of the first block
+    dense: int = 1024,
+    bn_momentum: float = 1e-3,  # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
+    conv_norm: bool = True,  # False: no normalisation after the convolutions, as the forward pass of the report's code
+) -> nn.Module:
     "2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-10 with SAME padding"
     w = width
-    return _lrnet(variant, [w, w, 2*w, 2*w, 4*w, 4*w], (2, 4, 6), dense, num_classes, 3, 32, 3, bn_momentum, conv_norm)
+    return _lrnet(
+        variant, [w, w, 2 * w, 2 * w, 4 * w, 4 * w], (2, 4, 6), dense, num_classes, 3, 32, 3, bn_momentum, conv_norm
+    )
 
 # %% ../../nbs/library/models.ipynb #bd307a3e
 class _Shift:
     "Batch normalisation with a learned shift and no scale (Keras: BatchNormalization(scale=False))"
-    def __init__(self, num_features:int, eps:float=1e-3, momentum:float=.01):
+
+    def __init__(self, num_features: int, eps: float = 1e-3, momentum: float = 0.01):
         super().__init__(num_features, eps=eps, momentum=momentum, affine=False)
         self.bias = nn.Parameter(torch.zeros(num_features))
-    def extra_repr(self): return super().extra_repr() + ", shift only"
 
-class ShiftBatchNorm1d(_Shift, nn.BatchNorm1d): "Batch normalisation of (B, C) with a learned shift and no scale; Keras' constants by default"
-class ShiftBatchNorm2d(_Shift, nn.BatchNorm2d): "Batch normalisation of (B, C, H, W) with a learned shift and no scale; Keras' constants by default"
+    def extra_repr(self):
+        return super().extra_repr() + ", shift only"
+
+
+class ShiftBatchNorm1d(_Shift, nn.BatchNorm1d):
+    "Batch normalisation of (B, C) with a learned shift and no scale; Keras' constants by default"
+
+
+class ShiftBatchNorm2d(_Shift, nn.BatchNorm2d):
+    "Batch normalisation of (B, C, H, W) with a learned shift and no scale; Keras' constants by default"
 
 # %% ../../nbs/library/models.ipynb #fa35e192
 @register_model
 def bop_binarynet(
-    variant:str="original",   # original: the Bop paper's code | report: the Bop report's
-    num_classes:int=10,
-    width:int=128,
-    dense:int=1024,
-)->nn.Module:
+    variant: str = "original",  # original: the Bop paper's code | report: the Bop report's
+    num_classes: int = 10,
+    width: int = 128,
+    dense: int = 1024,
+) -> nn.Module:
     "2×128-MP-2×256-MP-2×512-MP-1024-1024-10, binary weights and activations: the CIFAR-10 network of Bop"
     w, act = width, BinaryActivation
     if variant == "original":
-        norm1, norm2, pads, bias = ShiftBatchNorm1d, ShiftBatchNorm2d, [0, 1, 1, 1, 1, 1], False   # the first convolution is 'valid': 512·3·3 features
+        norm1, norm2, pads, bias = (
+            ShiftBatchNorm1d,
+            ShiftBatchNorm2d,
+            [0, 1, 1, 1, 1, 1],
+            False,
+        )  # the first convolution is 'valid': 512·3·3 features
     elif variant == "report":
-        norm1, norm2, pads, bias = nn.BatchNorm1d, nn.BatchNorm2d, None, True                      # padded, 512·4·4 features; its biases are binary
-    else: raise ValueError(f"variant must be 'original' or 'report', got {variant!r}.")
-    return _conv_net([w, w, 2*w, 2*w, 4*w, 4*w], (2, 4, 6), [dense, dense], num_classes, 3, 32, conv_norm=norm2, fc_norm=norm1,
-                     conv_act=act, fc_act=act, pads=pads, bias=bias)
+        norm1, norm2, pads, bias = (
+            nn.BatchNorm1d,
+            nn.BatchNorm2d,
+            None,
+            True,
+        )  # padded, 512·4·4 features; its biases are binary
+    else:
+        raise ValueError(f"variant must be 'original' or 'report', got {variant!r}.")
+    return _conv_net(
+        [w, w, 2 * w, 2 * w, 4 * w, 4 * w],
+        (2, 4, 6),
+        [dense, dense],
+        num_classes,
+        3,
+        32,
+        conv_norm=norm2,
+        fc_norm=norm1,
+        conv_act=act,
+        fc_act=act,
+        pads=pads,
+        bias=bias,
+    )
+
 
 @register_model
 def latent_study_net(
-    in_channels:int=1,     # 1: MNIST, 3: CIFAR-10
-    size:int=28,           # pixels a side, 28 or 32
-    num_classes:int=10,
-)->nn.Module:
+    in_channels: int = 1,  # 1: MNIST, 3: CIFAR-10
+    size: int = 28,  # pixels a side, 28 or 32
+    num_classes: int = 10,
+) -> nn.Module:
     "32BC3-MP-64BC3-MP-64BC3-64-10, 'valid' convolutions, binary weights and activations: the Bop report's latent-weight study"
     _check("size", size, 18)
     act = BinaryActivation
-    return _conv_net([32, 64, 64], (1, 2), [64], num_classes, in_channels, size, conv_norm=ShiftBatchNorm2d, fc_norm=ShiftBatchNorm1d,
-                     conv_act=act, fc_act=act, pads=[0, 0, 0])
+    return _conv_net(
+        [32, 64, 64],
+        (1, 2),
+        [64],
+        num_classes,
+        in_channels,
+        size,
+        conv_norm=ShiftBatchNorm2d,
+        fc_norm=ShiftBatchNorm1d,
+        conv_act=act,
+        fc_act=act,
+        pads=[0, 0, 0],
+    )
 
 # %% ../../nbs/library/models.ipynb #1574bddb
 class UNet(nn.Module):
     "Encoder and decoder of `depth` levels with skip connections; see `unet`"
-    def __init__(self, in_channels=1, num_classes=2, width=64, depth=4, dropout=0., real_last=True):
+
+    def __init__(self, in_channels=1, num_classes=2, width=64, depth=4, dropout=0.0, real_last=True):
         super().__init__()
         self.depth = depth
+
         def block(a, b, kernel=3):
-            layers = [nn.Conv2d(a, b, kernel, padding=kernel//2, bias=False), nn.BatchNorm2d(b, momentum=.2, affine=False), nn.ReLU()]
+            layers = [
+                nn.Conv2d(a, b, kernel, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(b, momentum=0.2, affine=False),
+                nn.ReLU(),
+            ]
             return layers + ([nn.Dropout2d(dropout)] if dropout else [])
-        double = lambda a, b: nn.Sequential(*block(a, b), *block(b, b))
-        chs = [width*2**i for i in range(depth + 1)]
+
+        def double(a, b):
+            return nn.Sequential(*block(a, b), *block(b, b))
+
+        chs = [width * 2**i for i in range(depth + 1)]
         self.down = nn.ModuleList(double(a, b) for a, b in zip([in_channels] + chs, chs))
         self.pool = nn.MaxPool2d(2)
-        self.up = nn.ModuleList(nn.Sequential(nn.ConvTranspose2d(2*c, c, 2, stride=2, bias=False), nn.BatchNorm2d(c, momentum=.2, affine=False), nn.ReLU()) for c in chs[-2::-1])
-        self.merge = nn.ModuleList(double(2*c, c) for c in chs[-2::-1])
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                nn.ConvTranspose2d(2 * c, c, 2, stride=2, bias=False),
+                nn.BatchNorm2d(c, momentum=0.2, affine=False),
+                nn.ReLU(),
+            )
+            for c in chs[-2::-1]
+        )
+        self.merge = nn.ModuleList(double(2 * c, c) for c in chs[-2::-1])
         self.out = nn.Conv2d(width, num_classes, 1, bias=real_last)
-        self.out_norm = nn.Identity() if real_last else nn.BatchNorm2d(num_classes, momentum=.2, affine=False)
+        self.out_norm = nn.Identity() if real_last else nn.BatchNorm2d(num_classes, momentum=0.2, affine=False)
 
-    def forward(self,
-        x:Tensor,   # (B, in_channels, H, W), H and W divisible by 2^depth
-    )->Tensor:      # (B, num_classes, H, W) logits
+    def forward(
+        self,
+        x: Tensor,  # (B, in_channels, H, W), H and W divisible by 2^depth
+    ) -> Tensor:  # (B, num_classes, H, W) logits
         step = 2**self.depth
         if x.shape[-1] % step or x.shape[-2] % step:
-            raise ValueError(f"A U-Net of depth {self.depth} needs sides divisible by {step}, got {tuple(x.shape[-2:])}. Crop or pad the images.")
+            raise ValueError(
+                f"A U-Net of depth {self.depth} needs sides divisible by {step}, got {tuple(x.shape[-2:])}. Crop or pad the images."
+            )
         skips = []
         for i, block in enumerate(self.down):
             x = block(x if i == 0 else self.pool(x))
             skips.append(x)
         skips.pop()
-        for up, merge in zip(self.up, self.merge): x = merge(torch.cat([skips.pop(), up(x)], 1))
+        for up, merge in zip(self.up, self.merge):
+            x = merge(torch.cat([skips.pop(), up(x)], 1))
         return self.out_norm(self.out(x))
+
 
 @register_model
 def unet(
-    in_channels:int=1,
-    num_classes:int=2,
-    width:int=64,          # channels of the first level, doubled at each of the others
-    depth:int=4,           # number of poolings
-    dropout:float=0.,      # Dropout2d after every ReLU of the double convolutions; the report has .05
-    real_last:bool=True,   # the last 1×1 convolution stays real, with bias; False: binary, with BN on the logits
-)->nn.Module:
+    in_channels: int = 1,
+    num_classes: int = 2,
+    width: int = 64,  # channels of the first level, doubled at each of the others
+    depth: int = 4,  # number of poolings
+    dropout: float = 0.0,  # Dropout2d after every ReLU of the double convolutions; the report has .05
+    real_last: bool = True,  # the last 1×1 convolution stays real, with bias; False: binary, with BN on the logits
+) -> nn.Module:
     "The published U-Net, padded, BatchNorm then ReLU after every convolution"
-    _check("width", width, 1); _check("depth", depth, 1, 6)
+    _check("width", width, 1)
+    _check("depth", depth, 1, 6)
     model = UNet(in_channels, num_classes, width, depth, dropout, real_last)
     model.real_layers = ("out",) if real_last else ()
     return model
@@ -268,73 +413,102 @@ def unet(
 # %% ../../nbs/library/models.ipynb #9e6a55b6
 class BinaryExcept:
     "Predicate: weights of linear and convolutional layers (and biases, if asked), except in the named modules"
-    def __init__(self,
-        real_layers=(),      # module names that stay real
-        biases:bool=False,   # biases of the same layers are binary too
-    ): self.real_layers, self.biases = tuple(real_layers), biases
-    def __call__(self, module_name:str, module:nn.Module, parameter_name:str)->bool:
+
+    def __init__(
+        self,
+        real_layers=(),  # module names that stay real
+        biases: bool = False,  # biases of the same layers are binary too
+    ):
+        self.real_layers, self.biases = tuple(real_layers), biases
+
+    def __call__(self, module_name: str, module: nn.Module, parameter_name: str) -> bool:
         choose = is_binary_weight_or_bias if self.biases else is_binary_weight
         return module_name not in self.real_layers and choose(module_name, module, parameter_name)
-    def __repr__(self): return f"BinaryExcept({self.real_layers}, biases={self.biases})"
+
+    def __repr__(self):
+        return f"BinaryExcept({self.real_layers}, biases={self.biases})"
+
 
 def binary_predicate(
-    model:nn.Module,     # from `build_model`, or any other
-    biases:bool=False,   # the biases are binary too (toy networks of the authors, the Bop report's BinaryNet)
-)->BinaryExcept:
+    model: nn.Module,  # from `build_model`, or any other
+    biases: bool = False,  # the biases are binary too (toy networks of the authors, the Bop report's BinaryNet)
+) -> BinaryExcept:
     "The predicate to give to a method for this network"
     return BinaryExcept(getattr(model, "real_layers", ()), biases)
 
+
 def binary_names(
-    model:nn.Module,
-    binary=None,   # a predicate, names of parameters, or None: binary_predicate(model)
-)->list[str]:
+    model: nn.Module,
+    binary=None,  # a predicate, names of parameters, or None: binary_predicate(model)
+) -> list[str]:
     "Full names of the binary parameters, in the order of the model"
-    if binary is None: binary = binary_predicate(model)
-    if callable(binary): return list(select_binary(model, binary))
+    if binary is None:
+        binary = binary_predicate(model)
+    if callable(binary):
+        return list(select_binary(model, binary))
     names, known = list(binary), {n for n, _ in model.named_parameters()}
-    if unknown := [n for n in names if n not in known]: raise ValueError(f"The model has no parameter {unknown[0]!r}. It has: {', '.join(sorted(known))}.")
+    if unknown := [n for n in names if n not in known]:
+        raise ValueError(f"The model has no parameter {unknown[0]!r}. It has: {', '.join(sorted(known))}.")
     return names
 
 # %% ../../nbs/library/models.ipynb #b3f0c7f6
 @dataclass
 class ModelSummary:
     "What a model consists of; prints as a table"
-    rows: list           # (parameter or buffer name, shape, number, 'binary' | 'real' | 'statistic')
-    binary: int          # number of binary parameters
-    real: int            # number of real parameters
-    statistics: int      # running means and variances of batch normalisation
+
+    rows: list  # (parameter or buffer name, shape, number, 'binary' | 'real' | 'statistic')
+    binary: int  # number of binary parameters
+    real: int  # number of real parameters
+    statistics: int  # running means and variances of batch normalisation
+
     @property
-    def bits(self)->int: return self.binary + 32*(self.real + self.statistics)
+    def bits(self) -> int:
+        return self.binary + 32 * (self.real + self.statistics)
+
     @property
-    def float_bits(self)->int: return 32*(self.binary + self.real + self.statistics)
+    def float_bits(self) -> int:
+        return 32 * (self.binary + self.real + self.statistics)
+
     @property
-    def saving(self)->float: return self.float_bits/self.bits
+    def saving(self) -> float:
+        return self.float_bits / self.bits
+
     def __str__(self):
         w = max([9] + [len(r[0]) for r in self.rows])
         lines = [f"{'tensor':<{w}}  {'shape':<18} {'number':>11}  kind"]
         lines += [f"{n:<{w}}  {'×'.join(map(str, s)) or '1':<18} {k:>11,}  {kind}" for n, s, k, kind in self.rows]
-        lines += [f"{self.binary:,} binary weights, {self.real:,} real parameters, {self.statistics:,} normalisation statistics",
-                  f"needs {self.bits:,} bits ({self.bits/8e6:.2f} MB): {self.binary:,} one-bit weights replace as many 32-bit floats "
-                  f"({self.float_bits/8e6:.2f} MB in all), {self.saving:.1f} times smaller"]
+        lines += [
+            f"{self.binary:,} binary weights, {self.real:,} real parameters, {self.statistics:,} normalisation statistics",
+            f"needs {self.bits:,} bits ({self.bits / 8e6:.2f} MB): {self.binary:,} one-bit weights replace as many 32-bit floats "
+            f"({self.float_bits / 8e6:.2f} MB in all), {self.saving:.1f} times smaller",
+        ]
         return "\n".join(lines)
+
     __repr__ = __str__
 
+
 def model_summary(
-    model:nn.Module,
-    binary=None,   # a predicate, names of parameters, or None: binary_predicate(model)
-)->ModelSummary:
+    model: nn.Module,
+    binary=None,  # a predicate, names of parameters, or None: binary_predicate(model)
+) -> ModelSummary:
     "Which parameters are binary, how many bits the model needs, how many 32-bit floats that replaces"
     chosen, rows = set(binary_names(model, binary)), []
-    for n, p in model.named_parameters(): rows.append((n, tuple(p.shape), p.numel(), "binary" if n in chosen else "real"))
+    for n, p in model.named_parameters():
+        rows.append((n, tuple(p.shape), p.numel(), "binary" if n in chosen else "real"))
     for n, b in model.named_buffers():
-        if b.is_floating_point(): rows.append((n, tuple(b.shape), b.numel(), "statistic"))
-    count = lambda kind: sum(r[2] for r in rows if r[3] == kind)
+        if b.is_floating_point():
+            rows.append((n, tuple(b.shape), b.numel(), "statistic"))
+
+    def count(kind):
+        return sum(r[2] for r in rows if r[3] == kind)
+
     return ModelSummary(rows, count("binary"), count("real"), count("statistic"))
 
+
 def assert_binary(
-    model:nn.Module,
-    binary=None,   # a predicate, names of parameters, or None: binary_predicate(model)
-)->int:            # the number of binary weights checked
+    model: nn.Module,
+    binary=None,  # a predicate, names of parameters, or None: binary_predicate(model)
+) -> int:  # the number of binary weights checked
     "ValueError naming the first tensor and value that is not exactly −1 or +1"
     params, total = dict(model.named_parameters()), 0
     for name in binary_names(model, binary):
@@ -343,7 +517,9 @@ def assert_binary(
         if bool(wrong.any()):
             first = wrong.flatten().nonzero()[0, 0]
             index = tuple(int(i) for i in torch.unravel_index(first, p.shape))
-            raise ValueError(f"{name} is not binary: {int(wrong.sum()):,} of {p.numel():,} values are not ±1, the first is {p.flatten()[first].item():.6g} at {index}. "
-                             "Outside a training pass a method's model holds ±1 exactly; was this model trained by one, or saved inside a pass?")
+            raise ValueError(
+                f"{name} is not binary: {int(wrong.sum()):,} of {p.numel():,} values are not ±1, the first is {p.flatten()[first].item():.6g} at {index}. "
+                "Outside a training pass a method's model holds ±1 exactly; was this model trained by one, or saved inside a pass?"
+            )
         total += p.numel()
     return total

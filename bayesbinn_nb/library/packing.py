@@ -7,100 +7,147 @@ __all__ = ['FORMAT', 'pack_bits', 'unpack_bits', 'pack_model', 'read_packed', 'u
            'PackedConvTranspose2d', 'load_packed', 'memory_bytes', 'model_size', 'inspect_file']
 
 # %% ../../nbs/library/packing.ipynb #da4b9237
-import hashlib, json
+import hashlib
+import json
 from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from .checkpoint import atomic_write
 from .models import WEIGHT_LAYERS, assert_binary, binary_names, build_model
 
 # %% ../../nbs/library/packing.ipynb #ac3478d6
 def pack_bits(
-    w:Tensor,  # exactly ±1, any shape
-)->Tensor:     # (⌈n/8⌉,) uint8 on the same device; unused bits of the last byte are 0
+    w: Tensor,  # exactly ±1, any shape
+) -> Tensor:  # (⌈n/8⌉,) uint8 on the same device; unused bits of the last byte are 0
     "Eight weights per byte, eq. (P1)"
-    if not bool((w.abs() == 1).all()): raise ValueError("only tensors that are exactly ±1 can be packed into bits; assert_binary(model) names the offending values.")
+    if not bool((w.abs() == 1).all()):
+        raise ValueError(
+            "only tensors that are exactly ±1 can be packed into bits; assert_binary(model) names the offending values."
+        )
     b = (w.detach().reshape(-1) > 0).to(torch.uint8)
     b = F.pad(b, (0, -len(b) % 8)).view(-1, 8)
     out = b[:, 0].clone()
-    for i in range(1, 8): out |= b[:, i] << i
+    for i in range(1, 8):
+        out |= b[:, i] << i
     return out
 
+
 def unpack_bits(
-    bits:Tensor,                      # uint8, from `pack_bits`
-    shape:tuple,                      # of the weights
-    dtype:torch.dtype=torch.float32,  # ±1 is exact in all of torch's float types
-)->Tensor:
+    bits: Tensor,  # uint8, from `pack_bits`
+    shape: tuple,  # of the weights
+    dtype: torch.dtype = torch.float32,  # ±1 is exact in all of torch's float types
+) -> Tensor:
     "The ±1 weights behind the bits"
     n = int(torch.Size(shape).numel())
-    if len(bits) != -(-n//8): raise ValueError(f"{len(bits)} bytes cannot hold {n} weights of shape {tuple(shape)}: {-(-n//8)} are needed.")
+    if len(bits) != -(-n // 8):
+        raise ValueError(f"{len(bits)} bytes cannot hold {n} weights of shape {tuple(shape)}: {-(-n // 8)} are needed.")
     w = torch.empty(len(bits), 8, dtype=dtype, device=bits.device)
-    for i in range(8): w[:, i] = (bits >> i) & 1
+    for i in range(8):
+        w[:, i] = (bits >> i) & 1
     return w.view(-1)[:n].view(shape).mul_(2).sub_(1)
 
 # %% ../../nbs/library/packing.ipynb #fe5dbbce
 FORMAT = "bayesbinn_nb.packed.1"
 
+
 def _checksum(tensors):
     h = hashlib.sha256()
     for k in sorted(tensors):
         t = tensors[k].contiguous()
-        h.update(f"{k}{t.dtype}{tuple(t.shape)}".encode()); h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+        h.update(f"{k}{t.dtype}{tuple(t.shape)}".encode())
+        h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
     return h.hexdigest()
 
+
 def pack_model(
-    model:nn.Module,
-    path:str|Path,     # by custom *.packed.safetensors
-    binary=None,       # a predicate or names: these must be ±1, or a ValueError names the first that is not; None: whatever is ±1, a layer's weight among it
-    arch:dict|None=None,  # {"name", "kwargs"} of library.models; default the model's own
-)->Path:
+    model: nn.Module,
+    path: str | Path,  # by custom *.packed.safetensors
+    binary=None,  # a predicate or names: these must be ±1, or a ValueError names the first that is not; None: whatever is ±1, a layer's weight among it
+    arch: dict | None = None,  # {"name", "kwargs"} of library.models; default the model's own
+) -> Path:
     "Write a model with one bit for every ±1 weight"
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     if binary is not None:
         assert_binary(model, binary)
         names = set(binary_names(model, binary))
-    else: names = {k for k, v in state.items() if v.is_floating_point() and v.numel() and bool((v.abs() == 1).all())}
+    else:
+        names = {k for k, v in state.items() if v.is_floating_point() and v.numel() and bool((v.abs() == 1).all())}
     parameters = {n for n, _ in model.named_parameters()}
-    if binary is None:                            # a normalisation that was never trained has a scale of ones: that alone makes no binary model
-        parameters = {f"{n}.weight" if n else "weight" for n, m in model.named_modules() if isinstance(m, WEIGHT_LAYERS)} or parameters
+    if binary is None:  # a normalisation that was never trained has a scale of ones: that alone makes no binary model
+        parameters = {
+            f"{n}.weight" if n else "weight" for n, m in model.named_modules() if isinstance(m, WEIGHT_LAYERS)
+        } or parameters
     if not names & parameters:
-        raise ValueError("No parameter of this model is exactly ±1, so there is nothing to pack. assert_binary(model) says which value is in the way; save_model writes a float model.")
+        raise ValueError(
+            "No parameter of this model is exactly ±1, so there is nothing to pack. assert_binary(model) says which value is in the way; save_model writes a float model."
+        )
     tensors = {k: pack_bits(v) if k in names else v.contiguous() for k, v in state.items()}
     packed = {k: [list(state[k].shape), str(state[k].dtype)[6:]] for k in sorted(names)}
-    about = dict(format=FORMAT, arch=json.dumps(arch or getattr(model, "arch", None)), packed=json.dumps(packed), sha256=_checksum(tensors))
+    about = dict(
+        format=FORMAT,
+        arch=json.dumps(arch or getattr(model, "arch", None)),
+        packed=json.dumps(packed),
+        sha256=_checksum(tensors),
+    )
     from safetensors.torch import save
-    with atomic_write(path) as f: f.write(save(tensors, metadata=about))
+
+    with atomic_write(path) as f:
+        f.write(save(tensors, metadata=about))
     return Path(path)
 
+
 def read_packed(
-    path:str|Path,
-)->tuple[dict, dict, dict|None]:  # tensors (bits for the packed ones), {name: [shape, dtype]} of the packed ones, arch
+    path: str | Path,
+) -> tuple[
+    dict, dict, dict | None
+]:  # tensors (bits for the packed ones), {name: [shape, dtype]} of the packed ones, arch
     "The contents of a packed file, verified; ValueError if it is damaged, cut short or something else"
     from safetensors import SafetensorError, safe_open
+
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"There is no packed model at {path}. pack_model(model, path) writes one.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no packed model at {path}. pack_model(model, path) writes one.")
     try:
-        with safe_open(path, framework="pt") as f: about, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, framework="pt") as f:
+            about, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, OSError, ValueError) as e:
-        raise ValueError(f"{path} is not a readable packed model ({e}): it is damaged, cut short or of another kind. Copy it again or pack the model again.") from e
-    if about.get("format") != FORMAT: raise ValueError(f"{path} is a safetensors file but not a packed model (format {about.get('format')!r}). load_model reads float models.")
-    if _checksum(tensors) != about.get("sha256"): raise ValueError(f"{path} is damaged: its contents do not match their checksum. Copy it again or pack the model again.")
+        raise ValueError(
+            f"{path} is not a readable packed model ({e}): it is damaged, cut short or of another kind. Copy it again or pack the model again."
+        ) from e
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is a safetensors file but not a packed model (format {about.get('format')!r}). load_model reads float models."
+        )
+    if _checksum(tensors) != about.get("sha256"):
+        raise ValueError(
+            f"{path} is damaged: its contents do not match their checksum. Copy it again or pack the model again."
+        )
     return tensors, json.loads(about["packed"]), json.loads(about["arch"])
 
+
 def _build(path, arch, model, meta=False):
-    if model is not None: return model
-    if not arch: raise ValueError(f"{path} does not say how its model is built: pass the model to load into.")
-    if not meta: return build_model(arch["name"], **arch["kwargs"])
-    with torch.device("meta"): return build_model(arch["name"], **arch["kwargs"])   # no memory for weights that stay bits
+    if model is not None:
+        return model
+    if not arch:
+        raise ValueError(f"{path} does not say how its model is built: pass the model to load into.")
+    if not meta:
+        return build_model(arch["name"], **arch["kwargs"])
+    with torch.device("meta"):
+        return build_model(arch["name"], **arch["kwargs"])  # no memory for weights that stay bits
+
 
 def unpack_model(
-    path:str|Path,
-    model:nn.Module|None=None,  # to load into; default: built from the name in the file
-)->nn.Module:                   # in evaluation mode, with float ±1 weights
+    path: str | Path,
+    model: nn.Module | None = None,  # to load into; default: built from the name in the file
+) -> nn.Module:  # in evaluation mode, with float ±1 weights
     "An ordinary model from a packed file, bit-equal to the one that was packed"
     tensors, packed, arch = read_packed(path)
-    state = {k: unpack_bits(v, packed[k][0], getattr(torch, packed[k][1])) if k in packed else v for k, v in tensors.items()}
+    state = {
+        k: unpack_bits(v, packed[k][0], getattr(torch, packed[k][1])) if k in packed else v for k, v in tensors.items()
+    }
     model = _build(path, arch, model)
     model.load_state_dict(state)
     return model.eval()
@@ -108,105 +155,167 @@ def unpack_model(
 # %% ../../nbs/library/packing.ipynb #b1d57811
 class _Packed(nn.Module):
     "A layer whose weight is a buffer of bits; subclasses apply it"
+
     def __init__(self, bits, shape, dtype, bias=None, **config):
         super().__init__()
         self.shape, self.dtype, self.config = tuple(shape), dtype, config
         self.register_buffer("weight_bits", bits)
         self.register_buffer("bias", bias)
+
     @property
-    def weight(self)->Tensor: return unpack_bits(self.weight_bits, self.shape, self.dtype)
-    def extra_repr(self): return f"{'×'.join(map(str, self.shape))}, 1 bit per weight, {self.config or ''}".rstrip(", ")
+    def weight(self) -> Tensor:
+        return unpack_bits(self.weight_bits, self.shape, self.dtype)
+
+    def extra_repr(self):
+        return f"{'×'.join(map(str, self.shape))}, 1 bit per weight, {self.config or ''}".rstrip(", ")
+
 
 class PackedLinear(_Packed):
     "nn.Linear with one bit per weight"
-    def forward(self, x:Tensor)->Tensor: return F.linear(x, self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
 
 class PackedConv2d(_Packed):
     "nn.Conv2d with one bit per weight"
-    def forward(self, x:Tensor)->Tensor: return F.conv2d(x, self.weight, self.bias, **self.config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, **self.config)
+
 
 class PackedConvTranspose2d(_Packed):
     "nn.ConvTranspose2d with one bit per weight"
-    def forward(self, x:Tensor)->Tensor: return F.conv_transpose2d(x, self.weight, self.bias, **self.config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight, self.bias, **self.config)
+
 
 _CONV = ("stride", "padding", "dilation", "groups")
-_LAYERS = {nn.Linear: (PackedLinear, ()), nn.Conv2d: (PackedConv2d, _CONV), nn.ConvTranspose2d: (PackedConvTranspose2d, _CONV + ("output_padding",))}
+_LAYERS = {
+    nn.Linear: (PackedLinear, ()),
+    nn.Conv2d: (PackedConv2d, _CONV),
+    nn.ConvTranspose2d: (PackedConvTranspose2d, _CONV + ("output_padding",)),
+}
+
 
 def load_packed(
-    path:str|Path,
-    model:nn.Module|None=None,  # whose layers are to be replaced (in place); default: built from the name in the file
-)->nn.Module:                   # in evaluation mode
+    path: str | Path,
+    model: nn.Module
+    | None = None,  # whose layers are to be replaced (in place); default: built from the name in the file
+) -> nn.Module:  # in evaluation mode
     "A model that keeps its binary weights as bits in memory; the whole float model never exists"
     tensors, packed, arch = read_packed(path)
     model = _build(path, arch, model, meta=True)
     for name, layer in list(model.named_modules()):
         key = f"{name}.weight" if name else "weight"
-        if key not in packed or not isinstance(layer, WEIGHT_LAYERS): continue
-        if type(layer) not in _LAYERS: raise TypeError(f"{name} is a {type(layer).__name__}; packed layers exist for {', '.join(k.__name__ for k in _LAYERS)}. unpack_model loads it with float weights.")
+        if key not in packed or not isinstance(layer, WEIGHT_LAYERS):
+            continue
+        if type(layer) not in _LAYERS:
+            raise TypeError(
+                f"{name} is a {type(layer).__name__}; packed layers exist for {', '.join(k.__name__ for k in _LAYERS)}. unpack_model loads it with float weights."
+            )
         cls, config = _LAYERS[type(layer)]
-        if getattr(layer, "padding_mode", "zeros") != "zeros": raise ValueError(f"{name} pads with {layer.padding_mode!r}; packed convolutions pad with zeros only.")
+        if getattr(layer, "padding_mode", "zeros") != "zeros":
+            raise ValueError(f"{name} pads with {layer.padding_mode!r}; packed convolutions pad with zeros only.")
         own = key.removesuffix("weight") + "bias"
-        if (there := (tuple(packed[key][0]), own in tensors)) != (here := (tuple(layer.weight.shape), layer.bias is not None)):
-            raise ValueError(f"{path} does not fit the model: the file's {key} has shape {there[0]} and {'a' if there[1] else 'no'} bias, the model's {here[0]} and {'a' if here[1] else 'no'} bias.")
+        if (there := (tuple(packed[key][0]), own in tensors)) != (
+            here := (tuple(layer.weight.shape), layer.bias is not None)
+        ):
+            raise ValueError(
+                f"{path} does not fit the model: the file's {key} has shape {there[0]} and {'a' if there[1] else 'no'} bias, the model's {here[0]} and {'a' if here[1] else 'no'} bias."
+            )
         bias, shape, dtype = tensors.pop(own, None), *packed.pop(key)
-        if bias is not None and own in packed: bias = unpack_bits(bias, *(lambda s, d: (s, getattr(torch, d)))(*packed.pop(own)))
+        if bias is not None and own in packed:
+            bias = unpack_bits(bias, *(lambda s, d: (s, getattr(torch, d)))(*packed.pop(own)))
         new = cls(tensors.pop(key), shape, getattr(torch, dtype), bias, **{c: getattr(layer, c) for c in config})
-        if not name:                               # the model is this one layer
+        if not name:  # the model is this one layer
             model = new
             continue
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, new)
-    rest = {k: unpack_bits(v, packed[k][0], getattr(torch, packed[k][1])) if k in packed else v for k, v in tensors.items()}
-    bits = {k: v for k, v in model.state_dict().items() if isinstance(model.get_submodule(k.rpartition(".")[0]), _Packed)}
+    rest = {
+        k: unpack_bits(v, packed[k][0], getattr(torch, packed[k][1])) if k in packed else v for k, v in tensors.items()
+    }
+    bits = {
+        k: v for k, v in model.state_dict().items() if isinstance(model.get_submodule(k.rpartition(".")[0]), _Packed)
+    }
     model.load_state_dict({**bits, **rest}, assign=True)
     return model.eval()
 
 # %% ../../nbs/library/packing.ipynb #fa35e192
-def memory_bytes(model:nn.Module)->int:
+def memory_bytes(model: nn.Module) -> int:
     "Bytes of all parameters and buffers, shared ones once"
-    seen = {t.data_ptr(): t.numel()*t.element_size() for t in [*model.parameters(), *model.buffers()] if t.numel()}
+    seen = {t.data_ptr(): t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()] if t.numel()}
     return sum(seen.values())
 
+
 def model_size(
-    path:str|Path,  # a packed file
-)->dict:            # binary_weights, other_values, file_bytes, memory_bytes (packed layers), float32_bytes, ratio_file, ratio_memory
+    path: str | Path,  # a packed file
+) -> (
+    dict
+):  # binary_weights, other_values, file_bytes, memory_bytes (packed layers), float32_bytes, ratio_file, ratio_memory
     "Bits on disk and in memory against a float32 model"
     tensors, packed, _ = read_packed(path)
     binary = sum(int(torch.Size(s).numel()) for s, _ in packed.values())
     other = sum(t.numel() for k, t in tensors.items() if k not in packed)
-    full, memory, size = 4*(binary + other), sum(t.numel()*t.element_size() for t in tensors.values()), Path(path).stat().st_size
-    return dict(binary_weights=binary, other_values=other, file_bytes=size, memory_bytes=memory, float32_bytes=full, ratio_file=full/size, ratio_memory=full/memory)
+    full, memory, size = (
+        4 * (binary + other),
+        sum(t.numel() * t.element_size() for t in tensors.values()),
+        Path(path).stat().st_size,
+    )
+    return dict(
+        binary_weights=binary,
+        other_values=other,
+        file_bytes=size,
+        memory_bytes=memory,
+        float32_bytes=full,
+        ratio_file=full / size,
+        ratio_memory=full / memory,
+    )
 
 # %% ../../nbs/library/packing.ipynb #91032ad7
 def inspect_file(
-    path:str|Path,  # a packed model, a model file or a training checkpoint
-)->dict:            # kind, arch, tensors: [(name, shape, 'binary (1 bit)' | 'binary' | 'real' | 'other')], binary, real: numbers of values
+    path: str | Path,  # a packed model, a model file or a training checkpoint
+) -> dict:  # kind, arch, tensors: [(name, shape, 'binary (1 bit)' | 'binary' | 'real' | 'other')], binary, real: numbers of values
     "Which tensors of a file are exactly ±1"
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"There is no file {path}.")
-    with open(path, "rb") as f: zipped = f.read(2) == b"PK"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    with open(path, "rb") as f:
+        zipped = f.read(2) == b"PK"
     packed, arch = {}, None
     if zipped:
         from bayesbinn_nb.library.checkpoint import load_checkpoint
+
         kind, state = "training checkpoint", load_checkpoint(path)
-        if not isinstance(state, dict) or "model" not in state: raise ValueError(f"{path} is a torch file but not a training checkpoint of this package.")
+        if not isinstance(state, dict) or "model" not in state:
+            raise ValueError(f"{path} is a torch file but not a training checkpoint of this package.")
         tensors = state["model"]
     else:
         from safetensors import SafetensorError, safe_open
+
         try:
-            with safe_open(path, framework="pt") as f: about, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-        except (SafetensorError, OSError, ValueError) as e: raise ValueError(f"{path} is neither a safetensors file nor a checkpoint, or it is damaged ({e}).") from e
+            with safe_open(path, framework="pt") as f:
+                about, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+        except (SafetensorError, OSError, ValueError) as e:
+            raise ValueError(f"{path} is neither a safetensors file nor a checkpoint, or it is damaged ({e}).") from e
         if about.get("format") == FORMAT:
             kind, (tensors, packed, arch) = "packed model", read_packed(path)
         else:
             kind = "model"
-            if "name" in about: arch = dict(name=about["name"], kwargs=json.loads(about.get("kwargs", "{}")))
+            if "name" in about:
+                arch = dict(name=about["name"], kwargs=json.loads(about.get("kwargs", "{}")))
     rows, count = [], dict(binary=0, real=0)
     for name, t in tensors.items():
         shape = tuple(packed[name][0]) if name in packed else tuple(t.shape)
-        if name in packed: what = "binary (1 bit)"
-        elif not t.is_floating_point(): what = "other"
-        else: what = "binary" if t.numel() and bool((t.abs() == 1).all()) else "real"
+        if name in packed:
+            what = "binary (1 bit)"
+        elif not t.is_floating_point():
+            what = "other"
+        else:
+            what = "binary" if t.numel() and bool((t.abs() == 1).all()) else "real"
         rows.append((name, shape, what))
-        if what != "other": count[what.split()[0]] += int(torch.Size(shape).numel())
+        if what != "other":
+            count[what.split()[0]] += int(torch.Size(shape).numel())
     return dict(kind=kind, arch=arch, tensors=rows, **count)

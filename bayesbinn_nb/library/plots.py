@@ -18,36 +18,76 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/library/plots.ipynb #1b645389
-PALETTE = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "vermilion": "#D55E00",
-           "purple": "#CC79A7", "sky": "#56B4E9", "yellow": "#F0E442", "black": "#333333"}
-METHOD_COLORS = {"bayesbinn": PALETTE["blue"], "ste": PALETTE["orange"], "bop": PALETTE["green"], "pmf": PALETTE["purple"],
-                 "lrnet": PALETTE["vermilion"], "full_precision": PALETTE["black"], "adam": PALETTE["black"]}
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "yellow": "#F0E442",
+    "black": "#333333",
+}
+METHOD_COLORS = {
+    "bayesbinn": PALETTE["blue"],
+    "ste": PALETTE["orange"],
+    "bop": PALETTE["green"],
+    "pmf": PALETTE["purple"],
+    "lrnet": PALETTE["vermilion"],
+    "full_precision": PALETTE["black"],
+    "adam": PALETTE["black"],
+}
 _STYLE = {
-    "figure.figsize": (6.4, 3.6), "figure.dpi": 80, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
-    "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888", "axes.linewidth": .8,
-    "axes.grid": True, "grid.color": "#E6E8EA", "grid.linewidth": .7, "axes.axisbelow": True,
-    "xtick.color": "#555555", "ytick.color": "#555555", "axes.labelcolor": "#333333", "text.color": "#222222",
-    "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "lines.solid_capstyle": "round",
-    "image.cmap": "cividis", "svg.fonttype": "none", "svg.hashsalt": "bayesbinn_nb",
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "figure.figsize": (6.4, 3.6),
+    "figure.dpi": 80,
+    "savefig.bbox": "tight",
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": "#E6E8EA",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.labelcolor": "#333333",
+    "text.color": "#222222",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "image.cmap": "cividis",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bayesbinn_nb",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
 }
 
+
 def _pyplot():
-    try: import matplotlib.pyplot as plt
+    try:
+        import matplotlib.pyplot as plt
     except ImportError as e:
         raise ImportError("Figures need matplotlib and seaborn: pip install 'bayesbinn_nb[plots]'.") from e
     return plt
 
+
 def method_color(
-    name:str,                       # a method's name, or any label that begins with one, such as "STE (seed 3)"
-    default:str=PALETTE["sky"],     # the colour of a label that names no method
-)->str:                             # a hex colour
+    name: str,  # a method's name, or any label that begins with one, such as "STE (seed 3)"
+    default: str = PALETTE["sky"],  # the colour of a label that names no method
+) -> str:  # a hex colour
     "The colour of a method in every figure of this project"
     key = re.sub(r"[\s-]+", "_", name.strip().lower())
     return next((color for method, color in METHOD_COLORS.items() if key.startswith(method)), default)
 
-def _colors(labels)->dict[str, str]:
+
+def _colors(labels) -> dict[str, str]:
     "Colours for the labels of one figure: methods have their own, the others take those that are left, in order"
     found = {label: method_color(label, "") for label in labels}
     spare = [c for c in PALETTE.values() if c not in found.values() and c != PALETTE["yellow"]]
@@ -58,171 +98,256 @@ def _colors(labels)->dict[str, str]:
 def house_style(**changes):
     "matplotlib's settings for our figures inside a `with` block; `changes` are further rcParams"
     plt = _pyplot()
-    with plt.rc_context({**_STYLE, **changes}): yield plt
+    with plt.rc_context({**_STYLE, **changes}):
+        yield plt
 
-def use_house_style()->None:
+
+def use_house_style() -> None:
     "The same settings for a whole notebook, with figures stored as svg without a date, so that a second run gives the same file"
     plt = _pyplot()
     plt.rcParams.update(_STYLE)
-    try: from matplotlib_inline.backend_inline import set_matplotlib_formats
-    except ImportError: return
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:
+        return
     set_matplotlib_formats("svg", metadata={"Date": None})
 
+
 def svg(
-    figure,      # a matplotlib figure
-)->str:          # the figure as svg text, the same text for the same figure
+    figure,  # a matplotlib figure
+) -> str:  # the figure as svg text, the same text for the same figure
     "A figure as svg, without date, and closed afterwards"
     plt, buffer = _pyplot(), io.StringIO()
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bayesbinn_nb"}): figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bayesbinn_nb"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
-    return re.sub(r"[ \t]+\n", "\n", text[text.index("<svg"):])
+    return re.sub(r"[ \t]+\n", "\n", text[text.index("<svg") :])
+
 
 def _axes(ax, figsize=None):
     plt = _pyplot()
-    if ax is not None: return ax
-    with plt.rc_context(_STYLE): return plt.subplots(figsize=figsize)[1]
+    if ax is not None:
+        return ax
+    with plt.rc_context(_STYLE):
+        return plt.subplots(figsize=figsize)[1]
 
-def _array(x, name:str, ndim:tuple[int, ...])->np.ndarray:
+
+def _array(x, name: str, ndim: tuple[int, ...]) -> np.ndarray:
     x = x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.asarray(x, dtype=float)
-    if x.ndim not in ndim: raise ValueError(f"{name} has shape {x.shape}: {' or '.join(map(str, ndim))} dimension(s) expected.")
+    if x.ndim not in ndim:
+        raise ValueError(f"{name} has shape {x.shape}: {' or '.join(map(str, ndim))} dimension(s) expected.")
     return x
 
 # %% ../../nbs/library/plots.ipynb #fe5dbbce
 def training_curves(
-    curves:Mapping[str, Sequence],      # label → values per epoch, shape (epochs,), or one row per seed, shape (seeds, epochs)
-    published:Mapping[str, Sequence]|None=None, # label → rows (epoch, value, standard deviation); drawn as points in the label's colour
-    ylabel:str="test accuracy [%]",
-    ax=None,                            # axes to draw on; new ones when left out
-):                                      # the axes
+    curves: Mapping[
+        str, Sequence
+    ],  # label → values per epoch, shape (epochs,), or one row per seed, shape (seeds, epochs)
+    published: Mapping[str, Sequence]
+    | None = None,  # label → rows (epoch, value, standard deviation); drawn as points in the label's colour
+    ylabel: str = "test accuracy [%]",
+    ax=None,  # axes to draw on; new ones when left out
+):  # the axes
     "Curves over epochs, one per method, with published points overlaid"
     ax, colors = _axes(ax), _colors([*curves, *(published or {})])
     for label, values in curves.items():
         values = np.atleast_2d(_array(values, f"curves[{label!r}]", (1, 2)))
         epochs, color = np.arange(1, values.shape[1] + 1), colors[label]
         ax.plot(epochs, values.mean(0), color=color, label=label)
-        if len(values) > 1: ax.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=.18, linewidth=0)
+        if len(values) > 1:
+            ax.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
     for label, rows in (published or {}).items():
         rows = _array(rows, f"published[{label!r}]", (2,))
-        if rows.shape[1] != 3: raise ValueError(f"published[{label!r}] has rows of {rows.shape[1]} numbers: give (epoch, value, standard deviation).")
-        ax.errorbar(rows[:, 0], rows[:, 1], yerr=rows[:, 2], fmt="o", markersize=5, capsize=3, color=colors[label],
-                    markerfacecolor="white", markeredgewidth=1.4, linewidth=1.2, label=f"{label}, published", zorder=5)
+        if rows.shape[1] != 3:
+            raise ValueError(
+                f"published[{label!r}] has rows of {rows.shape[1]} numbers: give (epoch, value, standard deviation)."
+            )
+        ax.errorbar(
+            rows[:, 0],
+            rows[:, 1],
+            yerr=rows[:, 2],
+            fmt="o",
+            markersize=5,
+            capsize=3,
+            color=colors[label],
+            markerfacecolor="white",
+            markeredgewidth=1.4,
+            linewidth=1.2,
+            label=f"{label}, published",
+            zorder=5,
+        )
     ax.set(xlabel="epoch", ylabel=ylabel)
     ax.legend()
     return ax
 
 # %% ../../nbs/library/plots.ipynb #17ba0791
 def accuracy_bars(
-    values:Mapping[str, Sequence],      # label → one value per seed
-    published:Mapping[str, Sequence]|None=None, # label → (value, standard deviation), drawn as a diamond beside the dots
-    xlabel:str="test accuracy [%]",
+    values: Mapping[str, Sequence],  # label → one value per seed
+    published: Mapping[str, Sequence]
+    | None = None,  # label → (value, standard deviation), drawn as a diamond beside the dots
+    xlabel: str = "test accuracy [%]",
     ax=None,
-):                                      # the axes
+):  # the axes
     "One row per method: the mean as a bar, each seed as a dot, the published value beside them"
-    ax, colors = _axes(ax, (6.4, .55 * max(2, len(values)) + 1)), _colors(values)
+    ax, colors = _axes(ax, (6.4, 0.55 * max(2, len(values)) + 1)), _colors(values)
     low = []
     for k, (label, seeds) in enumerate(values.items()):
         seeds, color = _array(seeds, f"values[{label!r}]", (1,)), colors[label]
-        if not len(seeds): raise ValueError(f"values[{label!r}] is empty: give one value per seed.")
+        if not len(seeds):
+            raise ValueError(f"values[{label!r}] is empty: give one value per seed.")
         low += [*seeds]
-        ax.barh(k, seeds.mean(), height=.5, color=color, alpha=.22, linewidth=0)
-        ax.plot(seeds, np.full(len(seeds), k), "o", color=color, markersize=5, alpha=.85)
+        ax.barh(k, seeds.mean(), height=0.5, color=color, alpha=0.22, linewidth=0)
+        ax.plot(seeds, np.full(len(seeds), k), "o", color=color, markersize=5, alpha=0.85)
         if label in (published or {}):
             value, spread = published[label]
             low.append(value - spread)
-            ax.errorbar(value, k + .32, xerr=spread, fmt="D", color="#333333", markersize=4, capsize=2, linewidth=1)
+            ax.errorbar(value, k + 0.32, xerr=spread, fmt="D", color="#333333", markersize=4, capsize=2, linewidth=1)
     high = ax.get_xlim()[1]
-    margin = max(.08 * (max(low) - min(low)), .1)
-    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel, xlim=(min(low) - margin, max(max(low) + margin, min(high, max(low) + margin))))
+    margin = max(0.08 * (max(low) - min(low)), 0.1)
+    ax.set(
+        yticks=range(len(values)),
+        yticklabels=list(values),
+        xlabel=xlabel,
+        xlim=(min(low) - margin, max(max(low) + margin, min(high, max(low) + margin))),
+    )
     ax.grid(axis="y", visible=False)
     ax.invert_yaxis()
     return ax
 
 # %% ../../nbs/library/plots.ipynb #fa35e192
 def decision_surface(
-    predict:Callable[[Tensor], Tensor], # float32 points (n, 2) → probability of class 1, shape (n,), in [0,1]
-    x:Tensor,                           # data, shape (n, 2)
-    y:Tensor,                           # classes 0 and 1, shape (n,)
-    extent:tuple[float, float, float, float]|None=None, # xmin, xmax, ymin, ymax; the data with a margin when left out
-    title:str="",
-    grid:int=100,                       # points along each side
+    predict: Callable[[Tensor], Tensor],  # float32 points (n, 2) → probability of class 1, shape (n,), in [0,1]
+    x: Tensor,  # data, shape (n, 2)
+    y: Tensor,  # classes 0 and 1, shape (n,)
+    extent: tuple[float, float, float, float]
+    | None = None,  # xmin, xmax, ymin, ymax; the data with a margin when left out
+    title: str = "",
+    grid: int = 100,  # points along each side
     ax=None,
-):                                      # the axes
+):  # the axes
     "Probability of class 1 over the plane, with the data on top"
     x, y = _array(x, "x", (2,)), _array(y, "y", (1,))
     if extent is None:
-        pad = .2 * (x.max(0) - x.min(0)).max()
+        pad = 0.2 * (x.max(0) - x.min(0)).max()
         extent = (x[:, 0].min() - pad, x[:, 0].max() + pad, x[:, 1].min() - pad, x[:, 1].max() + pad)
     ax = _axes(ax, (4.4, 3.8))
     gx, gy = np.linspace(*extent[:2], grid), np.linspace(*extent[2:], grid)
     points = torch.tensor(np.stack(np.meshgrid(gx, gy), -1).reshape(-1, 2), dtype=torch.float32)
-    with torch.no_grad(): p = _array(predict(points), "predict(points)", (1,)).reshape(grid, grid)
+    with torch.no_grad():
+        p = _array(predict(points), "predict(points)", (1,)).reshape(grid, grid)
     if p.min() < -1e-6 or p.max() > 1 + 1e-6:
-        raise ValueError(f"predict(points) lies in [{p.min():.3g}, {p.max():.3g}]: probabilities in [0,1] expected (apply sigmoid or softmax first).")
+        raise ValueError(
+            f"predict(points) lies in [{p.min():.3g}, {p.max():.3g}]: probabilities in [0,1] expected (apply sigmoid or softmax first)."
+        )
     from matplotlib.colors import LinearSegmentedColormap
+
     colors = LinearSegmentedColormap.from_list("two classes", [PALETTE["blue"], "#F7F7F7", PALETTE["vermilion"]])
-    ax.imshow(p, extent=extent, origin="lower", cmap=colors, vmin=0, vmax=1, alpha=.75, aspect="auto", interpolation="bilinear")
-    if p.min() < .5 < p.max(): ax.contour(gx, gy, p, levels=[.5], colors="#333333", linewidths=1.1)
+    ax.imshow(
+        p,
+        extent=extent,
+        origin="lower",
+        cmap=colors,
+        vmin=0,
+        vmax=1,
+        alpha=0.75,
+        aspect="auto",
+        interpolation="bilinear",
+    )
+    if p.min() < 0.5 < p.max():
+        ax.contour(gx, gy, p, levels=[0.5], colors="#333333", linewidths=1.1)
     for value, color, marker in ((0, PALETTE["blue"], "o"), (1, PALETTE["vermilion"], "^")):
-        ax.scatter(*x[y == value].T, s=24, c=color, marker=marker, edgecolors="white", linewidths=.8, zorder=3)
+        ax.scatter(*x[y == value].T, s=24, c=color, marker=marker, edgecolors="white", linewidths=0.8, zorder=3)
     ax.set(title=title, xlim=extent[:2], ylim=extent[2:])
     ax.grid(visible=False)
     return ax
 
 # %% ../../nbs/library/plots.ipynb #0716d970
 def regression_band(
-    x:Tensor,                   # inputs in ascending order, shape (n,)
-    mean:Tensor,                # predictive mean at x
-    std:Tensor,                 # predictive standard deviation at x
-    data:tuple|None=None,       # (x, y) of the observations
-    label:str="mean",
-    widths:Sequence[float]=(1., 2.), # half-widths of the bands in standard deviations
-    color:str|None=None,        # the label's own colour when left out
+    x: Tensor,  # inputs in ascending order, shape (n,)
+    mean: Tensor,  # predictive mean at x
+    std: Tensor,  # predictive standard deviation at x
+    data: tuple | None = None,  # (x, y) of the observations
+    label: str = "mean",
+    widths: Sequence[float] = (1.0, 2.0),  # half-widths of the bands in standard deviations
+    color: str | None = None,  # the label's own colour when left out
     ax=None,
-):                              # the axes
+):  # the axes
     "A curve with bands of so many standard deviations, and the observations"
     x, mean, std = (_array(v, n, (1,)) for v, n in ((x, "x"), (mean, "mean"), (std, "std")))
-    if not len(x) == len(mean) == len(std): raise ValueError(f"x, mean and std have {len(x)}, {len(mean)} and {len(std)} values: equally many expected.")
-    if (np.diff(x) < 0).any(): raise ValueError("x is not in ascending order: sort x, mean and std by x first.")
-    if (std < 0).any(): raise ValueError(f"std has a negative value ({std.min():.3g}): standard deviations are ≥ 0.")
+    if not len(x) == len(mean) == len(std):
+        raise ValueError(f"x, mean and std have {len(x)}, {len(mean)} and {len(std)} values: equally many expected.")
+    if (np.diff(x) < 0).any():
+        raise ValueError("x is not in ascending order: sort x, mean and std by x first.")
+    if (std < 0).any():
+        raise ValueError(f"std has a negative value ({std.min():.3g}): standard deviations are ≥ 0.")
     ax, color = _axes(ax), color or method_color(label)
-    for width in sorted(widths, reverse=True): ax.fill_between(x, mean - width*std, mean + width*std, color=color, alpha=.16, linewidth=0)
+    for width in sorted(widths, reverse=True):
+        ax.fill_between(x, mean - width * std, mean + width * std, color=color, alpha=0.16, linewidth=0)
     ax.plot(x, mean, color=color, label=label)
-    if data is not None: ax.plot(_array(data[0], "data[0]", (1,)), _array(data[1], "data[1]", (1,)), "o", color="#333333", markersize=2.6, alpha=.6, zorder=1, label="data")
+    if data is not None:
+        ax.plot(
+            _array(data[0], "data[0]", (1,)),
+            _array(data[1], "data[1]", (1,)),
+            "o",
+            color="#333333",
+            markersize=2.6,
+            alpha=0.6,
+            zorder=1,
+            label="data",
+        )
     ax.set(xlabel="x", ylabel="y")
     ax.legend()
     return ax
 
 # %% ../../nbs/library/plots.ipynb #91032ad7
 def probability_histogram(
-    p:Tensor|Mapping[str, Tensor],  # p(w = 1) of every weight, in [0,1], any shape; or label → such a tensor
-    bins:int=40,
+    p: Tensor | Mapping[str, Tensor],  # p(w = 1) of every weight, in [0,1], any shape; or label → such a tensor
+    bins: int = 40,
     ax=None,
-):                                  # the axes
+):  # the axes
     "Histogram of p(w = 1), logarithmic, in share of all weights"
     ax, several = _axes(ax), p if isinstance(p, Mapping) else {"": p}
     colors = _colors(several)
     for label, values in several.items():
-        values = (values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))).double().flatten().numpy()
+        values = (
+            (values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values)))
+            .double()
+            .flatten()
+            .numpy()
+        )
         if not values.size or values.min() < 0 or values.max() > 1:
-            raise ValueError(f"p{f'[{label!r}]' if label else ''} must hold probabilities in [0,1]; give sigmoid(2λ), not λ.")
+            raise ValueError(
+                f"p{f'[{label!r}]' if label else ''} must hold probabilities in [0,1]; give sigmoid(2λ), not λ."
+            )
         share, edges = np.histogram(values, bins=bins, range=(0, 1))
-        ax.stairs(share / values.size, edges, fill=not label, color=colors[label], label=label or None,
-                  alpha=.85, linewidth=1.6)
+        ax.stairs(
+            share / values.size,
+            edges,
+            fill=not label,
+            color=colors[label],
+            label=label or None,
+            alpha=0.85,
+            linewidth=1.6,
+        )
     ax.set(xlabel="p(w = 1)", ylabel="share of weights", yscale="log", xlim=(0, 1))
-    if isinstance(p, Mapping): ax.legend()
+    if isinstance(p, Mapping):
+        ax.legend()
     return ax
 
 # %% ../../nbs/library/plots.ipynb #d435a6cd
 def flip_ratio_curve(
-    flips:Mapping[str, Sequence],  # label → share of weights flipped in each epoch, in [0,1]
+    flips: Mapping[str, Sequence],  # label → share of weights flipped in each epoch, in [0,1]
     ax=None,
-):                                 # the axes
+):  # the axes
     "Share of weights that change sign, per epoch, on a logarithmic scale; epochs without a flip leave a gap"
     ax, colors = _axes(ax), _colors(flips)
     for label, values in flips.items():
         values = _array(values, f"flips[{label!r}]", (1,))
-        if (values < 0).any() or (values > 1).any(): raise ValueError(f"flips[{label!r}] must lie in [0,1]: the number of flips divided by the number of weights.")
+        if (values < 0).any() or (values > 1).any():
+            raise ValueError(
+                f"flips[{label!r}] must lie in [0,1]: the number of flips divided by the number of weights."
+            )
         ax.plot(np.arange(1, len(values) + 1), np.where(values > 0, values, np.nan), color=colors[label], label=label)
     ax.set(xlabel="epoch", ylabel="share of weights flipped", yscale="log")
     ax.legend()
@@ -230,25 +355,40 @@ def flip_ratio_curve(
 
 # %% ../../nbs/library/plots.ipynb #887309d0
 def heat_map(
-    values:Tensor,                 # shape (rows, columns); nan is left blank
-    rows:Sequence[str],            # names of the rows
-    columns:Sequence[str],         # names of the columns
-    fmt:str=".1f",                 # how a number is written
-    label:str="",                  # what the numbers are
+    values: Tensor,  # shape (rows, columns); nan is left blank
+    rows: Sequence[str],  # names of the rows
+    columns: Sequence[str],  # names of the columns
+    fmt: str = ".1f",  # how a number is written
+    label: str = "",  # what the numbers are
     ax=None,
-):                                 # the axes
+):  # the axes
     "A table drawn in colour, each number written in its field"
     values = _array(values, "values", (2,))
-    if values.shape != (len(rows), len(columns)): raise ValueError(f"values has shape {values.shape}, but there are {len(rows)} row and {len(columns)} column names.")
-    ax = _axes(ax, (1.5 + .75*len(columns), .9 + .42*len(rows)))
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"values has shape {values.shape}, but there are {len(rows)} row and {len(columns)} column names."
+        )
+    ax = _axes(ax, (1.5 + 0.75 * len(columns), 0.9 + 0.42 * len(rows)))
     image = ax.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", edgecolors="white", linewidth=1.5)
     low, high = np.nanmin(values), np.nanmax(values)
     for (i, j), v in np.ndenumerate(values):
-        if np.isfinite(v): ax.text(j + .5, i + .5, format(v, fmt), ha="center", va="center", fontsize=9, color="white" if v < (low + high)/2 else "black")
-    ax.set(xticks=np.arange(len(columns)) + .5, yticks=np.arange(len(rows)) + .5, xticklabels=columns, yticklabels=rows)
+        if np.isfinite(v):
+            ax.text(
+                j + 0.5,
+                i + 0.5,
+                format(v, fmt),
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if v < (low + high) / 2 else "black",
+            )
+    ax.set(
+        xticks=np.arange(len(columns)) + 0.5, yticks=np.arange(len(rows)) + 0.5, xticklabels=columns, yticklabels=rows
+    )
     ax.grid(visible=False)
     ax.tick_params(length=0)
-    for side in ax.spines.values(): side.set_visible(False)
+    for side in ax.spines.values():
+        side.set_visible(False)
     ax.invert_yaxis()
-    ax.figure.colorbar(image, ax=ax, label=label, fraction=.05)
+    ax.figure.colorbar(image, ax=ax, label=label, fraction=0.05)
     return ax

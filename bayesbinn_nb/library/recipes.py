@@ -7,207 +7,444 @@ __all__ = ['KINDS', 'METHODS', 'EXPERIMENTS', 'check_schedule', 'schedule_value'
            'make_optimizer_factory', 'make_method', 'recipe']
 
 # %% ../../nbs/library/recipes.ipynb #da4b9237
-import copy, importlib, math
+import copy
+import importlib
+import math
+
 import torch
 from torch import nn
+
 from .models import binary_predicate
 
 # %% ../../nbs/library/recipes.ipynb #ac3478d6
-KINDS = {"constant": (), "cosine": ("end", "t_max"), "geometric": ("end", "t_max"), "multistep": ("milestones", "factor"), "step": ("every", "factor")}
+KINDS = {
+    "constant": (),
+    "cosine": ("end", "t_max"),
+    "geometric": ("end", "t_max"),
+    "multistep": ("milestones", "factor"),
+    "step": ("every", "factor"),
+}
+
 
 def check_schedule(
-    spec:dict,   # {"kind": …, "start": …, …, "when": "epoch_start" | "epoch_end" | "step"}
-)->dict:         # the same
+    spec: dict,  # {"kind": …, "start": …, …, "when": "epoch_start" | "epoch_end" | "step"}
+) -> dict:  # the same
     "ValueError if a schedule is not one of eq. (R1)"
     kind = spec.get("kind")
-    if kind not in KINDS: raise ValueError(f"schedule kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if kind not in KINDS:
+        raise ValueError(f"schedule kind must be one of {', '.join(KINDS)}, got {kind!r}.")
     missing = [k for k in ("start", *KINDS[kind], "when") if k not in spec]
-    if missing: raise ValueError(f"a {kind} schedule needs {', '.join(('start', *KINDS[kind], 'when'))}; {', '.join(missing)} is missing in {spec}.")
+    if missing:
+        raise ValueError(
+            f"a {kind} schedule needs {', '.join(('start', *KINDS[kind], 'when'))}; {', '.join(missing)} is missing in {spec}."
+        )
     unknown = [k for k in spec if k not in ("kind", "start", "when", "unit", *KINDS[kind])]
-    if unknown: raise ValueError(f"a {kind} schedule has no {unknown[0]!r}; it has start, {', '.join((*KINDS[kind], 'when', 'unit'))}.")
-    if spec["when"] not in ("epoch_start", "epoch_end", "step"): raise ValueError(f"when must be 'epoch_start', 'epoch_end' or 'step', got {spec['when']!r}.")
-    if spec.get("unit", "epoch") not in ("epoch", "step"): raise ValueError(f"unit must be 'epoch' or 'step', got {spec['unit']!r}.")
+    if unknown:
+        raise ValueError(
+            f"a {kind} schedule has no {unknown[0]!r}; it has start, {', '.join((*KINDS[kind], 'when', 'unit'))}."
+        )
+    if spec["when"] not in ("epoch_start", "epoch_end", "step"):
+        raise ValueError(f"when must be 'epoch_start', 'epoch_end' or 'step', got {spec['when']!r}.")
+    if spec.get("unit", "epoch") not in ("epoch", "step"):
+        raise ValueError(f"unit must be 'epoch' or 'step', got {spec['unit']!r}.")
     for k in ("start", "end", "factor"):
-        if k in spec and not (isinstance(spec[k], (int, float)) and spec[k] >= 0 and math.isfinite(spec[k])): raise ValueError(f"{k} must be a number ≥ 0, got {spec[k]!r}.")
+        if k in spec and not (isinstance(spec[k], (int, float)) and spec[k] >= 0 and math.isfinite(spec[k])):
+            raise ValueError(f"{k} must be a number ≥ 0, got {spec[k]!r}.")
     for k in ("t_max", "every"):
-        if k in spec and not spec[k] >= 1: raise ValueError(f"{k} must be at least 1, got {spec[k]!r}.")
-    if kind == "geometric" and not (spec["start"] > 0 and spec["end"] > 0): raise ValueError("a geometric schedule needs start > 0 and end > 0.")
+        if k in spec and not spec[k] >= 1:
+            raise ValueError(f"{k} must be at least 1, got {spec[k]!r}.")
+    if kind == "geometric" and not (spec["start"] > 0 and spec["end"] > 0):
+        raise ValueError("a geometric schedule needs start > 0 and end > 0.")
     return spec
 
+
 def schedule_value(
-    spec:dict,   # see `check_schedule`
-    t:float,     # epochs or steps scheduled so far, ≥ 0; beyond t_max the rate stays at its end
-)->float:
+    spec: dict,  # see `check_schedule`
+    t: float,  # epochs or steps scheduled so far, ≥ 0; beyond t_max the rate stays at its end
+) -> float:
     "The rate of eq. (R1) at t"
     kind, start = spec["kind"], spec["start"]
-    if kind == "constant": return start
-    if kind == "multistep": return start*spec["factor"]**sum(t >= m for m in spec["milestones"])
-    if kind == "step": return start*spec["factor"]**(t//spec["every"])
-    end, x = spec["end"], min(t/spec["t_max"], 1.)
-    if kind == "geometric": return start*(end/start)**x
-    if x == 1.: return end
-    return end + (start - end)*.5*(1 + math.cos(math.pi*x))
+    if kind == "constant":
+        return start
+    if kind == "multistep":
+        return start * spec["factor"] ** sum(t >= m for m in spec["milestones"])
+    if kind == "step":
+        return start * spec["factor"] ** (t // spec["every"])
+    end, x = spec["end"], min(t / spec["t_max"], 1.0)
+    if kind == "geometric":
+        return start * (end / start) ** x
+    if x == 1.0:
+        return end
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * x))
+
 
 class Schedule(torch.optim.lr_scheduler.LRScheduler):
     "A torch scheduler that follows a schedule spec in closed form, so a resumed run has the same rates to the last bit"
-    def __init__(self,
-        optimizer:torch.optim.Optimizer,  # its groups start at spec["start"], whatever rate they had
-        spec:dict,                        # see `check_schedule`
-        steps_per_epoch:int=1,            # only used for unit "epoch" with when "step"
-        last_epoch:int=-1,
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,  # its groups start at spec["start"], whatever rate they had
+        spec: dict,  # see `check_schedule`
+        steps_per_epoch: int = 1,  # only used for unit "epoch" with when "step"
+        last_epoch: int = -1,
     ):
         self.spec = dict(check_schedule(spec))
         self.unit_length = steps_per_epoch if spec["when"] == "step" and spec.get("unit", "step") == "epoch" else 1
-        for group in optimizer.param_groups: group["lr"] = group["initial_lr"] = self.spec["start"]
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = self.spec["start"]
         super().__init__(optimizer, last_epoch)
-    def get_lr(self): return [schedule_value(self.spec, self.last_epoch/self.unit_length)]*len(self.optimizer.param_groups)
+
+    def get_lr(self):
+        return [schedule_value(self.spec, self.last_epoch / self.unit_length)] * len(self.optimizer.param_groups)
+
 
 def make_schedule(
-    optimizer:torch.optim.Optimizer,
-    spec:dict|None,         # see `check_schedule`; None: no schedule
-    steps_per_epoch:int=1,  # only used for unit "epoch" with when "step"
-)->Schedule|None:
+    optimizer: torch.optim.Optimizer,
+    spec: dict | None,  # see `check_schedule`; None: no schedule
+    steps_per_epoch: int = 1,  # only used for unit "epoch" with when "step"
+) -> Schedule | None:
     "The torch scheduler of a spec; call its step() when spec['when'] says"
     return None if spec is None else Schedule(optimizer, spec, steps_per_epoch)
 
 # %% ../../nbs/library/recipes.ipynb #b1d57811
-METHODS = {"bayesbinn": "bayesbinn_nb.methods.bayesbinn:BayesBiNN", "ste": "bayesbinn_nb.methods.ste:STE", "adam": "bayesbinn_nb.methods.full_precision:FullPrecision",
-           "bop": "bayesbinn_nb.methods.bop:Bop", "pmf": "bayesbinn_nb.methods.pmf:PMF", "lrnet": "bayesbinn_nb.methods.lrnet:LRNet"}
+METHODS = {
+    "bayesbinn": "bayesbinn_nb.methods.bayesbinn:BayesBiNN",
+    "ste": "bayesbinn_nb.methods.ste:STE",
+    "adam": "bayesbinn_nb.methods.full_precision:FullPrecision",
+    "bop": "bayesbinn_nb.methods.bop:Bop",
+    "pmf": "bayesbinn_nb.methods.pmf:PMF",
+    "lrnet": "bayesbinn_nb.methods.lrnet:LRNet",
+}
+
 
 def method_class(
-    name:str,   # a key of METHODS, or "package.module:ClassName"
-)->type:
+    name: str,  # a key of METHODS, or "package.module:ClassName"
+) -> type:
     "The class of a method"
     from bayesbinn_nb.methods.method import Method
+
     path = METHODS.get(name, name)
     module, _, cls = path.partition(":")
-    if not cls: raise ValueError(f"Unknown method {name!r}. Known: {', '.join(METHODS)}; or give your own as 'package.module:ClassName'.")
-    try: found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError) as e: raise ValueError(f"The method {name!r} cannot be loaded: {e}.") from e
-    if not (isinstance(found, type) and issubclass(found, Method)): raise TypeError(f"{path} is not a Method; derive it from bayesbinn_nb.methods.method.Method.")
+    if not cls:
+        raise ValueError(
+            f"Unknown method {name!r}. Known: {', '.join(METHODS)}; or give your own as 'package.module:ClassName'."
+        )
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as e:
+        raise ValueError(f"The method {name!r} cannot be loaded: {e}.") from e
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise TypeError(f"{path} is not a Method; derive it from bayesbinn_nb.methods.method.Method.")
     return found
 
+
 def make_optimizer_factory(
-    spec:dict|None,   # {"kind": "adam" | "sgd", "lr": …, …} with the arguments of that torch optimiser
-):                    # a function from parameters to an optimiser; None for None
+    spec: dict | None,  # {"kind": "adam" | "sgd", "lr": …, …} with the arguments of that torch optimiser
+):  # a function from parameters to an optimiser; None for None
     "The optimiser of the real-valued parameters"
-    if spec is None: return None
+    if spec is None:
+        return None
     from bayesbinn_nb.methods.method import adam
+
     kinds = {"adam": adam, "sgd": torch.optim.SGD}
     kwargs = dict(spec)
     kind = kwargs.pop("kind", None)
-    if kind not in kinds: raise ValueError(f"optimiser kind must be one of {', '.join(kinds)}, got {kind!r}.")
-    def factory(params): return kinds[kind](params, **kwargs)
+    if kind not in kinds:
+        raise ValueError(f"optimiser kind must be one of {', '.join(kinds)}, got {kind!r}.")
+
+    def factory(params):
+        return kinds[kind](params, **kwargs)
+
     return factory
 
+
 def make_method(
-    recipe:dict,        # from `recipe`, perhaps changed
-    model:nn.Module,    # decides which layers are binary (`binary_predicate`)
-    train_size:int,     # number of training examples in hand
-):                      # a Method, ready for Trainer.compile
+    recipe: dict,  # from `recipe`, perhaps changed
+    model: nn.Module,  # decides which layers are binary (`binary_predicate`)
+    train_size: int,  # number of training examples in hand
+):  # a Method, ready for Trainer.compile
     "The method of a recipe, with its settings, binary predicate and optimiser for what stays real"
     kwargs = copy.deepcopy(recipe["method_kwargs"])
-    if recipe["method"] == "adam":   # everything is real: one optimiser, from the recipe's schedule
+    if recipe["method"] == "adam":  # everything is real: one optimiser, from the recipe's schedule
         return method_class("adam")(**kwargs)
     kwargs.setdefault("binary", binary_predicate(model, biases=recipe.get("binary_biases", False)))
-    if recipe.get("real_optimizer"): kwargs.setdefault("real_optimizer", make_optimizer_factory(recipe["real_optimizer"]))
+    if recipe.get("real_optimizer"):
+        kwargs.setdefault("real_optimizer", make_optimizer_factory(recipe["real_optimizer"]))
     if recipe["method"] == "bayesbinn" and recipe.get("train_size_multiplier", 1) != 1:
-        kwargs.setdefault("train_size", int(recipe["train_size_multiplier"]*train_size))
+        kwargs.setdefault("train_size", int(recipe["train_size_multiplier"] * train_size))
     return method_class(recipe["method"])(**kwargs)
 
 # %% ../../nbs/library/recipes.ipynb #7b52009b
-def _cosine(start, epochs, end=1e-16): return dict(kind="cosine", start=start, end=end, t_max=epochs, when="epoch_start")
+def _cosine(start, epochs, end=1e-16):
+    return dict(kind="cosine", start=start, end=end, t_max=epochs, when="epoch_start")
+
 
 _IMAGE = {  # networks and what the sets share (paper Table 9 and section A.2 of its appendix)
-    "mnist": dict(model=dict(name="mnist_mlp", kwargs={}), batch_size=100, train_size_multiplier=1, seed_base=1, precision="float32", channels_last=False),
-    "cifar10": dict(model=dict(name="vgg_cifar", kwargs=dict(num_classes=10)), batch_size=50, train_size_multiplier=10, seed_base=10, precision="bfloat16", channels_last=True),
-    "cifar100": dict(model=dict(name="vgg_cifar", kwargs=dict(num_classes=100)), batch_size=50, train_size_multiplier=10, seed_base=10, precision="bfloat16", channels_last=True),
+    "mnist": dict(
+        model=dict(name="mnist_mlp", kwargs={}),
+        batch_size=100,
+        train_size_multiplier=1,
+        seed_base=1,
+        precision="float32",
+        channels_last=False,
+    ),
+    "cifar10": dict(
+        model=dict(name="vgg_cifar", kwargs=dict(num_classes=10)),
+        batch_size=50,
+        train_size_multiplier=10,
+        seed_base=10,
+        precision="bfloat16",
+        channels_last=True,
+    ),
+    "cifar100": dict(
+        model=dict(name="vgg_cifar", kwargs=dict(num_classes=100)),
+        batch_size=50,
+        train_size_multiplier=10,
+        seed_base=10,
+        precision="bfloat16",
+        channels_last=True,
+    ),
 }
 _SETS = tuple(_IMAGE)
 
-def _pick(dataset, mnist, cifar10, cifar100): return dict(zip(_SETS, (mnist, cifar10, cifar100)))[dataset]
+
+def _pick(dataset, mnist, cifar10, cifar100):
+    return dict(zip(_SETS, (mnist, cifar10, cifar100)))[dataset]
+
 
 def _benchmark(dataset, method):
-    r = dict(_IMAGE[dataset], epochs=500, data=dict(validation=.1), source="paper Table 9")
+    r = dict(_IMAGE[dataset], epochs=500, data=dict(validation=0.1), source="paper Table 9")
     if method == "bayesbinn":
         lr = _pick(dataset, 1e-4, 3e-4, 3e-4)
-        r.update(method_kwargs=dict(lr=lr, temperature=_pick(dataset, 1e-10, 1e-10, 1e-8), init_lambda=10., momentum=0., samples=1), schedule=_cosine(lr, 500), mean_samples=10)
-    elif method == "ste": r.update(method_kwargs=dict(lr=1e-2, clip_weights=1.), schedule=_cosine(1e-2, 500))
+        r.update(
+            method_kwargs=dict(
+                lr=lr, temperature=_pick(dataset, 1e-10, 1e-10, 1e-8), init_lambda=10.0, momentum=0.0, samples=1
+            ),
+            schedule=_cosine(lr, 500),
+            mean_samples=10,
+        )
+    elif method == "ste":
+        r.update(method_kwargs=dict(lr=1e-2, clip_weights=1.0), schedule=_cosine(1e-2, 500))
     elif method == "adam":
         lr = _pick(dataset, 3e-4, 1e-2, 3e-3)
-        r.update(method_kwargs=dict(lr=lr), schedule=_cosine(lr, 500), note="the report's Table 1 prints Bop's rows here")
+        r.update(
+            method_kwargs=dict(lr=lr), schedule=_cosine(lr, 500), note="the report's Table 1 prints Bop's rows here"
+        )
     elif method == "bop":
-        r.update(method_kwargs=_pick(dataset, dict(adaptivity_rate=1e-5, threshold=1e-8, decay=10**(-3/500), decay_every=1),
-                                     dict(adaptivity_rate=1e-4, threshold=1e-8, decay=.1, decay_every=100), dict(adaptivity_rate=1e-4, threshold=1e-9, decay=.1, decay_every=100)))
+        r.update(
+            method_kwargs=_pick(
+                dataset,
+                dict(adaptivity_rate=1e-5, threshold=1e-8, decay=10 ** (-3 / 500), decay_every=1),
+                dict(adaptivity_rate=1e-4, threshold=1e-8, decay=0.1, decay_every=100),
+                dict(adaptivity_rate=1e-4, threshold=1e-9, decay=0.1, decay_every=100),
+            )
+        )
     elif method == "pmf":
-        r.update(method_kwargs=dict(lr=_pick(dataset, 1e-3, 1e-2, 1e-2), beta_growth=_pick(dataset, 1.2, 1.05, 1.05), beta_every=100, lr_decay=.2,
-                                    lr_every=_pick(dataset, 7000, 30000, 30000), weight_decay=_pick(dataset, 0., 1e-4, 1e-4)),
-                 epochs=_pick(dataset, 200, 112, 112), data=dict(validation=_pick(dataset, 1/6, .1, .1)), source="paper Table 9 and PMF's released code",
-                 note="100,000 iterations; MNIST split 50,000 / 10,000; the published number is the best validation accuracy")
+        r.update(
+            method_kwargs=dict(
+                lr=_pick(dataset, 1e-3, 1e-2, 1e-2),
+                beta_growth=_pick(dataset, 1.2, 1.05, 1.05),
+                beta_every=100,
+                lr_decay=0.2,
+                lr_every=_pick(dataset, 7000, 30000, 30000),
+                weight_decay=_pick(dataset, 0.0, 1e-4, 1e-4),
+            ),
+            epochs=_pick(dataset, 200, 112, 112),
+            data=dict(validation=_pick(dataset, 1 / 6, 0.1, 0.1)),
+            source="paper Table 9 and PMF's released code",
+            note="100,000 iterations; MNIST split 50,000 / 10,000; the published number is the best validation accuracy",
+        )
     elif method == "lrnet":
         mnist = dataset == "mnist"
-        r.update(model=dict(name="lrnet_mnist" if mnist else "lrnet_cifar", kwargs=dict(variant="lrnet", **({} if mnist else dict(num_classes=_pick(dataset, 10, 10, 100))))),
-                 method_kwargs=dict(lr=1e-2, lr_decay=.1, lr_every=100 if mnist else 200), batch_size=256, epochs=190 if mnist else 450, mean_samples=7, data=dict(validation=0.) if mnist else dict(validation=0., inputs="per_image", pad=2),
-                 real_optimizer=dict(kind="adam", lr=1e-2),
-                 source="LR-Net's released scripts, binary weights", note="its own network, without pre-training; a test draws 6 to 7 weight samples" + ("; CIFAR-100 is not in the LR-Net paper" if dataset == "cifar100" else ""))
+        r.update(
+            model=dict(
+                name="lrnet_mnist" if mnist else "lrnet_cifar",
+                kwargs=dict(variant="lrnet", **({} if mnist else dict(num_classes=_pick(dataset, 10, 10, 100)))),
+            ),
+            method_kwargs=dict(lr=1e-2, lr_decay=0.1, lr_every=100 if mnist else 200),
+            batch_size=256,
+            epochs=190 if mnist else 450,
+            mean_samples=7,
+            data=dict(validation=0.0) if mnist else dict(validation=0.0, inputs="per_image", pad=2),
+            real_optimizer=dict(kind="adam", lr=1e-2),
+            source="LR-Net's released scripts, binary weights",
+            note="its own network, without pre-training; a test draws 6 to 7 weight samples"
+            + ("; CIFAR-100 is not in the LR-Net paper" if dataset == "cifar100" else ""),
+        )
     return r
 
+
 def _lrnet_comparison(dataset, method, t_max=None):
-    if method == "lrnet": return _benchmark(dataset, "lrnet")
+    if method == "lrnet":
+        return _benchmark(dataset, "lrnet")
     epochs = {"mnist": 190, "cifar10": 290}[dataset]
     r = _benchmark(dataset, method)
-    r.update(model=dict(name="lrnet_mnist" if dataset == "mnist" else "lrnet_cifar", kwargs=dict(variant="comparison")), epochs=epochs, data=dict(validation=0.),
-             source="paper Table 11", note="LR-Net's network with every layer binary and normalised; the cosine ends with the run")
-    if r.get("schedule"): r["schedule"] = dict(r["schedule"], t_max=epochs if t_max is None else t_max)
-    if t_max is not None: r.update(source="report Table 3", note=f"LR-Net's network with every layer binary and normalised; a cosine of {t_max} epochs, stopped at {epochs}")
+    r.update(
+        model=dict(name="lrnet_mnist" if dataset == "mnist" else "lrnet_cifar", kwargs=dict(variant="comparison")),
+        epochs=epochs,
+        data=dict(validation=0.0),
+        source="paper Table 11",
+        note="LR-Net's network with every layer binary and normalised; the cosine ends with the run",
+    )
+    if r.get("schedule"):
+        r["schedule"] = dict(r["schedule"], t_max=epochs if t_max is None else t_max)
+    if t_max is not None:
+        r.update(
+            source="report Table 3",
+            note=f"LR-Net's network with every layer binary and normalised; a cosine of {t_max} epochs, stopped at {epochs}",
+        )
     return r
+
 
 def _toy(dataset, method):
     moons = dataset == "two_moons"
-    r = dict(model=dict(name="toy_mlp", kwargs={} if moons else dict(in_features=1, output_norm=True)), batch_size=None, epochs=3000 if moons else 5000, data={},
-             loss="binary_cross_entropy" if moons else "mse", metrics=["binary_accuracy"] if moons else ["mse"], train_size_multiplier=1, seed_base=0,
-             precision="float32", channels_last=False, eval_in_train_mode=not moons, source=f"paper Table {3 if moons else 4} of its early text and the authors' notebook")
-    drop = lambda lr: dict(kind="multistep", start=lr, milestones=[1500, 2500], factor=.1, when="step")
+    r = dict(
+        model=dict(name="toy_mlp", kwargs={} if moons else dict(in_features=1, output_norm=True)),
+        batch_size=None,
+        epochs=3000 if moons else 5000,
+        data={},
+        loss="binary_cross_entropy" if moons else "mse",
+        metrics=["binary_accuracy"] if moons else ["mse"],
+        train_size_multiplier=1,
+        seed_base=0,
+        precision="float32",
+        channels_last=False,
+        eval_in_train_mode=not moons,
+        source=f"paper Table {3 if moons else 4} of its early text and the authors' notebook",
+    )
+
+    def drop(lr):
+        return dict(kind="multistep", start=lr, milestones=[1500, 2500], factor=0.1, when="step")
+
     if method == "bayesbinn":
-        r.update(binary_biases=True, mean_samples=10, method_kwargs=dict(temperature=1., momentum=.99, lr=1e-3, samples=5, init_lambda=15., mean="lagged") if moons else
-                 dict(temperature=1., momentum=.99, lr=1e-4, samples=1, init_lambda=10., mean="lagged"), schedule=drop(1e-3) if moons else dict(kind="geometric", start=1e-4, end=1e-5, t_max=5000, when="step"))
+        r.update(
+            binary_biases=True,
+            mean_samples=10,
+            method_kwargs=dict(temperature=1.0, momentum=0.99, lr=1e-3, samples=5, init_lambda=15.0, mean="lagged")
+            if moons
+            else dict(temperature=1.0, momentum=0.99, lr=1e-4, samples=1, init_lambda=10.0, mean="lagged"),
+            schedule=drop(1e-3) if moons else dict(kind="geometric", start=1e-4, end=1e-5, t_max=5000, when="step"),
+        )
     elif method == "ste":
-        r.update(binary_biases=False, method_kwargs=dict(lr=.1, clip_weights=1.), real_optimizer=dict(kind="adam", lr=.1),
-                 schedule=drop(.1) if moons else dict(kind="constant", start=.1, when="step"),
-                 note="real-valued biases, as in the authors' notebook, where BayesBiNN's are binary; theirs start at 0 and are clamped to ±1")
+        r.update(
+            binary_biases=False,
+            method_kwargs=dict(lr=0.1, clip_weights=1.0),
+            real_optimizer=dict(kind="adam", lr=0.1),
+            schedule=drop(0.1) if moons else dict(kind="constant", start=0.1, when="step"),
+            note="real-valued biases, as in the authors' notebook, where BayesBiNN's are binary; theirs start at 0 and are clamped to ±1",
+        )
     return r
+
 
 def _continual(dataset, method):
-    r = dict(model=dict(name="continual_mlp", kwargs={}), batch_size=100, epochs=100, tasks=5, data=dict(validation=0.), train_size_multiplier=1, seed_base=1,
-             precision="float32", channels_last=False, source="paper section A.3, permuted MNIST")
+    r = dict(
+        model=dict(name="continual_mlp", kwargs={}),
+        batch_size=100,
+        epochs=100,
+        tasks=5,
+        data=dict(validation=0.0),
+        train_size_multiplier=1,
+        seed_base=1,
+        precision="float32",
+        channels_last=False,
+        source="paper section A.3, permuted MNIST",
+    )
     if method == "bayesbinn":
-        r.update(method_kwargs=dict(lr=1e-3, temperature=1e-2, init_lambda=10., momentum=0., samples=1, mean="lagged"), schedule=_cosine(1e-3, 100), mean_samples=100,
-                 note="the schedule restarts with every task; λ, the step count and the normalisation statistics carry over; the prior of a task is a copy of the posterior before it")
+        r.update(
+            method_kwargs=dict(lr=1e-3, temperature=1e-2, init_lambda=10.0, momentum=0.0, samples=1, mean="lagged"),
+            schedule=_cosine(1e-3, 100),
+            mean_samples=100,
+            note="the schedule restarts with every task; λ, the step count and the normalisation statistics carry over; the prior of a task is a copy of the posterior before it",
+        )
     return r
+
 
 def _segmentation(dataset, method):
-    r = dict(model=dict(name="unet", kwargs=dict(dropout=.05)), batch_size=6, epochs=500, data={}, train_size_multiplier=1, seed_base=0, precision="bfloat16",
-             channels_last=True, source="report, section 5.4", note="the report gives no schedule: the cosine is ours, and so are the padded network, its aligned labels, and the turned and mirrored tiles")
-    if method == "bayesbinn": r.update(method_kwargs=dict(lr=1e-4, temperature=1e-8, init_lambda=10., momentum=.99, samples=1, train_size=30), schedule=_cosine(1e-4, 500), mean_samples=10)
-    elif method == "ste": r.update(method_kwargs=dict(lr=1e-3, clip_weights=1.), schedule=_cosine(1e-3, 500))
-    elif method == "adam": r.update(method_kwargs=dict(lr=1e-3), schedule=_cosine(1e-3, 500))
+    r = dict(
+        model=dict(name="unet", kwargs=dict(dropout=0.05)),
+        batch_size=6,
+        epochs=500,
+        data={},
+        train_size_multiplier=1,
+        seed_base=0,
+        precision="bfloat16",
+        channels_last=True,
+        source="report, section 5.4",
+        note="the report gives no schedule: the cosine is ours, and so are the padded network, its aligned labels, and the turned and mirrored tiles",
+    )
+    if method == "bayesbinn":
+        r.update(
+            method_kwargs=dict(lr=1e-4, temperature=1e-8, init_lambda=10.0, momentum=0.99, samples=1, train_size=30),
+            schedule=_cosine(1e-4, 500),
+            mean_samples=10,
+        )
+    elif method == "ste":
+        r.update(method_kwargs=dict(lr=1e-3, clip_weights=1.0), schedule=_cosine(1e-3, 500))
+    elif method == "adam":
+        r.update(method_kwargs=dict(lr=1e-3), schedule=_cosine(1e-3, 500))
     return r
+
 
 def _bop_cifar10(dataset, method, report=False, grid=False):
-    data = dict(validation=.1, split="last", inputs="signed") if report else dict(validation=0., inputs="signed")
-    r = dict(model=dict(name="bop_binarynet", kwargs=dict(variant="report" if report else "original")), batch_size=50, epochs=500, data=data, train_size_multiplier=1, seed_base=0,
-             precision="bfloat16", channels_last=True, binary_biases=report, real_optimizer=dict(kind="adam", lr=1e-2), source="Bop report" if report else "Bop paper, section 5.2 and its released code",
-             method_kwargs=dict(adaptivity_rate=1e-3, threshold=1e-7, decay=.1, decay_every=100, initial_momentum="first_gradient", convention="report") if report else
-             dict(adaptivity_rate=1e-4, threshold=1e-8, decay=.1, decay_every=100))
-    if grid: r.update(batch_size=100 if not report else 50, epochs=100, source="Bop report, hyper-parameter grid" if report else "Bop paper, section 5.1",
-                      method_kwargs=dict(r["method_kwargs"], adaptivity_rate=1e-2 if report else 1e-3, threshold=1e-5 if report else 1e-6, decay=1.))
-    if report: r["note"] = "binary biases; validation is the last tenth, not shuffled, and not augmented where the report augments it; it stops after 10 epochs without a flip, and is tested with the weights of the lowest validation loss"
+    data = dict(validation=0.1, split="last", inputs="signed") if report else dict(validation=0.0, inputs="signed")
+    r = dict(
+        model=dict(name="bop_binarynet", kwargs=dict(variant="report" if report else "original")),
+        batch_size=50,
+        epochs=500,
+        data=data,
+        train_size_multiplier=1,
+        seed_base=0,
+        precision="bfloat16",
+        channels_last=True,
+        binary_biases=report,
+        real_optimizer=dict(kind="adam", lr=1e-2),
+        source="Bop report" if report else "Bop paper, section 5.2 and its released code",
+        method_kwargs=dict(
+            adaptivity_rate=1e-3,
+            threshold=1e-7,
+            decay=0.1,
+            decay_every=100,
+            initial_momentum="first_gradient",
+            convention="report",
+        )
+        if report
+        else dict(adaptivity_rate=1e-4, threshold=1e-8, decay=0.1, decay_every=100),
+    )
+    if grid:
+        r.update(
+            batch_size=100 if not report else 50,
+            epochs=100,
+            source="Bop report, hyper-parameter grid" if report else "Bop paper, section 5.1",
+            method_kwargs=dict(
+                r["method_kwargs"],
+                adaptivity_rate=1e-2 if report else 1e-3,
+                threshold=1e-5 if report else 1e-6,
+                decay=1.0,
+            ),
+        )
+    if report:
+        r["note"] = (
+            "binary biases; validation is the last tenth, not shuffled, and not augmented where the report augments it; it stops after 10 epochs without a flip, and is tested with the weights of the lowest validation loss"
+        )
     return r
 
+
 def _latent_study(dataset, method):
-    return dict(model=dict(name="latent_study_net", kwargs={} if dataset == "mnist" else dict(in_channels=3, size=32)), batch_size=64, epochs=6, data=dict(validation=0., inputs="signed", augment=False),
-                train_size_multiplier=1, seed_base=0, precision="float32", channels_last=False, method_kwargs=dict(lr=1e-3, clip_weights=1.), schedule=None,
-                real_optimizer=dict(kind="adam", lr=1e-3), source="Bop report, latent-weight study")
+    return dict(
+        model=dict(name="latent_study_net", kwargs={} if dataset == "mnist" else dict(in_channels=3, size=32)),
+        batch_size=64,
+        epochs=6,
+        data=dict(validation=0.0, inputs="signed", augment=False),
+        train_size_multiplier=1,
+        seed_base=0,
+        precision="float32",
+        channels_last=False,
+        method_kwargs=dict(lr=1e-3, clip_weights=1.0),
+        schedule=None,
+        real_optimizer=dict(kind="adam", lr=1e-3),
+        source="Bop report, latent-weight study",
+    )
+
 
 EXPERIMENTS = {  # name: (datasets, methods, function of dataset and method)
     "benchmark": (_SETS, ("bayesbinn", "ste", "adam", "bop", "pmf", "lrnet"), _benchmark),
@@ -226,23 +463,48 @@ EXPERIMENTS = {  # name: (datasets, methods, function of dataset and method)
 
 # %% ../../nbs/library/recipes.ipynb #bd307a3e
 def recipe(
-    dataset:str,                  # a published set, or a stand-in (which gets the settings of what it stands in for)
-    method:str,                   # a key of METHODS
-    experiment:str|None=None,     # a key of EXPERIMENTS; default: the first that has this set and method
-)->dict:
+    dataset: str,  # a published set, or a stand-in (which gets the settings of what it stands in for)
+    method: str,  # a key of METHODS
+    experiment: str | None = None,  # a key of EXPERIMENTS; default: the first that has this set and method
+) -> dict:
     "The published settings of one arm, as plain values"
     base = dataset.removesuffix("-standin")
     if experiment is None:
-        experiment = next((e for e, (sets, methods, _) in EXPERIMENTS.items() if base in sets and (method in methods or ":" in method)), None)
+        experiment = next(
+            (
+                e
+                for e, (sets, methods, _) in EXPERIMENTS.items()
+                if base in sets and (method in methods or ":" in method)
+            ),
+            None,
+        )
         if experiment is None:
             options = sorted({m for sets, methods, _ in EXPERIMENTS.values() if base in sets for m in methods})
-            if not options: raise ValueError(f"There is no recipe for the data set {dataset!r}. There are recipes for {', '.join(dict.fromkeys(s for sets, _, _ in EXPERIMENTS.values() for s in sets))} and their stand-ins.")
+            if not options:
+                raise ValueError(
+                    f"There is no recipe for the data set {dataset!r}. There are recipes for {', '.join(dict.fromkeys(s for sets, _, _ in EXPERIMENTS.values() for s in sets))} and their stand-ins."
+                )
             raise ValueError(f"There is no recipe for {method!r} on {dataset!r}; there are {', '.join(options)}.")
-    if experiment not in EXPERIMENTS: raise ValueError(f"Unknown experiment {experiment!r}. Known: {', '.join(EXPERIMENTS)}.")
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"Unknown experiment {experiment!r}. Known: {', '.join(EXPERIMENTS)}.")
     sets, methods, make = EXPERIMENTS[experiment]
-    if base not in sets: raise ValueError(f"The experiment {experiment!r} uses {', '.join(sets)}, not {dataset!r}.")
-    if method not in methods and ":" not in method: raise ValueError(f"The experiment {experiment!r} has {', '.join(methods)}, not {method!r}.")
-    r = dict(experiment=experiment, dataset=dataset, method=method, method_kwargs={}, loss="cross_entropy", metrics=["accuracy"], binary_biases=False, schedule=None,
-             real_optimizer=None, mean_samples=0, eval_in_train_mode=False, note="")
+    if base not in sets:
+        raise ValueError(f"The experiment {experiment!r} uses {', '.join(sets)}, not {dataset!r}.")
+    if method not in methods and ":" not in method:
+        raise ValueError(f"The experiment {experiment!r} has {', '.join(methods)}, not {method!r}.")
+    r = dict(
+        experiment=experiment,
+        dataset=dataset,
+        method=method,
+        method_kwargs={},
+        loss="cross_entropy",
+        metrics=["accuracy"],
+        binary_biases=False,
+        schedule=None,
+        real_optimizer=None,
+        mean_samples=0,
+        eval_in_train_mode=False,
+        note="",
+    )
     r.update(make(base, method))
     return copy.deepcopy(r)

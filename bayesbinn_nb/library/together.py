@@ -52,11 +52,20 @@ def _widened(layer: nn.Module, copies: int) -> nn.Module:
         return BlockLinear(layer, copies)
     if type(layer) is nn.Conv2d:
         wide = nn.Conv2d(
-            copies * layer.in_channels, copies * layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            copies * layer.groups, layer.bias is not None, layer.padding_mode,
+            copies * layer.in_channels,
+            copies * layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            copies * layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
         )
     elif type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
-        wide = type(layer)(copies * layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        wide = type(layer)(
+            copies * layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        )
     elif not [*layer.parameters(), *layer.buffers()]:
         return copy.deepcopy(layer)
     else:
@@ -77,8 +86,12 @@ class SideBySide(nn.Sequential):
     ):
         for network in networks:
             if not isinstance(network, nn.Sequential):
-                raise TypeError(f"Networks side by side must be nn.Sequential, not {type(network).__name__}: the order of the layers must be known.")
-        super().__init__(OrderedDict((name, _widened(layer, len(networks))) for name, layer in networks[0].named_children()))
+                raise TypeError(
+                    f"Networks side by side must be nn.Sequential, not {type(network).__name__}: the order of the layers must be known."
+                )
+        super().__init__(
+            OrderedDict((name, _widened(layer, len(networks))) for name, layer in networks[0].named_children())
+        )
         self.copies = len(networks)
         self.load_state_dict(_joined([network.state_dict() for network in networks]))
 
@@ -167,12 +180,17 @@ class _HandBack(Callback):
         logs |= {name: values.mean().item() for name, values in zip(self.names, self.sums / self.seen)}
 
     def state_dict(self):
-        return {"seeds": [t.seed for t in self.trainers], "histories": [[dict(row) for row in t.history] for t in self.trainers]}
+        return {
+            "seeds": [t.seed for t in self.trainers],
+            "histories": [[dict(row) for row in t.history] for t in self.trainers],
+        }
 
     def load_state_dict(self, state):
         own = [t.seed for t in self.trainers]
         if state.get("seeds", own) != own:
-            raise ValueError(f"The checkpoint is of the seeds {state['seeds']}, these are {own}: what a seed gives depends on the whole list. Choose another checkpoint_dir.")
+            raise ValueError(
+                f"The checkpoint is of the seeds {state['seeds']}, these are {own}: what a seed gives depends on the whole list. Choose another checkpoint_dir."
+            )
         for trainer, rows in zip(self.trainers, state["histories"], strict=True):
             trainer.history = History(rows)
 
@@ -196,11 +214,15 @@ def fit_together(
     first = trainers[0]
     methods = [trainer._need() for trainer in trainers]
     if any(t.history for t in trainers):
-        raise ValueError("fit_together starts from the beginning: one of the trainers has been trained already. Go on with its own fit.")
+        raise ValueError(
+            "fit_together starts from the beginning: one of the trainers has been trained already. Go on with its own fit."
+        )
     if len({id(t.model) for t in trainers} | {id(m) for m in methods}) < 2 * len(trainers):
         raise ValueError("Two of the trainers share a model or a method: each needs its own.")
     if type(methods[0]).replace_layers is not Method.replace_layers:
-        raise ValueError(f"{methods[0].name} replaces the layers of a network by its own and cannot train several together: use fit for each.")
+        raise ValueError(
+            f"{methods[0].name} replaces the layers of a network by its own and cannot train several together: use fit for each."
+        )
 
     if isinstance(train, ArrayData):
         train = train.to(first.device)
@@ -208,23 +230,42 @@ def fit_together(
     for trainer in trainers:
         trainer.prepare(size)  # does nothing where it was done
     size = methods[0].train_size
-    settings_of = lambda t: (
-        t.device, t.precision, t.eval_in_train_mode, t.metric_names, t.method.train_size, _numbers(t.model.state_dict()), _numbers(t.method.state_dict()),
-    )
+
+    def settings_of(t):
+        return (
+            t.device,
+            t.precision,
+            t.eval_in_train_mode,
+            t.metric_names,
+            t.method.train_size,
+            _numbers(t.model.state_dict()),
+            _numbers(t.method.state_dict()),
+        )
+
     if any(settings_of(t) != settings_of(first) for t in trainers):
-        raise ValueError("The trainers differ in device, precision, metrics, network or the settings of the method: only equal ones can train together.")
+        raise ValueError(
+            "The trainers differ in device, precision, metrics, network or the settings of the method: only equal ones can train together."
+        )
     joint = Trainer(
-        SideBySide([t.model for t in trainers]), device=first.device, precision=first.precision, seed=first.seed,
-        channels_last=first.memory_format is torch.channels_last, eval_in_train_mode=first.eval_in_train_mode,
+        SideBySide([t.model for t in trainers]),
+        device=first.device,
+        precision=first.precision,
+        seed=first.seed,
+        channels_last=first.memory_format is torch.channels_last,
+        eval_in_train_mode=first.eval_in_train_mode,
     )
     back = _HandBack(trainers, joint, *(s.to(first.device) if isinstance(s, ArrayData) else s for s in (val, test)))
     method = copy.copy(methods[0])
     method.model = None
-    joint.compile(method, loss=back.loss, metrics={}, scheduler=first.scheduler_factory, scheduler_step=first.scheduler_step).prepare(size)
+    joint.compile(
+        method, loss=back.loss, metrics={}, scheduler=first.scheduler_factory, scheduler_step=first.scheduler_step
+    ).prepare(size)
     joint.model.load_state_dict(_joined([t.model.state_dict() for t in trainers]))  # `prepare` has drawn anew
     fresh, started = method.state_dict(), _joined([m.state_dict() for m in methods])
     if _numbers(fresh) != _numbers(started):
-        raise ValueError(f"{method.name} keeps numbers for each layer, which cannot be divided among networks: use fit for each.")
+        raise ValueError(
+            f"{method.name} keeps numbers for each layer, which cannot be divided among networks: use fit for each."
+        )
     method.load_state_dict(_part(started, 0, 1, own=fresh))
     joint.metric_names = back.names[1:]  # for the line of progress
     joint.fit(train, epochs=epochs, callbacks=[back, *callbacks], **settings)

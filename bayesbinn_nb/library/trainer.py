@@ -115,7 +115,9 @@ class Progress(Callback):
 
     def on_epoch_end(self, trainer, logs):
         text = "  ".join(
-            f"{k} {v:.4f}" for k, v in logs.items() if k in ("loss", "seconds") or any(m in k for m in trainer.metric_names)
+            f"{k} {v:.4f}"
+            for k, v in logs.items()
+            if k in ("loss", "seconds") or any(m in k for m in trainer.metric_names)
         )
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
@@ -187,7 +189,9 @@ class TensorBoardLogger(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as e:
-            raise ImportError("TensorBoardLogger needs the package tensorboard: pip install 'bayesbinn_nb[loggers]'.") from e
+            raise ImportError(
+                "TensorBoardLogger needs the package tensorboard: pip install 'bayesbinn_nb[loggers]'."
+            ) from e
         self.writer = SummaryWriter(str(folder))
 
     def on_epoch_end(self, trainer, logs):
@@ -230,7 +234,9 @@ class Trainer:
         eval_in_train_mode: bool = False,  # batch-norm by batch statistics in evaluation too (the authors' toy regression)
     ):
         if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {precision!r} (float16 overflows the method's scales).")
+            raise ValueError(
+                f"precision must be 'float32' or 'bfloat16', not {precision!r} (float16 overflows the method's scales)."
+            )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
@@ -250,8 +256,13 @@ class Trainer:
     def compile(
         self,
         method: Method,
-        loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # a name in LOSSES, or a function of outputs and targets (mean over the batch)
-        metrics: Sequence[str] | dict[str, Callable] = ("accuracy",),  # names in library.metrics.METRICS, or {name: per-example function}
+        loss: str
+        | Callable[
+            [Tensor, Tensor], Tensor
+        ] = "cross_entropy",  # a name in LOSSES, or a function of outputs and targets (mean over the batch)
+        metrics: Sequence[str] | dict[str, Callable] = (
+            "accuracy",
+        ),  # names in library.metrics.METRICS, or {name: per-example function}
         scheduler: Callable | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
         scheduler_step: str = "epoch_start",  # "epoch_start" (the authors' order), "epoch_end" (torch's) or "step"
         activation: Callable[[Tensor], Tensor] | None = None,  # outputs → predictions, for a loss that is a function
@@ -260,12 +271,16 @@ class Trainer:
         if not isinstance(method, Method):
             raise TypeError(f"method must be a Method such as BayesBiNN() or STE(), not {type(method).__name__}.")
         if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(f"Unknown loss {loss!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets).")
+            raise ValueError(
+                f"Unknown loss {loss!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets)."
+            )
         if scheduler_step not in ("epoch_start", "epoch_end", "step"):
             raise ValueError(f"scheduler_step must be 'epoch_start', 'epoch_end' or 'step', not {scheduler_step!r}.")
         unknown = [] if isinstance(metrics, dict) else [m for m in metrics if m not in METRICS]
         if unknown:
-            raise ValueError(f"Unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}, or pass {{name: function}}.")
+            raise ValueError(
+                f"Unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}, or pass {{name: function}}."
+            )
         self.method = method
         if isinstance(loss, str):
             self.loss, self.activation, self.prediction_loss = LOSSES[loss]
@@ -294,9 +309,17 @@ class Trainer:
             if self.scheduler_factory is not None:
                 self.scheduler = self.scheduler_factory(method.optimizers()[0])
                 if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                    raise TypeError("ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive it from a Callback.")
-            plain = {} if self.scheduler is None else {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, (int, float, str))}
-            self._schedule_settings = {"kind": None if self.scheduler is None else type(self.scheduler).__name__} | plain  # as it begins
+                    raise TypeError(
+                        "ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive it from a Callback."
+                    )
+            plain = (
+                {}
+                if self.scheduler is None
+                else {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, (int, float, str))}
+            )
+            self._schedule_settings = {
+                "kind": None if self.scheduler is None else type(self.scheduler).__name__
+            } | plain  # as it begins
             self._order = torch.Generator().manual_seed(self.seed)
             self._random_state = None
             self._prepared = True
@@ -314,10 +337,13 @@ class Trainer:
         drop_last: bool = False,  # leave out a last batch that is not full
         callbacks: Sequence[Callback] = (),
         progress: str | Progress = "auto",  # "auto", "bar", "line", "silent" or a Progress
-        checkpoint_dir: str | Path | None = None,  # last.pt and best.pt (best validation) are kept there; an unfinished run found there goes on
+        checkpoint_dir: str
+        | Path
+        | None = None,  # last.pt and best.pt (best validation) are kept there; an unfinished run found there goes on
         checkpoint_seconds: float = 0.0,  # write them at most this often (and after the last epoch); 0: after each epoch
         monitor: str | None = None,  # what "best" means; default the first metric on the validation split
-        monitor_mode: str | None = None,  # "max" or "min"; default "min" for a loss or an error (loss, mse, nll, ece, … in the name), else "max"
+        monitor_mode: str
+        | None = None,  # "max" or "min"; default "min" for a loss or an error (loss, mse, nll, ece, … in the name), else "max"
         evaluate_every: int = 1,  # validation and test after each so-many-th epoch (and the last)
     ) -> History:
         "Train; returns the history"
@@ -340,14 +366,20 @@ class Trainer:
         asked = monitor
         if monitor is None and val is not None:
             monitor = f"val_{self.metric_names[0]}" if self.metric_names else "val_loss"
-        better = {"max": max, "min": min}[monitor_mode or ("min" if _SMALL_IS_GOOD & set((monitor or "").split("_")) else "max")]
+        better = {"max": max, "min": min}[
+            monitor_mode or ("min" if _SMALL_IS_GOOD & set((monitor or "").split("_")) else "max")
+        ]
 
         last = Path(checkpoint_dir) / "last.pt" if checkpoint_dir is not None else None
         stopped = False
         if last is not None and last.exists() and not self.history:
             found, wanted = load_checkpoint(last).get("settings"), self._settings()
-            if found is not None and found != (wanted := {k: v for k, v in wanted.items() if k in found or ": " not in k}):   # older checkpoints know less
-                raise ValueError(f"{last} belongs to another run: {_difference(found, wanted)}. Choose another checkpoint_dir, or delete that one.")
+            if found is not None and found != (
+                wanted := {k: v for k, v in wanted.items() if k in found or ": " not in k}
+            ):  # older checkpoints know less
+                raise ValueError(
+                    f"{last} belongs to another run: {_difference(found, wanted)}. Choose another checkpoint_dir, or delete that one."
+                )
             self.load(last, callbacks)
             stopped = self.stop_training
         start = len(self.history)
@@ -409,7 +441,9 @@ class Trainer:
 
     def _lr(self) -> float | None:
         optimizers = self.method.optimizers()
-        return float(optimizers[0].param_groups[0]["lr"]) if optimizers and "lr" in optimizers[0].param_groups[0] else None
+        return (
+            float(optimizers[0].param_groups[0]["lr"]) if optimizers and "lr" in optimizers[0].param_groups[0] else None
+        )
 
     def _schedule(self) -> None:
         with warnings.catch_warnings():  # the authors' order, a step before the first epoch, is meant
@@ -430,7 +464,13 @@ class Trainer:
             batches = train.batches(batch_size, shuffle=True, generator=self._order, augment=True, drop_last=drop_last)
         self.model.train()
         sums, seen = torch.zeros(1 + len(self.metrics), device=self.device), 0
-        if self.cuda_graph and isinstance(train, ArrayData) and not watchers and self.scheduler_step != "step" and self._capturable():
+        if (
+            self.cuda_graph
+            and isinstance(train, ArrayData)
+            and not watchers
+            and self.scheduler_step != "step"
+            and self._capturable()
+        ):
             if self._replayed is None or self._replayed.train is not train:
                 self._replayed = _ReplayedStep(self, train)
             seen, batches = self._replayed.epoch(batches, sums), []
@@ -450,7 +490,9 @@ class Trainer:
             if self.scheduler is not None and self.scheduler_step == "step":
                 self._schedule()
         if not seen:
-            raise ValueError("The training data gave no batch: is drop_last=True with fewer examples than batch_size, or an iterator used up?")
+            raise ValueError(
+                "The training data gave no batch: is drop_last=True with fewer examples than batch_size, or an iterator used up?"
+            )
         means = (sums / seen).tolist()
         if not math.isfinite(means[0]):
             raise FloatingPointError(
@@ -517,12 +559,17 @@ class Trainer:
         "Predictions and targets batch by batch; `combine` reduces the passes"
         method = self._need()
         if not self._prepared:
-            raise RuntimeError("The model has not been trained: call fit, or prepare(train_size) and load, before predicting.")
+            raise RuntimeError(
+                "The model has not been trained: call fit, or prepare(train_size) and load, before predicting."
+            )
         was_training = self.model.training
         self.model.train(self.eval_in_train_mode)
         kept = {k: v.clone() for k, v in self.model.named_buffers()} if self.eval_in_train_mode else {}
         try:
-            batches = [(x.to(self.device), None if y is None else y.to(self.device)) for x, y in self._batches(data, batch_size)]
+            batches = [
+                (x.to(self.device), None if y is None else y.to(self.device))
+                for x, y in self._batches(data, batch_size)
+            ]
             total = None
             for one_pass in method.predict_passes(how, samples):
                 with one_pass:
@@ -547,7 +594,9 @@ class Trainer:
         how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
         samples: int = 1,  # draws for "mean"
         batch_size: int = 1000,
-    ) -> dict[str, float]:  # the metrics, and "loss" unless it is a function of your own (what it makes of an averaged prediction is not known)
+    ) -> dict[
+        str, float
+    ]:  # the metrics, and "loss" unless it is a function of your own (what it makes of an averaged prediction is not known)
         "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
         if how not in ("mode", "mean"):
             raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")
@@ -599,10 +648,21 @@ class Trainer:
 
     def _settings(self) -> dict:
         "What a run must share with the checkpoint it goes on from; older checkpoints lack the names with a colon"
-        own = lambda o: {k: v for k, v in o.defaults.items() if isinstance(v, (int, float, str)) and k not in ("fused", "foreach", "capturable")}
+
+        def own(o):
+            return {
+                k: v
+                for k, v in o.defaults.items()
+                if isinstance(v, (int, float, str)) and k not in ("fused", "foreach", "capturable")
+            }
+
         return (
             {"train_size": self.method.train_size}
-            | {f"{type(o).__name__} {i}, {k}": v for i, o in enumerate(self.method.optimizers()) for k, v in own(o).items()}
+            | {
+                f"{type(o).__name__} {i}, {k}": v
+                for i, o in enumerate(self.method.optimizers())
+                for k, v in own(o).items()
+            }
             | {f"method: {k}": v for k, v in self.method.hyper_parameters().items()}
             | {f"schedule: {k}": v for k, v in self._schedule_settings.items()}
         )
@@ -632,11 +692,17 @@ class Trainer:
         if state.get("format") != "bayesbinn_nb.checkpoint.1":
             raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
         if state["seed"] != self.seed:
-            raise ValueError(f"{path} belongs to seed {state['seed']}, this trainer has seed {self.seed}: use another folder or Trainer(seed={state['seed']}).")
+            raise ValueError(
+                f"{path} belongs to seed {state['seed']}, this trainer has seed {self.seed}: use another folder or Trainer(seed={state['seed']})."
+            )
         self.prepare(state["train_size"])
-        self.method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
+        self.method.load_state_dict(
+            state["method"]
+        )  # first: it refuses another method's state before anything is changed
         self.model.load_state_dict(state["model"])
-        for optimizer in self.method.optimizers():  # a rate that is a tensor must be where it was, not where the file was read
+        for (
+            optimizer
+        ) in self.method.optimizers():  # a rate that is a tensor must be where it was, not where the file was read
             for group in optimizer.param_groups:
                 if isinstance(group.get("lr"), Tensor):
                     group["lr"] = group["lr"].to(self.device)
@@ -694,7 +760,9 @@ class _ReplayedStep:
             self.index.copy_(order[part])
             if self.draws is not None:
                 self.draws.copy_(batches.draws[part])
-            if self.graph is None and eager:  # the first steps run as usual: libraries choose their kernels, optimisers make their state
+            if (
+                self.graph is None and eager
+            ):  # the first steps run as usual: libraries choose their kernels, optimisers make their state
                 eager -= 1
                 self.side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self.side):
@@ -717,7 +785,10 @@ _SMALL_IS_GOOD = {"loss", "mse", "rmse", "mae", "nll", "ece", "error"}
 
 def _need_batches(data, name: str) -> None:
     "Refuse what is not batches of (inputs, targets), though it can be iterated over"
-    array = lambda t: hasattr(t, "shape") and hasattr(t, "dtype")
+
+    def array(t):
+        return hasattr(t, "shape") and hasattr(t, "dtype")
+
     pair = isinstance(data, (tuple, list)) and len(data) > 0 and array(data[0])
     if pair or isinstance(data, torch.utils.data.Dataset) or (array(data) and not isinstance(data, Tensor)):
         raise TypeError(

@@ -8,77 +8,81 @@ __all__ = ['natural_from_prob', 'prob_from_natural', 'log_partition', 'log_prob'
 
 # %% ../../nbs/math/bernoulli.ipynb #1b645389
 import torch
-from torch import Tensor, Generator
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 # %% ../../nbs/math/bernoulli.ipynb #fe5dbbce
 def natural_from_prob(
-    p:Tensor,    # probability of w = +1, in [0,1], any shape
-)->Tensor:       # λ, same shape; ±inf at p = 1 and 0
+    p: Tensor,  # probability of w = +1, in [0,1], any shape
+) -> Tensor:  # λ, same shape; ±inf at p = 1 and 0
     "Natural parameter λ = ½ log(p/(1-p)) of a weight that is +1 with probability p, paper eq. 6"
     if ((p < 0) | (p > 1)).any():
-        raise ValueError(f"p must lie in [0,1], got {p.min().item():g} to {p.max().item():g}. "
-                         "A mean in [-1,1] goes to natural_from_mean.")
+        raise ValueError(
+            f"p must lie in [0,1], got {p.min().item():g} to {p.max().item():g}. "
+            "A mean in [-1,1] goes to natural_from_mean."
+        )
     return torch.logit(p) / 2
 
 # %% ../../nbs/math/bernoulli.ipynb #17ba0791
 def prob_from_natural(
-    lam:Tensor,  # natural parameter λ, any shape
-)->Tensor:       # p(w = +1) in [0,1], same shape
+    lam: Tensor,  # natural parameter λ, any shape
+) -> Tensor:  # p(w = +1) in [0,1], same shape
     "Probability of w = +1: p = sigmoid(2λ)"
     return torch.sigmoid(2 * lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #1574bddb
 def log_partition(
-    lam:Tensor,  # natural parameter λ, any shape
-)->Tensor:       # A(λ) ≥ log 2, same shape
+    lam: Tensor,  # natural parameter λ, any shape
+) -> Tensor:  # A(λ) ≥ log 2, same shape
     "Log-partition function A(λ) = log(e^λ + e^-λ) = log(2 cosh λ), without overflow"
     return lam.abs() + F.softplus(-2 * lam.abs())
 
 # %% ../../nbs/math/bernoulli.ipynb #0716d970
 def log_prob(
-    w:Tensor,    # weights in {-1,+1}
-    lam:Tensor,  # natural parameter λ, broadcastable against w
-)->Tensor:       # log q(w_j), one value per weight, ≤ 0
+    w: Tensor,  # weights in {-1,+1}
+    lam: Tensor,  # natural parameter λ, broadcastable against w
+) -> Tensor:  # log q(w_j), one value per weight, ≤ 0
     "Log-probability λw - A(λ) of each weight (sum them for a whole vector), paper eq. 3 and 5"
     return w * lam - log_partition(lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #91032ad7
 def mean_from_natural(
-    lam:Tensor,  # natural parameter λ, any shape
-)->Tensor:       # μ in [-1,1], same shape
+    lam: Tensor,  # natural parameter λ, any shape
+) -> Tensor:  # μ in [-1,1], same shape
     "Mean parameter μ = E[w] = 2p-1 = tanh(λ), paper eq. 6"
     return torch.tanh(lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #472b07b9
 def natural_from_mean(
-    mu:Tensor,   # mean μ = E[w], in [-1,1], any shape
-)->Tensor:       # λ, same shape; ±inf at μ = ±1
+    mu: Tensor,  # mean μ = E[w], in [-1,1], any shape
+) -> Tensor:  # λ, same shape; ±inf at μ = ±1
     "Natural parameter λ = artanh(μ), the inverse of `mean_from_natural`"
     if (mu.abs() > 1).any():
-        raise ValueError(f"a mean lies in [-1,1], got {mu.min().item():g} to {mu.max().item():g}. "
-                         "A probability in [0,1] goes to natural_from_prob.")
+        raise ValueError(
+            f"a mean lies in [-1,1], got {mu.min().item():g} to {mu.max().item():g}. "
+            "A probability in [0,1] goes to natural_from_prob."
+        )
     return torch.atanh(mu)
 
 # %% ../../nbs/math/bernoulli.ipynb #0a57cb53
 def variance(
-    lam:Tensor,  # natural parameter λ, any shape
-)->Tensor:       # Var[w] in [0,1], same shape
+    lam: Tensor,  # natural parameter λ, any shape
+) -> Tensor:  # Var[w] in [0,1], same shape
     "Variance of one weight, 1 - μ² = 4p(1-p) = sech²λ"
     # 4p(1-p) keeps its digits where μ rounds to ±1
     return 4 * torch.sigmoid(2 * lam) * torch.sigmoid(-2 * lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #63266754
 def fisher_information(
-    lam:Tensor,  # natural parameter λ, any shape
-)->Tensor:       # F(λ) in [0,1], same shape
+    lam: Tensor,  # natural parameter λ, any shape
+) -> Tensor:  # F(λ) in [0,1], same shape
     "Fisher information of λ: A''(λ) = dμ/dλ = 1 - μ²"
     return variance(lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #f1f836cb
 def entropy(
-    lam:Tensor,  # natural parameter λ, any shape
-)->Tensor:       # nats, in [0, log 2], same shape
+    lam: Tensor,  # natural parameter λ, any shape
+) -> Tensor:  # nats, in [0, log 2], same shape
     "Entropy A(λ) - λμ of each weight, in nats"
     # for a decided weight both terms are ≈ |λ|; this form keeps the digits that their difference loses
     a = 2 * lam.abs()
@@ -86,43 +90,47 @@ def entropy(
 
 # %% ../../nbs/math/bernoulli.ipynb #cb7a1d77
 def kl_divergence(
-    lam:Tensor,   # natural parameter of q, any shape
-    lam0:Tensor|float, # natural parameter of p, broadcastable
-)->Tensor:        # nats, ≥ 0, one value per weight
+    lam: Tensor,  # natural parameter of q, any shape
+    lam0: Tensor | float,  # natural parameter of p, broadcastable
+) -> Tensor:  # nats, ≥ 0, one value per weight
     "KL[q ‖ p] = (λ-λ0)μ - A(λ) + A(λ0) of each weight, in nats"
     lam0 = torch.as_tensor(lam0, dtype=lam.dtype, device=lam.device)
+
     # as the sum over both outcomes: in (λ-λ0)μ - A(λ) + A(λ0) large numbers cancel
-    outcome = lambda s: torch.sigmoid(2*s*lam) * (F.logsigmoid(2*s*lam) - F.logsigmoid(2*s*lam0))
+    def outcome(s):
+        return torch.sigmoid(2 * s * lam) * (F.logsigmoid(2 * s * lam) - F.logsigmoid(2 * s * lam0))
+
     return (outcome(1) + outcome(-1)).clamp_min(0)
 
 # %% ../../nbs/math/bernoulli.ipynb #98fbc42f
 def sign_vectors(
-    d:int,                           # number of weights, 1 … 20
-    dtype:torch.dtype=torch.float64, # a floating-point dtype
-)->Tensor:                           # (2^d, d); row k holds the bits of k, 0 written as -1
+    d: int,  # number of weights, 1 … 20
+    dtype: torch.dtype = torch.float64,  # a floating-point dtype
+) -> Tensor:  # (2^d, d); row k holds the bits of k, 0 written as -1
     "All 2^d vectors of signs"
     if not 1 <= d <= 20:
-        raise ValueError(f"sign_vectors lists 2^d rows, so d must lie in 1…20, got {d}. "
-                         "For more weights draw samples.")
+        raise ValueError(f"sign_vectors lists 2^d rows, so d must lie in 1…20, got {d}. For more weights draw samples.")
     k = torch.arange(2**d)[:, None]
     bits = k >> torch.arange(d - 1, -1, -1)
     return (2 * (bits & 1) - 1).to(dtype)
 
 # %% ../../nbs/math/bernoulli.ipynb #827bfc45
 def exact_expectation(
-    f:callable,  # maps the (2^d, d) sign vectors to (2^d, …) values, one leading row per vector
-    lam:Tensor,  # (d,) natural parameters, d ≤ 20
-)->Tensor:       # Σ_w q(w) f(w), of the shape of one value; differentiable in λ
+    f: callable,  # maps the (2^d, d) sign vectors to (2^d, …) values, one leading row per vector
+    lam: Tensor,  # (d,) natural parameters, d ≤ 20
+) -> Tensor:  # Σ_w q(w) f(w), of the shape of one value; differentiable in λ
     "Expectation under the mean-field distribution, summed over all 2^d sign vectors"
     w = sign_vectors(len(lam), lam.dtype).to(lam.device)
     return torch.tensordot(log_prob(w, lam).sum(-1).exp(), f(w).to(lam.dtype), dims=1)
 
 # %% ../../nbs/math/bernoulli.ipynb #64e095fe
 def sample(
-    lam:Tensor,                    # natural parameter λ, any shape
-    generator:Generator|None=None, # source of randomness; None = torch's global one
-)->Tensor:                         # ±1, same shape and dtype
+    lam: Tensor,  # natural parameter λ, any shape
+    generator: Generator | None = None,  # source of randomness; None = torch's global one
+) -> Tensor:  # ±1, same shape and dtype
     "Draw each weight: +1 with probability sigmoid(2λ), else -1"
     # rand can return 0, which is below every probability
-    u = torch.rand(lam.shape, generator=generator, dtype=lam.dtype, device=lam.device).clamp_min_(torch.finfo(lam.dtype).eps/4)
-    return torch.where(u < prob_from_natural(lam), 1., -1.).to(lam.dtype)
+    u = torch.rand(lam.shape, generator=generator, dtype=lam.dtype, device=lam.device).clamp_min_(
+        torch.finfo(lam.dtype).eps / 4
+    )
+    return torch.where(u < prob_from_natural(lam), 1.0, -1.0).to(lam.dtype)

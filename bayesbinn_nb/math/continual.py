@@ -11,40 +11,40 @@ from torch import Tensor
 
 # %% ../../nbs/math/continual.ipynb #fe5dbbce
 def kl_natural_gradient(
-    lam:Tensor,     # natural parameter λ of the posterior, any shape
-    prior:Tensor,   # natural parameter λ0 of the prior, same shape
-)->Tensor:          # ∇_μ KL[q_λ ‖ q_λ0] = λ - λ0, same shape
+    lam: Tensor,  # natural parameter λ of the posterior, any shape
+    prior: Tensor,  # natural parameter λ0 of the prior, same shape
+) -> Tensor:  # ∇_μ KL[q_λ ‖ q_λ0] = λ - λ0, same shape
     "Gradient of the KL term in the mean parameter: what eq. 19 subtracts"
     return lam - prior
 
 # %% ../../nbs/math/continual.ipynb #bd307a3e
 def posterior_as_prior(
-    lam:Tensor,  # natural parameter λ of the posterior after a task, any shape
-)->Tensor:       # λ0 for the next task: a copy that no later step can change
+    lam: Tensor,  # natural parameter λ of the posterior after a task, any shape
+) -> Tensor:  # λ0 for the next task: a copy that no later step can change
     "The prior of the next task: a detached *copy* of the posterior (paper eq. 18)"
     return lam.detach().clone()
 
 # %% ../../nbs/math/continual.ipynb #4d134bc0
 def diagonal_fisher(
-    grads:Tensor,   # gradient of log p(y|x, w) for each of n examples, (n, …)
-)->Tensor:          # mean square over the examples, shape …
+    grads: Tensor,  # gradient of log p(y|x, w) for each of n examples, (n, …)
+) -> Tensor:  # mean square over the examples, shape …
     "Diagonal of the Fisher information, estimated from gradients at labels drawn from the model: EWC's importance of each weight"
     return grads.square().mean(0)
 
 # %% ../../nbs/math/continual.ipynb #f6e1126c
 def ewc_penalty(
-    weight:Tensor,      # weights w, any shape
-    anchor:Tensor,      # weights after the task before, same shape
-    importance:Tensor,  # diagonal of the preconditioner F, same shape, ≥ 0
-    strength:float=1.,  # the factor before the quadratic form
-)->Tensor:              # scalar
+    weight: Tensor,  # weights w, any shape
+    anchor: Tensor,  # weights after the task before, same shape
+    importance: Tensor,  # diagonal of the preconditioner F, same shape, ≥ 0
+    strength: float = 1.0,  # the factor before the quadratic form
+) -> Tensor:  # scalar
     "Elastic weight consolidation, paper eq. 17: strength · (w-w*)ᵀ F (w-w*)"
     return strength * (importance * (weight - anchor).square()).sum()
 
 # %% ../../nbs/math/continual.ipynb #22d200f8
 def kl_quadratic(
-    lam:Tensor,     # natural parameter λ, any shape
-    prior:Tensor,   # natural parameter λ0 of the prior, same shape
-)->Tensor:          # ½ F(λ0) (λ-λ0)² per element, F = 1 - tanh² λ0
+    lam: Tensor,  # natural parameter λ, any shape
+    prior: Tensor,  # natural parameter λ0 of the prior, same shape
+) -> Tensor:  # ½ F(λ0) (λ-λ0)² per element, F = 1 - tanh² λ0
     "Second-order expansion of KL[q_λ ‖ q_λ0] at λ0: the penalty with the shape of EWC's"
     return 0.5 * (1 - torch.tanh(prior) ** 2) * (lam - prior) ** 2

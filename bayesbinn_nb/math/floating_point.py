@@ -7,61 +7,68 @@ __all__ = ['saturation_threshold', 'uniform_step', 'largest_half_logistic', 'can
 
 # %% ../../nbs/math/floating_point.ipynb #77de68da
 import math
+
 import torch
 from torch import Tensor
 
 # %% ../../nbs/math/floating_point.ipynb #c1dfd96e
 def saturation_threshold(
-    dtype:torch.dtype=torch.float32,  # float64, float32, float16 or bfloat16
-)->float:                             # the smallest x of this dtype with tanh(x) = 1 (9.01 in float32)
+    dtype: torch.dtype = torch.float32,  # float64, float32, float16 or bfloat16
+) -> float:  # the smallest x of this dtype with tanh(x) = 1 (9.01 in float32)
     "Where tanh rounds to 1, found by bisection over the numbers of the dtype itself"
-    if not dtype.is_floating_point: raise TypeError(f"dtype is {dtype}; tanh saturates in floating-point types only")
-    lo, hi = torch.tensor(1., dtype=dtype), torch.tensor(32., dtype=dtype)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype is {dtype}; tanh saturates in floating-point types only")
+    lo, hi = torch.tensor(1.0, dtype=dtype), torch.tensor(32.0, dtype=dtype)
     while True:
         mid = (lo + hi) / 2
-        if mid <= lo or mid >= hi: return hi.item()
+        if mid <= lo or mid >= hi:
+            return hi.item()
         lo, hi = (lo, mid) if torch.tanh(mid) == 1 else (mid, hi)
 
 # %% ../../nbs/math/floating_point.ipynb #0716d970
 # bits behind the point in the draws of torch.rand on a CPU: u is a multiple of 2^-bits in [0, 1)
 _UNIFORM_BITS = {torch.float64: 53, torch.float32: 24}
 
+
 def uniform_step(
-    dtype:torch.dtype=torch.float32,  # float32 or float64
-)->float:                             # 2^-24 or 2^-53
+    dtype: torch.dtype = torch.float32,  # float32 or float64
+) -> float:  # 2^-24 or 2^-53
     "Spacing of the numbers that `torch.rand` can return on a CPU; its smallest draw but 0"
     if dtype not in _UNIFORM_BITS:
-        raise TypeError(f"dtype is {dtype}; draw uniforms in float32 or float64 and cast afterwards, "
-                        "since half types have no even grid")
-    return 2. ** -_UNIFORM_BITS[dtype]
+        raise TypeError(
+            f"dtype is {dtype}; draw uniforms in float32 or float64 and cast afterwards, "
+            "since half types have no even grid"
+        )
+    return 2.0 ** -_UNIFORM_BITS[dtype]
 
 # %% ../../nbs/math/floating_point.ipynb #9e6a55b6
 def largest_half_logistic(
-    dtype:torch.dtype=torch.float32,  # float32 or float64
-)->float:                             # 8.318 or 18.368
+    dtype: torch.dtype = torch.float32,  # float32 or float64
+) -> float:  # 8.318 or 18.368
     "Largest |δ|, δ = ½ log(u/(1-u)), that a draw u of `torch.rand` other than 0 gives: ½ log(1/step - 1)"
     return 0.5 * math.log(1 / uniform_step(dtype) - 1)
 
 # %% ../../nbs/math/floating_point.ipynb #472b07b9
 def can_flip(
-    lam:Tensor,                       # natural parameter λ, any shape
-    dtype:torch.dtype=torch.float32,  # dtype of the uniform draws
-)->Tensor:                            # bool, same shape
+    lam: Tensor,  # natural parameter λ, any shape
+    dtype: torch.dtype = torch.float32,  # dtype of the uniform draws
+) -> Tensor:  # bool, same shape
     "Whether some draw of `torch.rand` other than 0 gives sign(λ+δ) ≠ sign λ: |λ| < the largest |δ|"
     return lam.abs() < largest_half_logistic(dtype)
 
 # %% ../../nbs/math/floating_point.ipynb #5b384ce3
 def fractional_probability(
-    lam:Tensor,                       # natural parameter λ, any shape
-    temperature:float,                # τ > 0
-    dtype:torch.dtype=torch.float32,  # dtype in which w = tanh((λ+δ)/τ) is computed
-)->Tensor:                            # in [0, 1], same shape
+    lam: Tensor,  # natural parameter λ, any shape
+    temperature: float,  # τ > 0
+    dtype: torch.dtype = torch.float32,  # dtype in which w = tanh((λ+δ)/τ) is computed
+) -> Tensor:  # in [0, 1], same shape
     "P(w is not rounded to ±1) = P(|λ+δ| < τ x), x the saturation threshold, 2δ ~ Logistic; below τ ≈ 1e-9 too small for float32, whose λ+δ lies on a grid"
-    if not temperature > 0: raise ValueError(f"temperature is {temperature}; it must be > 0")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be > 0")
     half = temperature * saturation_threshold(dtype)
     # σ(2(h-λ)) - σ(-2(h+λ)) without cancellation: sinh(2h) / (cosh 2λ + cosh 2h), scaled by e^-2max
     a, b = 2 * lam.abs(), torch.as_tensor(2 * half, dtype=lam.dtype)
     m = torch.maximum(a, b)
     sinh = -torch.expm1(-2 * b) * (b - m).exp()
-    cosh = ((a - m).exp() + (-a - m).exp() + (b - m).exp() + (-b - m).exp())
+    cosh = (a - m).exp() + (-a - m).exp() + (b - m).exp() + (-b - m).exp()
     return sinh / cosh

@@ -7,37 +7,39 @@ __all__ = ['natural_gradient_step', 'bayesbinn_step']
 
 # %% ../../nbs/math/learning_rule.ipynb #1b645389
 from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
+
 from .bernoulli import mean_from_natural
-from .relaxation import half_logistic, relaxed_weights, relaxation_scale
+from .relaxation import half_logistic, relaxation_scale, relaxed_weights
 
 # %% ../../nbs/math/learning_rule.ipynb #bd307a3e
 def natural_gradient_step(
-    lam:Tensor,            # natural parameter λ of the posterior
-    data_gradient:Tensor,  # G = ∇_μ E_q[Σ ℓ], the sum over the data, same shape
-    lr:float,              # α in (0,1]
-    prior:Tensor|float=0., # λ0, natural parameter of the prior
-)->Tensor:                 # the new λ
+    lam: Tensor,  # natural parameter λ of the posterior
+    data_gradient: Tensor,  # G = ∇_μ E_q[Σ ℓ], the sum over the data, same shape
+    lr: float,  # α in (0,1]
+    prior: Tensor | float = 0.0,  # λ0, natural parameter of the prior
+) -> Tensor:  # the new λ
     "One step of the Bayesian learning rule: λ ← (1-α)λ - α[G - λ0], paper eq. 4"
     return (1 - lr) * lam - lr * (data_gradient - prior)
 
 # %% ../../nbs/math/learning_rule.ipynb #d435a6cd
 def bayesbinn_step(
-    lam:Tensor,              # λ before the step, any shape
-    momentum_buffer:Tensor,  # m, same shape; zeros before the first step
-    step:int,                # t = 1, 2, …, the number of this step
-    samples:Sequence[tuple[Tensor|None, Tensor|Callable]], # S pairs (u, g), see below
+    lam: Tensor,  # λ before the step, any shape
+    momentum_buffer: Tensor,  # m, same shape; zeros before the first step
+    step: int,  # t = 1, 2, …, the number of this step
+    samples: Sequence[tuple[Tensor | None, Tensor | Callable]],  # S pairs (u, g), see below
     *,
-    train_size:int,          # N, the number of training examples
-    lr:float,                # α
-    temperature:float,       # τ > 0
-    momentum:float=0.,       # β in [0,1)
-    kl_weight:float=1.,      # κ ≥ 0, weight of the KL term
-    prior:Tensor|float=0.,   # λ0
-    eps:float=1e-10,         # ε of the scale
-    mean:Tensor|None=None,   # μ in the scale; None: tanh(λ), as in the paper
-)->tuple[Tensor,Tensor,Tensor]: # new λ, new m, and tanh of the λ before the update
+    train_size: int,  # N, the number of training examples
+    lr: float,  # α
+    temperature: float,  # τ > 0
+    momentum: float = 0.0,  # β in [0,1)
+    kl_weight: float = 1.0,  # κ ≥ 0, weight of the KL term
+    prior: Tensor | float = 0.0,  # λ0
+    eps: float = 1e-10,  # ε of the scale
+    mean: Tensor | None = None,  # μ in the scale; None: tanh(λ), as in the paper
+) -> tuple[Tensor, Tensor, Tensor]:  # new λ, new m, and tanh of the λ before the update
     """One step of the released BayesBiNN optimiser, written slowly: paper Table 1 and eq. 7 to 15
 
     In each pair of `samples`, u is uniform noise in [0,1) (None: no noise, w = μ and no scale), and g the gradient
@@ -50,11 +52,12 @@ def bayesbinn_step(
     current = mean_from_natural(lam)
     G = torch.zeros_like(lam)
     for u, g in samples:
-        if u is None: w, s = current, 1.
+        if u is None:
+            w, s = current, 1.0
         else:
-            w = relaxed_weights(lam, half_logistic(u), temperature)                        # eq. 10 and 11
-            s = relaxation_scale(w, current if mean is None else mean, temperature, eps)   # eq. 14
-        g = g(w) if callable(g) else g                                                     # eq. 8
-        G = G + train_size / len(samples) * s * g                                          # eq. 7 and 9
+            w = relaxed_weights(lam, half_logistic(u), temperature)  # eq. 10 and 11
+            s = relaxation_scale(w, current if mean is None else mean, temperature, eps)  # eq. 14
+        g = g(w) if callable(g) else g  # eq. 8
+        G = G + train_size / len(samples) * s * g  # eq. 7 and 9
     m = momentum * momentum_buffer + (1 - momentum) * (G + kl_weight * (lam - prior))
     return lam - lr * m / (1 - momentum**step), m, current

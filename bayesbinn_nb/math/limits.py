@@ -11,52 +11,55 @@ from torch import Tensor
 
 # %% ../../nbs/math/limits.ipynb #c1dfd96e
 def binary_sign(
-    x:Tensor,  # any shape, real
-)->Tensor:     # same shape and dtype, every entry -1 or +1
+    x: Tensor,  # any shape, real
+) -> Tensor:  # same shape and dtype, every entry -1 or +1
     "Sign with sign(0) = +1, the convention of STE and of Bop"
     return torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))
 
 # %% ../../nbs/math/limits.ipynb #fe5dbbce
 def ste_step(
-    latent:Tensor,          # real latent weights w_r, any shape
-    grad:Tensor,            # gradient of the loss at w_b = sign(w_r), same shape
-    lr:float,               # learning rate α > 0
-    clip:float|None=1.,     # clamp w_r to [-clip, clip] afterwards; None: no clamp
-)->Tensor:                  # the next latent weights
+    latent: Tensor,  # real latent weights w_r, any shape
+    grad: Tensor,  # gradient of the loss at w_b = sign(w_r), same shape
+    lr: float,  # learning rate α > 0
+    clip: float | None = 1.0,  # clamp w_r to [-clip, clip] afterwards; None: no clamp
+) -> Tensor:  # the next latent weights
     "One straight-through step, `w_r ← w_r - α g` (paper Table 1, step 3), then the clamp"
-    if not lr > 0: raise ValueError(f"lr is {lr}; a step needs lr > 0")
+    if not lr > 0:
+        raise ValueError(f"lr is {lr}; a step needs lr > 0")
     latent = latent - lr * grad
     return latent if clip is None else latent.clamp(-clip, clip)
 
 # %% ../../nbs/math/limits.ipynb #17ba0791
 def hysteresis(
-    momentum:Tensor,   # moving average m of the gradients, any shape
-    weight:Tensor,     # present binary weights in {-1,+1}, same shape
-    threshold:float,   # θ ≥ 0
-)->Tensor:             # binary weights in {-1,+1}: flipped where w·m > θ
+    momentum: Tensor,  # moving average m of the gradients, any shape
+    weight: Tensor,  # present binary weights in {-1,+1}, same shape
+    threshold: float,  # θ ≥ 0
+) -> Tensor:  # binary weights in {-1,+1}: flipped where w·m > θ
     "Bop's decision, paper eq. 16; at equality w·m = θ the weight becomes +1, as in Bop's own code"
-    if not threshold >= 0: raise ValueError(f"threshold is {threshold}; it must be ≥ 0 (0 flips on the sign alone)")
+    if not threshold >= 0:
+        raise ValueError(f"threshold is {threshold}; it must be ≥ 0 (0 flips on the sign alone)")
     return binary_sign(-torch.sign(weight * momentum - threshold) * weight)
 
 # %% ../../nbs/math/limits.ipynb #1574bddb
 def bop_step(
-    momentum:Tensor,        # moving average m of the gradients, any shape; 0 at the start
-    grad:Tensor,            # gradient of the loss at the binary weights, same shape
-    weight:Tensor,          # present binary weights in {-1,+1}, same shape
-    adaptivity_rate:float,  # γ in (0, 1]
-    threshold:float,        # θ ≥ 0
-)->tuple[Tensor, Tensor]:   # the next (momentum, weight)
+    momentum: Tensor,  # moving average m of the gradients, any shape; 0 at the start
+    grad: Tensor,  # gradient of the loss at the binary weights, same shape
+    weight: Tensor,  # present binary weights in {-1,+1}, same shape
+    adaptivity_rate: float,  # γ in (0, 1]
+    threshold: float,  # θ ≥ 0
+) -> tuple[Tensor, Tensor]:  # the next (momentum, weight)
     "One step of Bop: `m ← (1-γ) m + γ g`, then flip where `w·m > θ` (paper Table 1 and eq. 16)"
-    if not 0 < adaptivity_rate <= 1: raise ValueError(f"adaptivity_rate is {adaptivity_rate}; it must lie in (0, 1]")
+    if not 0 < adaptivity_rate <= 1:
+        raise ValueError(f"adaptivity_rate is {adaptivity_rate}; it must lie in (0, 1]")
     momentum = (1 - adaptivity_rate) * momentum + adaptivity_rate * grad
     return momentum, hysteresis(momentum, weight, threshold)
 
 # %% ../../nbs/math/limits.ipynb #7719a1c7
 def decayed_sum(
-    grads:Tensor,           # gradients g_1 … g_T stacked in front, (T, …)
-    lr:float|Tensor,        # α in (0, 1): one number, or one per step, (T,)
-    initial:float|Tensor=0.,# λ at the start, shape … or a number
-)->Tensor:                  # λ after T steps of λ ← (1-α)λ - α g, shape …
+    grads: Tensor,  # gradients g_1 … g_T stacked in front, (T, …)
+    lr: float | Tensor,  # α in (0, 1): one number, or one per step, (T,)
+    initial: float | Tensor = 0.0,  # λ at the start, shape … or a number
+) -> Tensor:  # λ after T steps of λ ← (1-α)λ - α g, shape …
     "`(1-α)^T λ_init - Σ_t α (1-α)^(T-t) g_t`: the closed form of T BayesBiNN steps with prior 0"
     lr = torch.as_tensor(lr, dtype=grads.dtype, device=grads.device).expand(len(grads))
     # weight of g_t: α_t Π_{s>t} (1 - α_s);  weight of the start: Π_s (1 - α_s)
@@ -65,9 +68,9 @@ def decayed_sum(
 
 # %% ../../nbs/math/limits.ipynb #22d200f8
 def sign_of_decayed_sum(
-    grads:Tensor,           # gradients g_1 … g_T stacked in front, (T, …)
-    lr:float|Tensor,        # α in (0, 1): one number, or one per step, (T,)
-    initial:float|Tensor=0.,# λ at the start, shape … or a number
-)->Tensor:                  # binary weights in {-1,+1}, shape …
+    grads: Tensor,  # gradients g_1 … g_T stacked in front, (T, …)
+    lr: float | Tensor,  # α in (0, 1): one number, or one per step, (T,)
+    initial: float | Tensor = 0.0,  # λ at the start, shape … or a number
+) -> Tensor:  # binary weights in {-1,+1}, shape …
     "The weights of BayesBiNN at τ → 0: the sign of an exponentially decayed sum of gradients"
     return binary_sign(decayed_sum(grads, lr, initial))

@@ -8,22 +8,23 @@ __all__ = ['predictive_mean', 'predictive_mean_of_logits', 'nll', 'predictive_en
 
 # %% ../../nbs/math/prediction.ipynb #77de68da
 import math
+
 import torch
 from torch import Tensor
 
 # %% ../../nbs/math/prediction.ipynb #fe5dbbce
 def predictive_mean(
-    probs:Tensor,   # class probabilities of C sampled networks, C along `dim`
-    dim:int=0,      # the axis of the samples
-)->Tensor:          # class probabilities, `dim` removed
+    probs: Tensor,  # class probabilities of C sampled networks, C along `dim`
+    dim: int = 0,  # the axis of the samples
+) -> Tensor:  # class probabilities, `dim` removed
     "Average the probabilities over the sampled networks (paper eq. 26; eq. 20 of its early text)"
     return probs.mean(dim)
 
 # %% ../../nbs/math/prediction.ipynb #7b52009b
 def predictive_mean_of_logits(
-    logits:Tensor,  # logits of C sampled networks, C along `dim`, classes along -1
-    dim:int=0,      # the axis of the samples
-)->Tensor:          # class probabilities, `dim` removed
+    logits: Tensor,  # logits of C sampled networks, C along `dim`, classes along -1
+    dim: int = 0,  # the axis of the samples
+) -> Tensor:  # class probabilities, `dim` removed
     "Average the logits, then softmax: what the authors' classification code does"
     return logits.mean(dim).softmax(-1)
 
@@ -32,10 +33,11 @@ def _check_labels(probs, labels):
     if probs.ndim != 2 or labels.shape != probs.shape[:1]:
         raise ValueError(f"expected (n, K) scores and (n,) labels, got {tuple(probs.shape)} and {tuple(labels.shape)}")
 
+
 def nll(
-    probs:Tensor,   # class probabilities, (n, K)
-    labels:Tensor,  # class numbers 0 … K-1, (n,)
-)->Tensor:          # scalar, nats per example
+    probs: Tensor,  # class probabilities, (n, K)
+    labels: Tensor,  # class numbers 0 … K-1, (n,)
+) -> Tensor:  # scalar, nats per example
     "Negative log-likelihood, the mean of -log p of the true class; p below the smallest normal number counts as that"
     _check_labels(probs, labels)
     p = probs.gather(1, labels[:, None].long())
@@ -43,28 +45,29 @@ def nll(
 
 # %% ../../nbs/math/prediction.ipynb #91032ad7
 def predictive_entropy(
-    probs:Tensor,   # class probabilities, classes along -1
-)->Tensor:          # in nats, [0, log K]; the last axis removed
+    probs: Tensor,  # class probabilities, classes along -1
+) -> Tensor:  # in nats, [0, log K]; the last axis removed
     "Entropy of the predicted class distribution, -Σ p log p"
     return torch.special.entr(probs).sum(-1)
 
 # %% ../../nbs/math/prediction.ipynb #d435a6cd
 def mutual_information(
-    probs:Tensor,   # class probabilities of C sampled networks, C along `dim`, classes along -1
-    dim:int=0,      # the axis of the samples
-)->Tensor:          # in nats, ≥ 0
+    probs: Tensor,  # class probabilities of C sampled networks, C along `dim`, classes along -1
+    dim: int = 0,  # the axis of the samples
+) -> Tensor:  # in nats, ≥ 0
     "What the networks disagree on: entropy of the mean minus mean of the entropies"
     return predictive_entropy(predictive_mean(probs, dim)) - predictive_entropy(probs).mean(dim)
 
 # %% ../../nbs/math/prediction.ipynb #22d200f8
 def expected_calibration_error(
-    probs:Tensor,   # class probabilities, (n, K)
-    labels:Tensor,  # class numbers 0 … K-1, (n,)
-    bins:int=15,    # equal bins of confidence, (0, 1/bins], …
-)->Tensor:          # scalar in [0, 1]
+    probs: Tensor,  # class probabilities, (n, K)
+    labels: Tensor,  # class numbers 0 … K-1, (n,)
+    bins: int = 15,  # equal bins of confidence, (0, 1/bins], …
+) -> Tensor:  # scalar in [0, 1]
     "Σ_b (n_b/n) |accuracy_b - confidence_b|, confidence = the largest probability"
     _check_labels(probs, labels)
-    if bins < 1: raise ValueError(f"bins is {bins}; at least one is needed")
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; at least one is needed")
     confidence, prediction = probs.max(-1)
     which = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gap = (prediction == labels).to(probs.dtype) - confidence
@@ -72,19 +75,23 @@ def expected_calibration_error(
 
 # %% ../../nbs/math/prediction.ipynb #b6692ea5
 def fit_temperature(
-    logits:Tensor,               # (n, K)
-    labels:Tensor,               # class numbers 0 … K-1, (n,)
-    low:float=1e-3,              # smallest temperature tried
-    high:float=1e3,              # largest temperature tried
-)->float:                        # T that minimises the NLL of softmax(logits / T)
+    logits: Tensor,  # (n, K)
+    labels: Tensor,  # class numbers 0 … K-1, (n,)
+    low: float = 1e-3,  # smallest temperature tried
+    high: float = 1e3,  # largest temperature tried
+) -> float:  # T that minimises the NLL of softmax(logits / T)
     "Fit one temperature on held-out logits; the NLL is convex in 1/T, so bisection on its slope finds the minimum"
     _check_labels(logits, labels)
-    if not 0 < low < high: raise ValueError(f"low is {low} and high is {high}; they must satisfy 0 < low < high")
+    if not 0 < low < high:
+        raise ValueError(f"low is {low} and high is {high}; they must satisfy 0 < low < high")
     z = logits.detach().double()
     true = z.gather(1, labels[:, None].long()).mean()
+
     # d NLL / d(1/T) = mean over examples of E_p[z] - z_true, increasing in 1/T
-    slope = lambda beta: ((z * beta).softmax(-1) * z).sum(-1).mean() - true
-    lo, hi = -math.log(high), -math.log(low)   # of log(1/T)
+    def slope(beta):
+        return ((z * beta).softmax(-1) * z).sum(-1).mean() - true
+
+    lo, hi = -math.log(high), -math.log(low)  # of log(1/T)
     for _ in range(60):
         mid = (lo + hi) / 2
         lo, hi = (lo, mid) if slope(math.exp(mid)) > 0 else (mid, hi)
@@ -92,10 +99,11 @@ def fit_temperature(
 
 # %% ../../nbs/math/prediction.ipynb #fc074d50
 def confidence_bound(
-    num_classes:int,             # K ≥ 2 balanced classes
-)->tuple[float, float]:          # (largest probability, smallest mean cross-entropy in nats)
+    num_classes: int,  # K ≥ 2 balanced classes
+) -> tuple[float, float]:  # (largest probability, smallest mean cross-entropy in nats)
     "What a non-affine BatchNorm on the logits allows a batch with balanced classes at best"
-    if num_classes < 2: raise ValueError(f"num_classes is {num_classes}; a bound needs at least 2")
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}; a bound needs at least 2")
     gap = num_classes / math.sqrt(num_classes - 1)
     p = 1 / (1 + (num_classes - 1) * math.exp(-gap))
     return p, -math.log(p)

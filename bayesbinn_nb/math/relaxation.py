@@ -7,50 +7,54 @@ __all__ = ['half_logistic', 'relaxed_weights', 'relaxed_sample', 'binary_concret
 
 # %% ../../nbs/math/relaxation.ipynb #1b645389
 import math
+
 import torch
-from torch import Tensor, Generator
+from torch import Generator, Tensor
+
 from .bernoulli import log_partition
+
 
 def _check_temperature(temperature):
     if not temperature > 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}. "
-                         "For ±1 weights draw from math.bernoulli.sample.")
+        raise ValueError(
+            f"the temperature must be positive, got {temperature}. For ±1 weights draw from math.bernoulli.sample."
+        )
 
 # %% ../../nbs/math/relaxation.ipynb #7b52009b
 def half_logistic(
-    u:Tensor,  # uniform noise in [0,1], any shape
-)->Tensor:     # δ, same shape, always finite
+    u: Tensor,  # uniform noise in [0,1], any shape
+) -> Tensor:  # δ, same shape, always finite
     "δ = ½ log(u/(1-u)), half a Logistic variable, paper eq. 11; an exact 0 or 1 is clamped"
     eps = torch.finfo(u.dtype).eps
-    u = u.clamp(eps / 4, 1 - eps / 2)     # float32: 2^-25 and 1 - 2^-24
+    u = u.clamp(eps / 4, 1 - eps / 2)  # float32: 2^-25 and 1 - 2^-24
     return (u / (1 - u)).log() / 2
 
 # %% ../../nbs/math/relaxation.ipynb #b3f0c7f6
 def relaxed_weights(
-    lam:Tensor,              # natural parameter λ, any shape
-    delta:Tensor,            # half-logistic noise δ, broadcastable
-    temperature:float=1.,    # τ > 0
-)->Tensor:                   # w in [-1,1]; → sign(λ+δ) as τ → 0
+    lam: Tensor,  # natural parameter λ, any shape
+    delta: Tensor,  # half-logistic noise δ, broadcastable
+    temperature: float = 1.0,  # τ > 0
+) -> Tensor:  # w in [-1,1]; → sign(λ+δ) as τ → 0
     "Relaxed weights tanh((λ+δ)/τ), paper eq. 10"
     _check_temperature(temperature)
     return torch.tanh((lam + delta) / temperature)
 
 # %% ../../nbs/math/relaxation.ipynb #91032ad7
 def relaxed_sample(
-    lam:Tensor,                     # natural parameter λ, any shape
-    temperature:float=1.,           # τ > 0
-    generator:Generator|None=None,  # source of randomness; None = torch's global one
-)->Tensor:                          # w in [-1,1], same shape; → ±1 as τ → 0
+    lam: Tensor,  # natural parameter λ, any shape
+    temperature: float = 1.0,  # τ > 0
+    generator: Generator | None = None,  # source of randomness; None = torch's global one
+) -> Tensor:  # w in [-1,1], same shape; → ±1 as τ → 0
     "Binary-concrete sample tanh((λ+δ)/τ), paper eq. 10 and 11"
     u = torch.rand(lam.shape, generator=generator, dtype=lam.dtype, device=lam.device)
     return relaxed_weights(lam, half_logistic(u), temperature)
 
 # %% ../../nbs/math/relaxation.ipynb #f6e1126c
 def binary_concrete_log_density(
-    w:Tensor,           # points in (-1,1)
-    lam:Tensor,         # natural parameter λ, broadcastable
-    temperature:float,  # τ > 0
-)->Tensor:              # log-density at w
+    w: Tensor,  # points in (-1,1)
+    lam: Tensor,  # natural parameter λ, broadcastable
+    temperature: float,  # τ > 0
+) -> Tensor:  # log-density at w
     "Log-density of w = tanh((λ+δ)/τ) on (-1,1)"
     _check_temperature(temperature)
     delta = temperature * torch.atanh(w) - lam
@@ -58,11 +62,11 @@ def binary_concrete_log_density(
 
 # %% ../../nbs/math/relaxation.ipynb #972a67c4
 def relaxation_scale(
-    w:Tensor,           # relaxed weights in [-1,1]
-    mean:Tensor,        # μ in [-1,1], same shape: tanh(λ), or a lagged one
-    temperature:float,  # τ > 0
-    eps:float=1e-10,    # ε ≥ 0, keeps 0/0 from happening where both w and μ round to ±1
-)->Tensor:              # s > 0, same shape
+    w: Tensor,  # relaxed weights in [-1,1]
+    mean: Tensor,  # μ in [-1,1], same shape: tanh(λ), or a lagged one
+    temperature: float,  # τ > 0
+    eps: float = 1e-10,  # ε ≥ 0, keeps 0/0 from happening where both w and μ round to ±1
+) -> Tensor:  # s > 0, same shape
     "dw/dμ = (1-w²+ε)/(τ(1-μ²+ε)), paper eq. 14 with the ε of the released code"
     _check_temperature(temperature)
     return (1 - w * w + eps) / temperature / (1 - mean * mean + eps)

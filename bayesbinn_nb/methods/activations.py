@@ -12,6 +12,7 @@ from torch import Tensor, nn
 # %% ../../nbs/methods/activations.ipynb #0ade7c2c
 class _SignSTE(torch.autograd.Function):
     "sign(r) forward; the incoming gradient where |r| ≤ 1 backward"
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -29,17 +30,21 @@ class _SignSTE(torch.autograd.Function):
 
 
 def sign_ste(
-    x:Tensor,  # pre-activations r, any shape, a floating-point type
-)->Tensor:     # exactly ±1, same shape and type; sign(0) = +1
+    x: Tensor,  # pre-activations r, any shape, a floating-point type
+) -> Tensor:  # exactly ±1, same shape and type; sign(0) = +1
     "Sign with the clipped straight-through gradient: 1 where |r| ≤ 1, else 0 (Bop report, eqs. 1 and 2)"
     if not x.is_floating_point():
-        raise TypeError(f"sign_ste needs floating-point pre-activations to pass a gradient, got {x.dtype}; call x.float() first")
+        raise TypeError(
+            f"sign_ste needs floating-point pre-activations to pass a gradient, got {x.dtype}; call x.float() first"
+        )
     return _SignSTE.apply(x)
 
 # %% ../../nbs/methods/activations.ipynb #7b52009b
 class BinaryActivation(nn.Module):
     "`sign_ste` as a layer: ±1 forward, clipped straight-through backward; no parameters, no state"
-    def forward(self,
-        x:Tensor,  # pre-activations, any shape
-    )->Tensor:     # exactly ±1, same shape
+
+    def forward(
+        self,
+        x: Tensor,  # pre-activations, any shape
+    ) -> Tensor:  # exactly ±1, same shape
         return sign_ste(x)

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ..math.bernoulli import entropy
-from bayesbinn_nb.methods.kernels import (
-    _flat, accumulate_gradient_, draw_key, sample_weights_, update_natural_parameter_,
-)
 from . import kernels_cuda
+from bayesbinn_nb.methods.kernels import (
+    _flat,
+    accumulate_gradient_,
+    draw_key,
+    sample_weights_,
+    update_natural_parameter_,
+)
 from .method import Method, is_binary_weight, swapped
 
 # %% auto #0
@@ -44,8 +48,17 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         seed: int = 0,  # of the initial signs and of all noise
     ):
         defaults = dict(
-            train_size=train_size, lr=lr, temperature=temperature, init_lambda=init_lambda, init=init, momentum=momentum,
-            samples=samples, kl_weight=kl_weight, prior=prior, eps=eps, mean=mean,
+            train_size=train_size,
+            lr=lr,
+            temperature=temperature,
+            init_lambda=init_lambda,
+            init=init,
+            momentum=momentum,
+            samples=samples,
+            kl_weight=kl_weight,
+            prior=prior,
+            eps=eps,
+            mean=mean,
         )
         self.seed = int(seed)
         self._draws = 0  # how many training draws were made: with the seed, all there is to the noise
@@ -61,10 +74,26 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
     def _check(group: dict) -> None:
         lr = group["lr"]
         rules = [
-            ("train_size", isinstance(group["train_size"], int) and group["train_size"] >= 1, "a positive integer: the number of training examples"),
-            ("lr", isinstance(lr, Tensor) or 0 <= lr <= 1, "in [0, 1]: λ keeps the share 1 - lr of itself at each step"),
-            ("temperature", group["temperature"] > 0, "> 0 (the paper uses 1e-10 on images and 1 on toys); for weights without a relaxation use STE or Bop"),
-            ("init_lambda", 0 < group["init_lambda"] < math.inf, "finite and > 0: at λ = 0 every weight is a fair coin"),
+            (
+                "train_size",
+                isinstance(group["train_size"], int) and group["train_size"] >= 1,
+                "a positive integer: the number of training examples",
+            ),
+            (
+                "lr",
+                isinstance(lr, Tensor) or 0 <= lr <= 1,
+                "in [0, 1]: λ keeps the share 1 - lr of itself at each step",
+            ),
+            (
+                "temperature",
+                group["temperature"] > 0,
+                "> 0 (the paper uses 1e-10 on images and 1 on toys); for weights without a relaxation use STE or Bop",
+            ),
+            (
+                "init_lambda",
+                0 < group["init_lambda"] < math.inf,
+                "finite and > 0: at λ = 0 every weight is a fair coin",
+            ),
             ("init", group["init"] in ("random", "weights"), "'random' or 'weights'"),
             ("momentum", 0 <= group["momentum"] < 1, "in [0, 1)"),
             ("samples", isinstance(group["samples"], int) and group["samples"] >= 0, "an integer ≥ 0"),
@@ -148,13 +177,19 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
     def _buffers(self) -> list[Tensor]:
         "One buffer per parameter for the weights of a pass, kept between steps; laid out in memory as the parameter is today"
         for p, state, _ in self._each():
-            if state["lam"].stride() != torch.empty_like(p, device="meta").stride():  # model.to(memory_format=…) since then
+            if (
+                state["lam"].stride() != torch.empty_like(p, device="meta").stride()
+            ):  # model.to(memory_format=…) since then
                 for name in state.keys() & {"lam", "momentum_buffer", "mean", "prior"}:
                     state[name] = torch.empty_like(p, dtype=torch.float32).copy_(state[name])
                 self._sample_buffers = None
         buffers = getattr(self, "_sample_buffers", None)
         ps = [p for p, _, _ in self._each()]
-        if buffers is None or len(buffers) != len(ps) or any(b.dtype != p.dtype or b.device != p.device for b, p in zip(buffers, ps)):
+        if (
+            buffers is None
+            or len(buffers) != len(ps)
+            or any(b.dtype != p.dtype or b.device != p.device for b, p in zip(buffers, ps))
+        ):
             self._sample_buffers = [torch.empty_like(p.data) for p in ps]
         return self._sample_buffers
 
@@ -162,7 +197,9 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
     def sampled_params(self) -> Iterator[None]:
         "The model holds relaxed weights drawn from the posterior; call `backward()` inside. Afterwards it holds ±1 again."
         if self._active:
-            raise RuntimeError("sampled_params() cannot be nested: one draw at a time. Leave the first context before entering another.")
+            raise RuntimeError(
+                "sampled_params() cannot be nested: one draw at a time. Leave the first context before entering another."
+            )
         self._fold()  # the buffers are needed again: put the last pass into the sum
         buffers, key, settled = self._buffers(), draw_key(self.seed, self._draws), []
         counters = {p.device: self._counter(p.device) for p, _, _ in self._each() if kernels_cuda.available(p.device)}
@@ -172,7 +209,9 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
                     torch.tanh(state["lam"], out=w) if w.dtype == torch.float32 else w.copy_(torch.tanh(state["lam"]))
                     settled.append(None)
                 elif p.device in counters:
-                    kernels_cuda.sample_weights_cuda_(w, state["lam"], group["temperature"], self.seed, counters[p.device], 0, state["offset"])
+                    kernels_cuda.sample_weights_cuda_(
+                        w, state["lam"], group["temperature"], self.seed, counters[p.device], 0, state["offset"]
+                    )
                     settled.append(None)
                 else:
                     settled.append(sample_weights_(w, state["lam"], group["temperature"], key, state["offset"]))
@@ -216,7 +255,8 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(
         self,
-        closure: Callable[[], Tensor] | None = None,  # computes the mean loss, calls backward and returns the loss; called S times
+        closure: Callable[[], Tensor]
+        | None = None,  # computes the mean loss, calls backward and returns the loss; called S times
     ) -> Tensor | None:  # the mean loss over the S draws, if a closure was given
         "Move λ by the gradients of the passes since the last step"
         loss = None
@@ -244,20 +284,30 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
             if g is None and total is None:  # this parameter took no part in the loss: only the prior acts
                 total = torch.zeros_like(state["lam"])
             tensors = (
-                state["lam"], p.data,
+                state["lam"],
+                p.data,
                 None if g is None else _laid_out_like(state["lam"], g),
                 None if group["samples"] == 0 else w,
-                total, state.get("momentum_buffer"),
+                total,
+                state.get("momentum_buffer"),
             )
             settings = dict(
                 data_scale=group["train_size"] / self._passes,
-                temperature=group["temperature"], beta=beta, kl_weight=group["kl_weight"],
-                prior=state.get("prior", group["prior"]), eps=group["eps"], mean=state.get("mean"),
+                temperature=group["temperature"],
+                beta=beta,
+                kl_weight=group["kl_weight"],
+                prior=state.get("prior", group["prior"]),
+                eps=group["eps"],
+                mean=state.get("mean"),
             )
             if kernels_cuda.available(p.device):
-                kernels_cuda.update_natural_parameter_cuda_(*tensors, lr=self._rates[id(group)], step=state["step"], **settings)
+                kernels_cuda.update_natural_parameter_cuda_(
+                    *tensors, lr=self._rates[id(group)], step=state["step"], **settings
+                )
             else:
-                update_natural_parameter_(*tensors, lr=group["lr"] / (1 - beta ** state["step"]), settled=flags, **settings)
+                update_natural_parameter_(
+                    *tensors, lr=group["lr"] / (1 - beta ** state["step"]), settled=flags, **settings
+                )
         self._forget()
         return loss
 
@@ -280,7 +330,9 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
                 draws.append(torch.empty_like(p.data))
                 if kernels_cuda.available(p.device):
                     which = torch.tensor(index, device=p.device)
-                    kernels_cuda.sample_weights_cuda_(draws[-1], state["lam"], 0.0, self.seed, which, 1, state["offset"])
+                    kernels_cuda.sample_weights_cuda_(
+                        draws[-1], state["lam"], 0.0, self.seed, which, 1, state["offset"]
+                    )
                 else:
                     sample_weights_(draws[-1], state["lam"], 0.0, key, state["offset"])
         with swapped(ps, draws):
@@ -315,11 +367,15 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         for (p, state, _), i in zip(self._each(), order):
             for name, value in saved["state"][i].items():
                 if name == "step":  # saved on one kind of device, loaded on another
-                    state[name] = torch.tensor(float(value), device=p.device) if kernels_cuda.available(p.device) else int(value)
+                    state[name] = (
+                        torch.tensor(float(value), device=p.device) if kernels_cuda.available(p.device) else int(value)
+                    )
                 elif isinstance(value, Tensor):
                     if value.shape != p.shape:
                         self.state[p].update(before[p])
-                        raise ValueError(f"The saved {name} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}: not the same model.")
+                        raise ValueError(
+                            f"The saved {name} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}: not the same model."
+                        )
                     state[name] = torch.empty_like(p, dtype=torch.float32).copy_(value)
             self._show_mode(p)
 
@@ -364,11 +420,16 @@ class BayesBiNN(Method):
             raise TypeError("A method has no seed of its own: give it to the Trainer, Trainer(…, seed=…).")
         self.own_train_size, self.settings = train_size, settings
         # refuse wrong settings now, not when training starts
-        BayesBiNNOptimizer([nn.Parameter(torch.ones(1))], train_size=1 if train_size is None else train_size, **settings)
+        BayesBiNNOptimizer(
+            [nn.Parameter(torch.ones(1))], train_size=1 if train_size is None else train_size, **settings
+        )
 
     def setup(self) -> None:
         self.optimizer = BayesBiNNOptimizer(
-            self.binary_parameters.values(), train_size=self.own_train_size or self.train_size, seed=self.seed, **self.settings
+            self.binary_parameters.values(),
+            train_size=self.own_train_size or self.train_size,
+            seed=self.seed,
+            **self.settings,
         )
         # ±1 is exact in bfloat16; a relaxed weight is not, and the scale is computed from it
         self.low_precision_weights = self.optimizer.param_groups[0]["temperature"] <= 1e-8

@@ -20,7 +20,7 @@ __all__ = ['CONVENTIONS', 'bop_update_', 'flip_ratio', 'BopOptimizer', 'Bop']
 CONVENTIONS = ("original", "report")
 
 
-def _pieces(*tensors:Tensor):
+def _pieces(*tensors: Tensor):
     "The same pieces, in memory order, of tensors of one shape; whole tensors where their layouts differ or have gaps"
     first = tensors[0]
     n, layout = first.numel(), first.stride()
@@ -31,40 +31,40 @@ def _pieces(*tensors:Tensor):
     size = 1 << (18 if first.device.type == "cpu" else 24)
     flat = [t.as_strided((n,), (1,)) for t in tensors]
     for i in range(0, n, size):
-        yield [t[i:i + size] for t in flat]
+        yield [t[i : i + size] for t in flat]
 
 
 def bop_update_(
-    weights:Tensor,         # w, exactly ±1, any shape; updated (may be bfloat16: ±1 is exact there)
-    momentum:Tensor,        # m, same shape, float32 or float64; updated
-    grad:Tensor,            # g, same shape
-    adaptivity_rate:float,  # γ in (0, 1]
-    threshold:float,        # τ ≥ 0
-    convention:str="original",  # at |m| = τ: "original" gives +1, "report" flips (but not where m = 0)
-)->Tensor:                  # number of flipped weights, a float32 scalar tensor (no host synchronisation)
+    weights: Tensor,  # w, exactly ±1, any shape; updated (may be bfloat16: ±1 is exact there)
+    momentum: Tensor,  # m, same shape, float32 or float64; updated
+    grad: Tensor,  # g, same shape
+    adaptivity_rate: float,  # γ in (0, 1]
+    threshold: float,  # τ ≥ 0
+    convention: str = "original",  # at |m| = τ: "original" gives +1, "report" flips (but not where m = 0)
+) -> Tensor:  # number of flipped weights, a float32 scalar tensor (no host synchronisation)
     "One step of Bop, eqs. 3 and 4, in place"
     if grad.stride() != weights.stride():
         grad = torch.empty_like(weights).copy_(grad)
     agree, scratch = [], None
     for kept, m, g in _pieces(weights, momentum, grad):
-        w, g = kept.to(m.dtype), g.to(m.dtype)                  # no copies in float32
-        scratch = torch.empty_like(m) if scratch is None else scratch[:m.numel()]
-        m.lerp_(g, adaptivity_rate)                             # m ← (1-γ) m + γ g          (3)
+        w, g = kept.to(m.dtype), g.to(m.dtype)  # no copies in float32
+        scratch = torch.empty_like(m) if scratch is None else scratch[: m.numel()]
+        m.lerp_(g, adaptivity_rate)  # m ← (1-γ) m + γ g          (3)
         if convention == "original":
             new = torch.add(m, w, alpha=-threshold, out=scratch)  # m - τ w
-            new.le_(0).mul_(2).sub_(1)                          # sign(τ w - m), sign(0) = +1 (a)
+            new.le_(0).mul_(2).sub_(1)  # sign(τ w - m), sign(0) = +1 (a)
         else:
-            smallest = torch.finfo(m.dtype).smallest_normal     # so that τ = 0 leaves m = 0 alone
+            smallest = torch.finfo(m.dtype).smallest_normal  # so that τ = 0 leaves m = 0 alone
             new = torch.mul(w, m, out=scratch).lt_(max(threshold, smallest)).mul_(2).sub_(1).mul_(w)
         agree.append(torch.dot(w.flatten(), new.flatten()))
         kept.copy_(new)
-    return torch.stack(agree).sum().float().sub_(weights.numel()).mul_(-.5)
+    return torch.stack(agree).sum().float().sub_(weights.numel()).mul_(-0.5)
 
 # %% ../../nbs/methods/bop.ipynb #f1abd670
 def flip_ratio(
-    flips:float|Tensor,  # flipped weights in one step (or the mean over steps), ≥ 0
-    total:int,           # number of binary weights, > 0
-)->float|Tensor:         # π, between -9 (no flips) and 0 (all)
+    flips: float | Tensor,  # flipped weights in one step (or the mean over steps), ≥ 0
+    total: int,  # number of binary weights, > 0
+) -> float | Tensor:  # π, between -9 (no flips) and 0 (all)
     "ln(flips/total + e^-9): Bop paper eq. 7"
     if total < 1:
         raise ValueError(f"total must be the number of binary weights, at least 1, got {total}")
@@ -74,37 +74,56 @@ def flip_ratio(
 # %% ../../nbs/methods/bop.ipynb #472b07b9
 class BopOptimizer(torch.optim.Optimizer):
     "Bop as a torch optimiser; its parameters hold exactly ±1 from construction on"
-    def __init__(self,
-        params,                        # tensors or parameter groups of *binary* weights; set to their signs, sign(0) = +1
-        adaptivity_rate:float=1e-4,    # γ in (0, 1]: how fast the average forgets
-        threshold:float=1e-8,          # τ ≥ 0: how strong the average must be to flip a weight
-        initial_momentum:str="zero",   # m before the first gradient: "zero" (original) or "first_gradient" (Bop report)
-        convention:str="original",     # what happens at |m| = τ, see `bop_update_`
-        lr:float=1.,                   # a factor on γ ≥ 0, for torch's schedulers
+
+    def __init__(
+        self,
+        params,  # tensors or parameter groups of *binary* weights; set to their signs, sign(0) = +1
+        adaptivity_rate: float = 1e-4,  # γ in (0, 1]: how fast the average forgets
+        threshold: float = 1e-8,  # τ ≥ 0: how strong the average must be to flip a weight
+        initial_momentum: str = "zero",  # m before the first gradient: "zero" (original) or "first_gradient" (Bop report)
+        convention: str = "original",  # what happens at |m| = τ, see `bop_update_`
+        lr: float = 1.0,  # a factor on γ ≥ 0, for torch's schedulers
     ):
-        defaults = dict(lr=lr, adaptivity_rate=adaptivity_rate, threshold=threshold,
-                        initial_momentum=initial_momentum, convention=convention)
+        defaults = dict(
+            lr=lr,
+            adaptivity_rate=adaptivity_rate,
+            threshold=threshold,
+            initial_momentum=initial_momentum,
+            convention=convention,
+        )
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def add_param_group(self, param_group:dict) -> None:
+    def add_param_group(self, param_group: dict) -> None:
         "Check a group's hyper-parameters and set its weights to their signs"
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         gamma, tau = group["adaptivity_rate"], group["threshold"]
         if not 0 < gamma <= 1:
-            raise ValueError(f"adaptivity_rate is {gamma}, but must lie in (0, 1]: it is the weight of the newest gradient in an average. Larq's default is 1e-4.")
+            raise ValueError(
+                f"adaptivity_rate is {gamma}, but must lie in (0, 1]: it is the weight of the newest gradient in an average. Larq's default is 1e-4."
+            )
         if not (tau >= 0 and math.isfinite(tau)):
-            raise ValueError(f"threshold is {tau}, but must be ≥ 0 and finite: it is compared with |m|. Larq's default is 1e-8.")
+            raise ValueError(
+                f"threshold is {tau}, but must be ≥ 0 and finite: it is compared with |m|. Larq's default is 1e-8."
+            )
         if not group["lr"] >= 0:
-            raise ValueError(f"lr is {group['lr']}, but must be ≥ 0: it multiplies the adaptivity rate; leave it at 1 without a scheduler.")
+            raise ValueError(
+                f"lr is {group['lr']}, but must be ≥ 0: it multiplies the adaptivity rate; leave it at 1 without a scheduler."
+            )
         if group["initial_momentum"] not in ("zero", "first_gradient"):
-            raise ValueError(f"initial_momentum is {group['initial_momentum']!r}, but must be 'zero' (original code) or 'first_gradient' (Bop report).")
+            raise ValueError(
+                f"initial_momentum is {group['initial_momentum']!r}, but must be 'zero' (original code) or 'first_gradient' (Bop report)."
+            )
         if group["convention"] not in CONVENTIONS:
-            raise ValueError(f"convention is {group['convention']!r}, but must be one of {CONVENTIONS}: they differ where |m| equals the threshold.")
+            raise ValueError(
+                f"convention is {group['convention']!r}, but must be one of {CONVENTIONS}: they differ where |m| equals the threshold."
+            )
         for p in group["params"]:
             if p.dtype not in (torch.float32, torch.float64):
-                raise TypeError(f"Bop keeps its weights and averages in float32, but a parameter is {p.dtype}: leave the model in float32 and use autocast.")
+                raise TypeError(
+                    f"Bop keeps its weights and averages in float32, but a parameter is {p.dtype}: leave the model in float32 and use autocast."
+                )
             binary_sign(p.data, out=p.data)
 
     @torch.no_grad()
@@ -117,20 +136,28 @@ class BopOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             gamma = group["lr"] * group["adaptivity_rate"]
             if gamma > 1:
-                raise ValueError(f"lr × adaptivity_rate is {gamma}, but an average's weight cannot exceed 1: lower the schedule's lr.")
+                raise ValueError(
+                    f"lr × adaptivity_rate is {gamma}, but an average's weight cannot exceed 1: lower the schedule's lr."
+                )
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
-                    raise RuntimeError("Bop averages every gradient entry, so it cannot use sparse gradients: set sparse=False in the embedding.")
+                    raise RuntimeError(
+                        "Bop averages every gradient entry, so it cannot use sparse gradients: set sparse=False in the embedding."
+                    )
                 state = self.state[p]
                 if not state:
                     first = group["initial_momentum"] == "first_gradient"
-                    state["momentum"] = torch.zeros_like(p, dtype=p.dtype if p.dtype == torch.float64 else torch.float32)
+                    state["momentum"] = torch.zeros_like(
+                        p, dtype=p.dtype if p.dtype == torch.float64 else torch.float32
+                    )
                     if first:
                         state["momentum"].copy_(p.grad)
                     state["flips"] = torch.zeros((), device=p.device)
-                state["flips"].copy_(bop_update_(p.data, state["momentum"], p.grad, gamma, group["threshold"], group["convention"]))
+                state["flips"].copy_(
+                    bop_update_(p.data, state["momentum"], p.grad, gamma, group["threshold"], group["convention"])
+                )
         return loss
 
     def flips(self) -> Tensor:  # a float32 scalar tensor
@@ -141,28 +168,37 @@ class BopOptimizer(torch.optim.Optimizer):
 # %% ../../nbs/methods/bop.ipynb #0a57cb53
 class Bop(Method):
     "Bop in the common training loop: flips by an average of gradients; everything real by `real_optimizer`"
-    name = "bop"
-    low_precision_weights = True   # the averages stay float32
 
-    def __init__(self,
-        adaptivity_rate:float=1e-4,   # γ in (0, 1]
-        threshold:float=1e-8,         # τ ≥ 0
+    name = "bop"
+    low_precision_weights = True  # the averages stay float32
+
+    def __init__(
+        self,
+        adaptivity_rate: float = 1e-4,  # γ in (0, 1]
+        threshold: float = 1e-8,  # τ ≥ 0
         *,
-        decay:float=1.,               # factor in (0, 1] on γ …
-        decay_every:int=1,            # … every so many epochs
-        initial_momentum:str="zero",  # or "first_gradient"
-        convention:str="original",    # or "report"
-        binary=is_binary_weight,      # which parameters are binary
-        real_optimizer=None,          # for the others; default Adam at 0.01
+        decay: float = 1.0,  # factor in (0, 1] on γ …
+        decay_every: int = 1,  # … every so many epochs
+        initial_momentum: str = "zero",  # or "first_gradient"
+        convention: str = "original",  # or "report"
+        binary=is_binary_weight,  # which parameters are binary
+        real_optimizer=None,  # for the others; default Adam at 0.01
     ):
         super().__init__(binary=binary, real_optimizer=real_optimizer)
         if not 0 < decay <= 1:
-            raise ValueError(f"decay is {decay}, but must lie in (0, 1]: it multiplies the adaptivity rate every decay_every epochs.")
+            raise ValueError(
+                f"decay is {decay}, but must lie in (0, 1]: it multiplies the adaptivity rate every decay_every epochs."
+            )
         if not (isinstance(decay_every, int) and decay_every >= 1):
             raise ValueError(f"decay_every is {decay_every!r}, but must be a whole number of epochs, at least 1.")
         self.adaptivity_rate, self.decay, self.decay_every = adaptivity_rate, decay, decay_every
-        self.settings = dict(adaptivity_rate=adaptivity_rate, threshold=threshold, initial_momentum=initial_momentum, convention=convention)
-        BopOptimizer([torch.ones(1)], **self.settings)   # wrong settings fail here, not after the data are loaded
+        self.settings = dict(
+            adaptivity_rate=adaptivity_rate,
+            threshold=threshold,
+            initial_momentum=initial_momentum,
+            convention=convention,
+        )
+        BopOptimizer([torch.ones(1)], **self.settings)  # wrong settings fail here, not after the data are loaded
 
     def setup(self) -> None:
         self.parameters = list(self.binary_parameters.values())
@@ -205,11 +241,12 @@ class Bop(Method):
     def graph_key(self) -> tuple:
         return tuple((g["lr"] * g["adaptivity_rate"], g["threshold"]) for g in self.optimizer.param_groups)
 
-    def on_epoch_start(self, epoch:int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         rate = self.adaptivity_rate * self.decay ** ((epoch - 1) // self.decay_every)
         for group in self.optimizer.param_groups:
             group["adaptivity_rate"] = rate
-        self.epoch_flips.zero_(); self.epoch_steps.zero_()
+        self.epoch_flips.zero_()
+        self.epoch_steps.zero_()
 
     def metrics(self) -> dict:
         "step_flip_ratio (eq. 7 of the mean flips per step this epoch, all weights), step_flip_ratio_last (last binary layer), adaptivity_rate"
@@ -217,12 +254,20 @@ class Bop(Method):
         flips = (self.epoch_flips / steps).tolist()
         sizes = [p.numel() for p in self.parameters]
         group = self.optimizer.param_groups[0]
-        return {"step_flip_ratio": flip_ratio(sum(flips), sum(sizes)), "step_flip_ratio_last": flip_ratio(flips[-1], sizes[-1]),
-                "adaptivity_rate": group["lr"] * group["adaptivity_rate"]}
+        return {
+            "step_flip_ratio": flip_ratio(sum(flips), sum(sizes)),
+            "step_flip_ratio_last": flip_ratio(flips[-1], sizes[-1]),
+            "adaptivity_rate": group["lr"] * group["adaptivity_rate"],
+        }
 
     def state(self) -> dict:
-        return {"optimizer": self.optimizer.state_dict(), "epoch_flips": self.epoch_flips, "epoch_steps": self.epoch_steps}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "epoch_flips": self.epoch_flips,
+            "epoch_steps": self.epoch_steps,
+        }
 
-    def load_state(self, state:dict) -> None:
+    def load_state(self, state: dict) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch_flips.copy_(state["epoch_flips"]); self.epoch_steps.copy_(state["epoch_steps"])
+        self.epoch_flips.copy_(state["epoch_flips"])
+        self.epoch_steps.copy_(state["epoch_steps"])

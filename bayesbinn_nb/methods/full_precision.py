@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from .method import Method, adam, is_binary_weight
 
-
 # %% auto #0
 __all__ = ['FullPrecision']
 
@@ -31,8 +30,11 @@ class FullPrecision(Method):
         optimizer: Callable[[list], torch.optim.Optimizer] | None = None,  # another optimiser
         clip_weights: float | None = None,  # keep weights in ± this (the report: 1)
         clip_gradients: float | None = None,  # keep gradients in ± this (the report: 1)
-        init: Callable | None = None,  # initial values, such as `ste_init_`; None: those of the model, as in the released code
-        clipped: Callable[[str, nn.Module, str], bool] = is_binary_weight,  # which parameters `init` and `clip_weights` touch
+        init: Callable
+        | None = None,  # initial values, such as `ste_init_`; None: those of the model, as in the released code
+        clipped: Callable[
+            [str, nn.Module, str], bool
+        ] = is_binary_weight,  # which parameters `init` and `clip_weights` touch
     ):
         if not lr > 0:
             raise ValueError(f"lr must be > 0, not {lr!r}.")

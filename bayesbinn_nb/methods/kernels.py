@@ -161,7 +161,6 @@ def _share(
         if not w.cancel():  # nothing left for a thread that has not begun
             w.result()
 
-
 # %% ../../nbs/methods/kernels.ipynb #9e6a55b6
 COMPILED_FROM = 1 << 17  # smaller parameters are not worth a compiled loop
 
@@ -251,7 +250,9 @@ def sample_weights_(
     temperature: float,  # τ ≥ 0; 0 draws exact ±1 weights from the posterior
     key: tuple[int, int],  # from `draw_key`
     offset: int = 0,  # index of the first weight in the noise of this draw
-) -> list[bool] | None:  # for each piece: was every weight settled (w = sign λ whatever the noise)? None if nobody looked
+) -> (
+    list[bool] | None
+):  # for each piece: was every weight settled (w = sign λ whatever the noise)? None if nobody looked
     "w = tanh((λ+δ)/τ), paper eq. 10, in place"
     compiled = _compiled_kernels(lam, out)
     if compiled is not None:
@@ -337,7 +338,16 @@ def update_natural_parameter_(
     settled: list[bool] | None = None,  # from `sample_weights_`, if λ has not moved since
 ) -> None:
     "One step of the Bayesian learning rule with momentum, eq. K3, in place"
-    settings = dict(lr=lr, data_scale=data_scale, temperature=temperature, beta=beta, kl_weight=kl_weight, prior=prior, eps=eps, mean=mean)
+    settings = dict(
+        lr=lr,
+        data_scale=data_scale,
+        temperature=temperature,
+        beta=beta,
+        kl_weight=kl_weight,
+        prior=prior,
+        eps=eps,
+        mean=mean,
+    )
     prior_tensor = prior if isinstance(prior, Tensor) else None
     compiled = _compiled_kernels(lam, mode, grad, w, total, momentum, prior_tensor, mean)
     if compiled is not None:
@@ -355,7 +365,10 @@ def update_natural_parameter_(
                 data = g if v is None or easy else _scaled(g, v, l, mu, eps)
                 rate = data_scale if v is None else data_scale / temperature
                 if t is not None:
-                    data, rate = torch.add(t, data, alpha=rate / data_scale, out=_buffer("step", l.numel(), l.device)), data_scale
+                    data, rate = (
+                        torch.add(t, data, alpha=rate / data_scale, out=_buffer("step", l.numel(), l.device)),
+                        data_scale,
+                    )
             if mu is not None:
                 _abs_tanh(l, 1.0, mu).copysign_(l)
             if m is None and l0 is None:

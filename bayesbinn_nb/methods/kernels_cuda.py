@@ -49,7 +49,18 @@ if triton is not None:
         return tl.where(x < 0, -y, y)
 
     @triton.jit
-    def _sample_kernel(out, lam, n, temperature, seed_mixed, draw, offset, STREAM: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr):
+    def _sample_kernel(
+        out,
+        lam,
+        n,
+        temperature,
+        seed_mixed,
+        draw,
+        offset,
+        STREAM: tl.constexpr,
+        BLOCK: tl.constexpr,
+        EXACT: tl.constexpr,
+    ):
         i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = i < n
         x = tl.load(lam + i, mask=inside, other=0.0)
@@ -62,9 +73,30 @@ if triton is not None:
 
     @triton.jit
     def _update_kernel(
-        lam, mode, grad, w, total, momentum, prior, mean, lr, step, n, data_scale, temperature, beta, kl_weight, prior_value, eps,
-        HAS_GRAD: tl.constexpr, SAMPLED: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
-        HAS_PRIOR: tl.constexpr, HAS_MEAN: tl.constexpr, BLOCK: tl.constexpr,
+        lam,
+        mode,
+        grad,
+        w,
+        total,
+        momentum,
+        prior,
+        mean,
+        lr,
+        step,
+        n,
+        data_scale,
+        temperature,
+        beta,
+        kl_weight,
+        prior_value,
+        eps,
+        HAS_GRAD: tl.constexpr,
+        SAMPLED: tl.constexpr,
+        HAS_TOTAL: tl.constexpr,
+        HAS_MOMENTUM: tl.constexpr,
+        HAS_PRIOR: tl.constexpr,
+        HAS_MEAN: tl.constexpr,
+        BLOCK: tl.constexpr,
     ):
         i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = i < n
@@ -123,25 +155,60 @@ def sample_weights_cuda_(
     out, lam = _flat(out), _flat(lam)
     n = lam.numel()
     _sample_kernel[(triton.cdiv(n, _BLOCK),)](
-        out, lam, n, float(temperature) or 1.0, mixed, draw, offset & _M32, STREAM=stream, BLOCK=_BLOCK, EXACT=temperature == 0
+        out,
+        lam,
+        n,
+        float(temperature) or 1.0,
+        mixed,
+        draw,
+        offset & _M32,
+        STREAM=stream,
+        BLOCK=_BLOCK,
+        EXACT=temperature == 0,
     )
 
 
 def update_natural_parameter_cuda_(
-    lam: Tensor, mode: Tensor, grad: Tensor | None, w: Tensor | None, total: Tensor | None, momentum: Tensor | None,
+    lam: Tensor,
+    mode: Tensor,
+    grad: Tensor | None,
+    w: Tensor | None,
+    total: Tensor | None,
+    momentum: Tensor | None,
     *,
     lr: Tensor,  # α, float32 scalar on the device
     step: Tensor,  # t, float32 scalar on the device, this step included
-    data_scale: float, temperature: float, beta: float = 0.0, kl_weight: float = 1.0,
-    prior: Tensor | float = 0.0, eps: float = 1e-10, mean: Tensor | None = None,
+    data_scale: float,
+    temperature: float,
+    beta: float = 0.0,
+    kl_weight: float = 1.0,
+    prior: Tensor | float = 0.0,
+    eps: float = 1e-10,
+    mean: Tensor | None = None,
 ) -> None:
     "`update_natural_parameter_` with α and t on the device; the bias correction happens in the kernel"
     n, prior_tensor = lam.numel(), prior if isinstance(prior, Tensor) else None
     flat = [_flat(t) for t in (lam, mode, grad, w, total, momentum, prior_tensor, mean)]
-    flags = dict(HAS_GRAD=grad is not None, SAMPLED=w is not None, HAS_TOTAL=total is not None, HAS_MOMENTUM=momentum is not None,
-                 HAS_PRIOR=prior_tensor is not None, HAS_MEAN=mean is not None)
+    flags = dict(
+        HAS_GRAD=grad is not None,
+        SAMPLED=w is not None,
+        HAS_TOTAL=total is not None,
+        HAS_MOMENTUM=momentum is not None,
+        HAS_PRIOR=prior_tensor is not None,
+        HAS_MEAN=mean is not None,
+    )
     flat = [flat[0] if t is None else t for t in flat]  # an absent tensor is never read
     _update_kernel[(triton.cdiv(n, _BLOCK),)](
-        *flat, lr, step, n, float(data_scale), float(temperature), float(beta), float(kl_weight),
-        0.0 if prior_tensor is not None else float(prior), float(eps), **flags, BLOCK=_BLOCK,
+        *flat,
+        lr,
+        step,
+        n,
+        float(data_scale),
+        float(temperature),
+        float(beta),
+        float(kl_weight),
+        0.0 if prior_tensor is not None else float(prior),
+        float(eps),
+        **flags,
+        BLOCK=_BLOCK,
     )

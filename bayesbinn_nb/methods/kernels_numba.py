@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-from .kernels import BITS_TO_UNIFORM, settled_beyond, _GOLDEN, _flat, _share, _signed
+from .kernels import _GOLDEN, BITS_TO_UNIFORM, _flat, _share, _signed, settled_beyond
 
 # %% auto #0
 __all__ = ['f32', 'i32', 'can_take', 'sample_weights_', 'accumulate_gradient_', 'update_natural_parameter_']
@@ -105,12 +105,15 @@ def _put(out, i, x):
 @overload(_put, inline="always")
 def _put_for(out, i, x):
     if out.dtype == types.float32:
+
         def put(out, i, x):
             out[i] = x
     else:  # the bits of a bfloat16 (x is finite here: weights lie in [-1, 1])
+
         def put(out, i, x):
             b = _as_int(x)
             out[i] = np.int16((b + i32(0x7FFF) + ((b >> i32(16)) & i32(1))) >> i32(16))
+
     return put
 
 
@@ -121,11 +124,14 @@ def _get(array, i):
 @overload(_get, inline="always")
 def _get_for(array, i):
     if array.dtype == types.float32:
+
         def get(array, i):
             return array[i]
     else:
+
         def get(array, i):
             return _as_float(i32(i32(array[i]) << i32(16)))
+
     return get
 
 
@@ -210,7 +216,10 @@ def _sample(all_out, all_lam, rate, key0, key1, limit, first, last):
     found, drawn = np.zeros(_FEW, np.int32), np.zeros(_FEW, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
-        out, lam = all_out[start:stop], all_lam[start:stop]  # loops over a slice from 0 on need no check for negative indices
+        out, lam = (
+            all_out[start:stop],
+            all_lam[start:stop],
+        )  # loops over a slice from 0 on need no check for negative indices
         key = i32(i32(i32(start) * i32(_SPREAD)) + key0)
         n = _unsettled(lam, limit, found)
         if n <= _FEW:
@@ -241,14 +250,38 @@ def _scale(l, v, eps):
 
 @_compiled
 def _update(
-    all_lam, all_mode, all_grad, all_w, all_total, all_momentum, all_prior, all_mean,
-    lr, data_scale, temperature, beta, kl_weight, prior_value, eps, keep, rate, push, limit, first, last,
+    all_lam,
+    all_mode,
+    all_grad,
+    all_w,
+    all_total,
+    all_momentum,
+    all_prior,
+    all_mean,
+    lr,
+    data_scale,
+    temperature,
+    beta,
+    kl_weight,
+    prior_value,
+    eps,
+    keep,
+    rate,
+    push,
+    limit,
+    first,
+    last,
 ):
     one, scaled, found = f32(1), rate / temperature, np.zeros(_FEW, np.int32)
     moved, weight, slope = np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
-        lam, mode, grad, w = all_lam[start:stop], _cut(all_mode, start, stop), _cut(all_grad, start, stop), _cut(all_w, start, stop)
+        lam, mode, grad, w = (
+            all_lam[start:stop],
+            _cut(all_mode, start, stop),
+            _cut(all_grad, start, stop),
+            _cut(all_w, start, stop),
+        )
         total, momentum = _cut(all_total, start, stop), _cut(all_momentum, start, stop)
         prior, mean = _cut(all_prior, start, stop), _cut(all_mean, start, stop)
         if all_w is not None:
@@ -260,15 +293,25 @@ def _update(
                                 n = _unsettled(lam, limit, found)
                                 if n > _FEW:
                                     for i in range(lam.size):
-                                        l = lam[i] * keep - _get(grad, i) * scaled * _scale(lam[i], _get(w, i), eps) + push
+                                        l = (
+                                            lam[i] * keep
+                                            - _get(grad, i) * scaled * _scale(lam[i], _get(w, i), eps)
+                                            + push
+                                        )
                                         lam[i] = l
                                         if all_mode is not None:
                                             _put(mode, i, one if l > 0 else -one)
                                     continue
                                 for k in range(n):
-                                    moved[k], weight[k], slope[k] = lam[found[k]], _get(w, found[k]), _get(grad, found[k])
+                                    moved[k], weight[k], slope[k] = (
+                                        lam[found[k]],
+                                        _get(w, found[k]),
+                                        _get(grad, found[k]),
+                                    )
                                 for k in range(-(-n // 16) * 16):
-                                    moved[k] = moved[k] * keep - slope[k] * scaled * _scale(moved[k], weight[k], eps) + push
+                                    moved[k] = (
+                                        moved[k] * keep - slope[k] * scaled * _scale(moved[k], weight[k], eps) + push
+                                    )
                                 for i in range(lam.size):  # as if all were settled: s = 1/τ
                                     l = lam[i] * keep - _get(grad, i) * scaled + push
                                     lam[i] = l
@@ -351,16 +394,40 @@ def accumulate_gradient_(total, grad, w, lam, temperature, eps=1e-10, mean=None)
 
 
 def update_natural_parameter_(
-    lam, mode, grad, w, total, momentum, *, lr, data_scale, temperature, beta=0.0, kl_weight=1.0, prior=0.0, eps=1e-10, mean=None
+    lam,
+    mode,
+    grad,
+    w,
+    total,
+    momentum,
+    *,
+    lr,
+    data_scale,
+    temperature,
+    beta=0.0,
+    kl_weight=1.0,
+    prior=0.0,
+    eps=1e-10,
+    mean=None,
 ) -> None:
     "As in `methods.kernels`"
     l, o, g, v, t, m, mu = map(_array, (lam, mode, grad, w, total, momentum, mean))
     own = isinstance(prior, Tensor)
     l0, value = (_array(prior), 0.0) if own else (None, float(prior))
     numbers = (
-        lr, data_scale, temperature, beta, kl_weight, value, eps,
-        1 - lr * kl_weight, lr * data_scale, lr * kl_weight * value,
-        settled_beyond(temperature) if eps > 0 else 3e38,  # without ε the short way (s = 1/τ) would hide that the scale is 0/0
+        lr,
+        data_scale,
+        temperature,
+        beta,
+        kl_weight,
+        value,
+        eps,
+        1 - lr * kl_weight,
+        lr * data_scale,
+        lr * kl_weight * value,
+        settled_beyond(temperature)
+        if eps > 0
+        else 3e38,  # without ε the short way (s = 1/τ) would hide that the scale is 0/0
     )
     numbers = [f32(x) for x in numbers]
     _share(l.size, lambda first, last: _update(l, o, g, v, t, m, l0, mu, *numbers, first, last))

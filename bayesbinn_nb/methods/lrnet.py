@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .method import WEIGHT_LAYERS, Method, adam, binary_sign, is_binary_weight, select_binary, swapped
+from bayesbinn_nb.methods.method import (
+    WEIGHT_LAYERS,
+    Method,
+    adam,
+    binary_sign,
+    is_binary_weight,
+    select_binary,
+    swapped,
+)
 
 # %% auto #0
 __all__ = ['LR_LAYERS', 'weight_moments', 'weight_probabilities', 'LRLinear', 'LRConv1d', 'LRConv2d', 'LRConv3d',
@@ -22,6 +30,7 @@ __all__ = ['LR_LAYERS', 'weight_moments', 'weight_probabilities', 'LRLinear', 'L
 # %% ../../nbs/methods/lrnet.ipynb #902ba3cd
 class _BinaryMoments(torch.autograd.Function):
     "a → mean, variance (eq. a)"
+
     @staticmethod
     def forward(ctx, a):
         plus, minus = torch.sigmoid(a), torch.sigmoid(-a)
@@ -33,16 +42,17 @@ class _BinaryMoments(torch.autograd.Function):
     def backward(ctx, grad_mean, grad_variance):
         mean, variance = ctx.saved_tensors
         # ∂mean/∂a = variance/2,  ∂variance/∂a = -mean · variance
-        return torch.mul(mean, grad_variance).neg_().add_(grad_mean, alpha=.5).mul_(variance)
+        return torch.mul(mean, grad_variance).neg_().add_(grad_mean, alpha=0.5).mul_(variance)
 
 
 class _TernaryMoments(torch.autograd.Function):
     "c, s → mean, variance (eq. b)"
+
     @staticmethod
     def forward(ctx, c, s):
         zero, q = torch.sigmoid(c), torch.sigmoid(-c)
         plus, minus = torch.sigmoid(s), torch.sigmoid(-s)
-        r, v = plus - minus, 4 * plus * minus                       # v = 1 - r²
+        r, v = plus - minus, 4 * plus * minus  # v = 1 - r²
         ctx.save_for_backward(zero, q, r, v)
         return q * r, q * (zero + q * v)
 
@@ -55,15 +65,15 @@ class _TernaryMoments(torch.autograd.Function):
 
 
 def weight_moments(
-    *logits:Tensor,      # (a,) for binary weights, (c, s) for ternary ones; any shape
-)->tuple[Tensor,Tensor]: # E w in [-1, 1] and Var w in [0, 1], same shape, differentiable
+    *logits: Tensor,  # (a,) for binary weights, (c, s) for ternary ones; any shape
+) -> tuple[Tensor, Tensor]:  # E w in [-1, 1] and Var w in [0, 1], same shape, differentiable
     "Mean and variance of every weight, eqs. a and b"
     return (_BinaryMoments if len(logits) == 1 else _TernaryMoments).apply(*logits)
 
 
 def weight_probabilities(
-    *logits:Tensor,  # (a,) or (c, s)
-)->tuple[Tensor,Tensor,Tensor]:  # P(-1), P(0), P(+1), same shape
+    *logits: Tensor,  # (a,) or (c, s)
+) -> tuple[Tensor, Tensor, Tensor]:  # P(-1), P(0), P(+1), same shape
     "The distribution of every weight"
     if len(logits) == 1:
         return torch.sigmoid(-logits[0]), torch.zeros_like(logits[0]), torch.sigmoid(logits[0])
@@ -74,8 +84,9 @@ def weight_probabilities(
 # %% ../../nbs/methods/lrnet.ipynb #f1abd670
 class _LocalReparameterisation:
     "Mixin: with `moments` set, Gaussian pre-activations (eq. c); without, the plain layer"
-    moments: dict | None = None   # {"weight": (mean, variance), "bias": …} during a training pass
-    generator = None              # of the noise
+
+    moments: dict | None = None  # {"weight": (mean, variance), "bias": …} during a training pass
+    generator = None  # of the noise
 
     def _linear(self, x, weight, bias):
         raise NotImplementedError
@@ -93,6 +104,7 @@ class _LocalReparameterisation:
 
 class LRLinear(_LocalReparameterisation, nn.Linear):
     "nn.Linear whose pre-activations are sampled inside LR-Net's training passes"
+
     def _linear(self, x, weight, bias):
         return F.linear(x, weight, bias)
 
@@ -118,51 +130,53 @@ LR_LAYERS = {nn.Linear: LRLinear, nn.Conv1d: LRConv1d, nn.Conv2d: LRConv2d, nn.C
 
 
 def local_reparameterisation_layer(
-    layer:nn.Module,  # exactly an nn.Linear or nn.Conv1d–3d
-)->nn.Module:         # the LR-Net layer that shares its parameters, buffers and hooks
+    layer: nn.Module,  # exactly an nn.Linear or nn.Conv1d–3d
+) -> nn.Module:  # the LR-Net layer that shares its parameters, buffers and hooks
     "The same layer with sampled pre-activations on request"
     kind = type(layer)
     if kind in LR_LAYERS.values():
         return layer
     if kind not in LR_LAYERS:
-        raise TypeError(f"LR-Net samples the pre-activations of {', '.join(k.__name__ for k in LR_LAYERS)}, but {kind.__name__} was chosen to be binary. "
-                        "Exclude it with binary=predicate(module_name, module, parameter_name), and it stays real.")
+        raise TypeError(
+            f"LR-Net samples the pre-activations of {', '.join(k.__name__ for k in LR_LAYERS)}, but {kind.__name__} was chosen to be binary. "
+            "Exclude it with binary=predicate(module_name, module, parameter_name), and it stays real."
+        )
     new = LR_LAYERS[kind].__new__(LR_LAYERS[kind])
     new.__dict__.update(layer.__dict__)
     return new
 
 # %% ../../nbs/methods/lrnet.ipynb #9e6a55b6
-def _logit(p:Tensor) -> Tensor:
+def _logit(p: Tensor) -> Tensor:
     return torch.log(p) - torch.log1p(-p)
 
 
 def logits_from_weights(
-    weights:Tensor,     # a layer's real pre-trained weights
-    ternary:bool=False, # two logits (c, s) instead of one (a)
-)->tuple[Tensor, ...]:  # (a,) or (c, s), same shape
+    weights: Tensor,  # a layer's real pre-trained weights
+    ternary: bool = False,  # two logits (c, s) instead of one (a)
+) -> tuple[Tensor, ...]:  # (a,) or (c, s), same shape
     "Logits from a pre-trained real layer, eq. d"
     sd = weights.std(correction=0) if weights.numel() > 1 else weights.abs()
     w = (weights / sd.clamp_min(torch.finfo(weights.dtype).tiny)).clamp(-1, 1)
     if not ternary:
-        return (_logit((.5 * (1 + w)).clamp(.05, .95)),)
-    zero = .95 - .9 * w.abs()
-    return _logit(zero), _logit((.5 * (1 + w / (1 - zero))).clamp(.05, .95))
+        return (_logit((0.5 * (1 + w)).clamp(0.05, 0.95)),)
+    zero = 0.95 - 0.9 * w.abs()
+    return _logit(zero), _logit((0.5 * (1 + w / (1 - zero))).clamp(0.05, 0.95))
 
 
 def cold_logits(
-    like:Tensor,        # shape, type and device
-    ternary:bool=False, # two logits (c, s) instead of one (a)
-)->tuple[Tensor, ...]:  # (a,) or (c, s), same shape
+    like: Tensor,  # shape, type and device
+    ternary: bool = False,  # two logits (c, s) instead of one (a)
+) -> tuple[Tensor, ...]:  # (a,) or (c, s), same shape
     "Undecided: p = ½; ternary P(0) = .33"
     if not ternary:
         return (torch.zeros_like(like),)
-    return torch.full_like(like, math.log(.33 / .67)), torch.zeros_like(like)
+    return torch.full_like(like, math.log(0.33 / 0.67)), torch.zeros_like(like)
 
 
 def mode_weights(
-    *logits:Tensor,        # (a,) or (c, s)
-    out:Tensor|None=None,  # where to write
-)->Tensor:                 # exactly ±1, or -1, 0, +1; a tie between ±1 goes to +1, between 0 and ±1 to ±1
+    *logits: Tensor,  # (a,) or (c, s)
+    out: Tensor | None = None,  # where to write
+) -> Tensor:  # exactly ±1, or -1, 0, +1; a tie between ±1 goes to +1, between 0 and ±1 to ±1
     "The most probable value of every weight"
     sign = binary_sign(logits[-1], out=out)
     if len(logits) == 2:
@@ -172,12 +186,14 @@ def mode_weights(
 
 
 def sample_weights(
-    *logits:Tensor,        # (a,) or (c, s)
-    generator=None,        # torch.Generator on the same device
-)->Tensor:                 # exactly ±1, or -1, 0, +1
+    *logits: Tensor,  # (a,) or (c, s)
+    generator=None,  # torch.Generator on the same device
+) -> Tensor:  # exactly ±1, or -1, 0, +1
     "A draw of every weight"
     # rand can return 0, which is below every probability
-    u = torch.rand(logits[0].shape, generator=generator, device=logits[0].device, dtype=logits[0].dtype).clamp_min_(torch.finfo(logits[0].dtype).eps/4)
+    u = torch.rand(logits[0].shape, generator=generator, device=logits[0].device, dtype=logits[0].dtype).clamp_min_(
+        torch.finfo(logits[0].dtype).eps / 4
+    )
     minus, zero, plus = weight_probabilities(*logits)
     if len(logits) == 1:
         return (u < plus).to(u.dtype).mul_(2).sub_(1)
@@ -186,47 +202,66 @@ def sample_weights(
 # %% ../../nbs/methods/lrnet.ipynb #472b07b9
 class LRNet(Method):
     "LR-Net: independent binary or ternary weights, learned through Gaussian pre-activations"
+
     name = "lrnet"
     predictions = ("mode", "mean", "sample")
 
-    def __init__(self,
-        lr:float=1e-2,                    # Adam's rate on the logits
+    def __init__(
+        self,
+        lr: float = 1e-2,  # Adam's rate on the logits
         *,
-        ternary:bool=False,               # weights in {-1, 0, +1} instead of ±1
-        init:str="cold",                  # "cold", or "pretrained": read the model's weights at `prepare` as a trained real network
-        regularization:float|None=None,   # ω ≥ 0; default 1e-6 (binary, on Σ p(1-p)) or 1e-11 (ternary, L2 on the logits)
-        real_last:bool=False,             # leave the last chosen layer real, as published
-        real_weight_decay:float=1e-4,     # L2 on the weights of real linear and convolutional layers, ≥ 0
-        lr_decay:float=.1,                # factor in (0, 1] on all rates …
-        lr_every:int=0,                   # … every so many epochs; 0: constant rates (or drive them by a scheduler)
-        binary=is_binary_weight,          # which parameters are discrete
-        real_optimizer=None,              # for the others; default Adam at 0.01
+        ternary: bool = False,  # weights in {-1, 0, +1} instead of ±1
+        init: str = "cold",  # "cold", or "pretrained": read the model's weights at `prepare` as a trained real network
+        regularization: float
+        | None = None,  # ω ≥ 0; default 1e-6 (binary, on Σ p(1-p)) or 1e-11 (ternary, L2 on the logits)
+        real_last: bool = False,  # leave the last chosen layer real, as published
+        real_weight_decay: float = 1e-4,  # L2 on the weights of real linear and convolutional layers, ≥ 0
+        lr_decay: float = 0.1,  # factor in (0, 1] on all rates …
+        lr_every: int = 0,  # … every so many epochs; 0: constant rates (or drive them by a scheduler)
+        binary=is_binary_weight,  # which parameters are discrete
+        real_optimizer=None,  # for the others; default Adam at 0.01
     ):
         super().__init__(binary=binary, real_optimizer=real_optimizer)
         if not lr > 0:
             raise ValueError(f"lr is {lr}, but must be positive: published is 0.01.")
         if init not in ("cold", "pretrained"):
-            raise ValueError(f"init is {init!r}, but must be 'cold' (all probabilities ½) or 'pretrained' (from the real weights that the model holds at prepare).")
+            raise ValueError(
+                f"init is {init!r}, but must be 'cold' (all probabilities ½) or 'pretrained' (from the real weights that the model holds at prepare)."
+            )
         regularization = (1e-11 if ternary else 1e-6) if regularization is None else regularization
         if not (regularization >= 0 and real_weight_decay >= 0):
-            raise ValueError(f"regularization and real_weight_decay are {regularization} and {real_weight_decay}, but must be ≥ 0.")
+            raise ValueError(
+                f"regularization and real_weight_decay are {regularization} and {real_weight_decay}, but must be ≥ 0."
+            )
         if not 0 < lr_decay <= 1:
-            raise ValueError(f"lr_decay is {lr_decay}, but must lie in (0, 1]: it multiplies the rates every lr_every epochs.")
+            raise ValueError(
+                f"lr_decay is {lr_decay}, but must lie in (0, 1]: it multiplies the rates every lr_every epochs."
+            )
         if not (isinstance(lr_every, int) and lr_every >= 0):
-            raise ValueError(f"lr_every is {lr_every!r}, but must be a whole number of epochs, or 0 for constant rates.")
-        self.lr, self.ternary, self.init, self.regularization, self.real_last = lr, ternary, init, regularization, real_last
+            raise ValueError(
+                f"lr_every is {lr_every!r}, but must be a whole number of epochs, or 0 for constant rates."
+            )
+        self.lr, self.ternary, self.init, self.regularization, self.real_last = (
+            lr,
+            ternary,
+            init,
+            regularization,
+            real_last,
+        )
         self.real_weight_decay, self.lr_decay, self.lr_every = real_weight_decay, lr_decay, lr_every
-        self.levels = (-1., 0., 1.) if ternary else (-1., 1.)
+        self.levels = (-1.0, 0.0, 1.0) if ternary else (-1.0, 1.0)
         self.moments = None
 
     # -- before training
-    def replace_layers(self, model:nn.Module) -> nn.Module:
+    def replace_layers(self, model: nn.Module) -> nn.Module:
         self.chosen = super().select(model)
         if self.real_last:
             last = list(self.chosen)[-1].rpartition(".")[0]
             self.chosen = {k: p for k, p in self.chosen.items() if k.rpartition(".")[0] != last}
             if not self.chosen:
-                raise ValueError("real_last=True leaves no discrete layer: the model has only one. Use real_last=False.")
+                raise ValueError(
+                    "real_last=True leaves no discrete layer: the model has only one. Use real_last=False."
+                )
         ids, made = {id(p) for p in self.chosen.values()}, {}
         for name, module in list(model.named_modules(remove_duplicate=False)):
             if not any(id(p) in ids for p in module.parameters(recurse=False)):
@@ -239,26 +274,34 @@ class LRNet(Method):
                 model = made[id(module)]
         return model
 
-    def select(self, model:nn.Module) -> dict:
+    def select(self, model: nn.Module) -> dict:
         return self.chosen
 
     def setup(self) -> None:
         self.parameters = list(self.binary_parameters.values())
         index = {id(p): i for i, p in enumerate(self.parameters)}
-        self.layers = []     # (layer, its parameter's name, index of the parameter)
+        self.layers = []  # (layer, its parameter's name, index of the parameter)
         for module in self.model.modules():
             for name, p in module.named_parameters(recurse=False):
                 if id(p) in index:
-                    if "weight" != name and not any(m is module and n == "weight" for m, n, _ in self.layers):
-                        raise ValueError(f"The predicate chose {name!r} of {type(module).__name__} but not its weight: LR-Net samples whole pre-activations.")
+                    if name != "weight" and not any(m is module and n == "weight" for m, n, _ in self.layers):
+                        raise ValueError(
+                            f"The predicate chose {name!r} of {type(module).__name__} but not its weight: LR-Net samples whole pre-activations."
+                        )
                     self.layers.append((module, name, index[id(p)]))
         device = self.parameters[0].device
         # on a GPU the noise is drawn from torch's own generator, which recorded steps (CUDA graphs) can advance and the trainer seeds and saves
         self.generator = None if device.type == "cuda" else torch.Generator(device).manual_seed(self.seed)
-        start = (lambda p: logits_from_weights(p.data, self.ternary)) if self.init == "pretrained" else (lambda p: cold_logits(p.data, self.ternary))
+        start = (
+            (lambda p: logits_from_weights(p.data, self.ternary))
+            if self.init == "pretrained"
+            else (lambda p: cold_logits(p.data, self.ternary))
+        )
         self.logits = [[nn.Parameter(l) for l in start(p)] for p in self.parameters]
         self.optimizer = adam([l for group in self.logits for l in group], lr=self.lr)
-        self.real_weights = [m.weight for m in self.model.modules() if isinstance(m, WEIGHT_LAYERS) and id(m.weight) not in index]
+        self.real_weights = [
+            m.weight for m in self.model.modules() if isinstance(m, WEIGHT_LAYERS) and id(m.weight) not in index
+        ]
         self._show_mode()
 
     @torch.no_grad()
@@ -295,7 +338,7 @@ class LRNet(Method):
                 terms += [l.square().sum() * (self.regularization / 2) for group in self.logits for l in group]
             else:
                 moments = self.moments or [weight_moments(*logits) for logits in self.logits]
-                terms += [variance.sum() * (self.regularization / 4) for _, variance in moments]      # p(1-p) = Var/4
+                terms += [variance.sum() * (self.regularization / 4) for _, variance in moments]  # p(1-p) = Var/4
         if self.real_weight_decay:
             terms += [w.square().sum() * (self.real_weight_decay / 2) for w in self.real_weights]
         return sum(terms[1:], terms[0]) if terms else None
@@ -306,7 +349,7 @@ class LRNet(Method):
         self._show_mode()
 
     # -- prediction
-    def predict_passes(self, how:str="mode", samples:int=1):
+    def predict_passes(self, how: str = "mode", samples: int = 1):
         if how == "mode" or how not in self.predictions:
             yield from super().predict_passes(how, samples)
         elif samples < 1:
@@ -316,7 +359,7 @@ class LRNet(Method):
                 yield self.posterior_sample(i)
 
     @contextmanager
-    def posterior_sample(self, index:int=0):
+    def posterior_sample(self, index: int = 0):
         "The model holds the `index`-th draw of its weights; always the same one for the same seed and state"
         generator = torch.Generator(self.parameters[0].device).manual_seed((self.seed + 1) * 1_000_003 + index)
         with torch.no_grad():
@@ -333,7 +376,7 @@ class LRNet(Method):
         "May a step be recorded as a CUDA graph?"
         return self.generator is None and all(o.param_groups[0].get("capturable") for o in self.optimizers())
 
-    def on_epoch_start(self, epoch:int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         if self.lr_every and epoch > 1 and (epoch - 1) % self.lr_every == 0:
             for optimizer in self.optimizers():
                 for group in optimizer.param_groups:
@@ -342,7 +385,7 @@ class LRNet(Method):
     @torch.no_grad()
     def metrics(self) -> dict:
         "posterior_entropy (nats per weight); for ternary weights also zero_weights, the share of zeros in the mode"
-        nats = zeros = 0.
+        nats = zeros = 0.0
         for p, logits in zip(self.parameters, self.logits):
             nats += sum(torch.special.entr(v).sum().item() for v in weight_probabilities(*logits))
             zeros += (p == 0).sum().item()
@@ -350,13 +393,19 @@ class LRNet(Method):
         return {"posterior_entropy": nats / total} | ({"zero_weights": zeros / total} if self.ternary else {})
 
     def state(self) -> dict:
-        return {"logits": [[l.detach() for l in group] for group in self.logits], "optimizer": self.optimizer.state_dict(),
-                "generator": None if self.generator is None else self.generator.get_state(), "seed": self.seed}
+        return {
+            "logits": [[l.detach() for l in group] for group in self.logits],
+            "optimizer": self.optimizer.state_dict(),
+            "generator": None if self.generator is None else self.generator.get_state(),
+            "seed": self.seed,
+        }
 
-    def load_state(self, state:dict) -> None:
+    def load_state(self, state: dict) -> None:
         if len(state["logits"][0]) != len(self.logits[0]):
-            raise ValueError(f"The state holds {len(state['logits'][0])} logits per weight, this LRNet has {len(self.logits[0])}: "
-                             f"build it with ternary={not self.ternary}.")
+            raise ValueError(
+                f"The state holds {len(state['logits'][0])} logits per weight, this LRNet has {len(self.logits[0])}: "
+                f"build it with ternary={not self.ternary}."
+            )
         with torch.no_grad():
             for group, saved in zip(self.logits, state["logits"], strict=True):
                 for l, value in zip(group, saved, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -94,7 +94,9 @@ def adam(
     "torch's Adam, fused, and on a GPU ready for CUDA graphs"
     parameters = list(parameters)
     if parameters[0].device.type == "cuda":
-        return torch.optim.Adam(parameters, lr=torch.tensor(lr, device=parameters[0].device), fused=True, capturable=True, **settings)
+        return torch.optim.Adam(
+            parameters, lr=torch.tensor(lr, device=parameters[0].device), fused=True, capturable=True, **settings
+        )
     return torch.optim.Adam(parameters, lr=lr, fused=parameters[0].device.type == "cpu", **settings)
 
 # %% ../../nbs/methods/method.ipynb #91032ad7
@@ -103,7 +105,9 @@ class Method:
 
     name = "method"  # used in records and on the command line
     predictions = ("mode",)  # the values of `how` that `predict_passes` understands
-    capturable = False  # may a whole training step be captured as a CUDA graph and replayed? (no host decisions inside it)
+    capturable = (
+        False  # may a whole training step be captured as a CUDA graph and replayed? (no host decisions inside it)
+    )
     low_precision_weights = False  # may the binary parameters be bfloat16 while training? (±1 is exact there)
 
     def __init__(
@@ -153,7 +157,9 @@ class Method:
         "The binary parameters of `model`, by name: those chosen that are not frozen"
         chosen = select_binary(model, self.binary)
         if not any(p.requires_grad for p in chosen.values()):
-            raise ValueError(f"All parameters chosen to be binary are frozen (requires_grad=False), so there is nothing to train: {', '.join(chosen)}.")
+            raise ValueError(
+                f"All parameters chosen to be binary are frozen (requires_grad=False), so there is nothing to train: {', '.join(chosen)}."
+            )
         return {name: p for name, p in chosen.items() if p.requires_grad}
 
     def setup(self) -> None:
@@ -209,7 +215,11 @@ class Method:
         if how not in self.predictions:
             raise ValueError(
                 f"{self.name} cannot predict by how={how!r}; it offers {', '.join(map(repr, self.predictions))}."
-                + (" Only methods with a posterior over weights can average over it." if how in ("mean", "sample") else "")
+                + (
+                    " Only methods with a posterior over weights can average over it."
+                    if how in ("mean", "sample")
+                    else ""
+                )
             )
         yield nullcontext()
 
@@ -238,7 +248,11 @@ class Method:
     # -- state
     def hyper_parameters(self) -> dict:
         "The numbers and texts given to the constructor that are kept under their names: a run must share them with the checkpoint it goes on from"
-        kept = {name: getattr(self, name, self) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        kept = {
+            name: getattr(self, name, self)
+            for name in inspect.signature(type(self).__init__).parameters
+            if name != "self"
+        }
         return {name: value for name, value in kept.items() if value is None or isinstance(value, (int, float, str))}
 
     def state(self) -> dict:
@@ -259,11 +273,15 @@ class Method:
     def load_state_dict(self, state: dict) -> None:
         "Take back a `state_dict`; the model must have been prepared"
         if self.model is None:
-            raise RuntimeError("Call prepare(model, train_size=…) before load_state_dict: the state belongs to a model's parameters.")
+            raise RuntimeError(
+                "Call prepare(model, train_size=…) before load_state_dict: the state belongs to a model's parameters."
+            )
         if state["method"] != self.name:
             raise ValueError(f"This state was saved by the method {state['method']!r}, not by {self.name!r}.")
         if (state["real_optimizer"] is None) != (self.real_optimizer is None):
-            raise ValueError("The saved state and the model disagree on whether there are real-valued parameters: was the model changed?")
+            raise ValueError(
+                "The saved state and the model disagree on whether there are real-valued parameters: was the model changed?"
+            )
         self.load_state(state["state"])
         if self.real_optimizer is not None:
             self.real_optimizer.load_state_dict(state["real_optimizer"])

@@ -19,10 +19,10 @@ __all__ = ['pmf_weights', 'pmf_gradient_', 'pmf_pair_weights', 'released_pair_gr
 
 # %% ../../nbs/methods/pmf.ipynb #7b52009b
 def pmf_weights(
-    auxiliary:Tensor,      # h̃ = (ũ₊ - ũ₋)/2, any shape
-    beta:float,            # β > 0
-    out:Tensor|None=None,  # where to write
-)->Tensor:                 # w = u₊ - u₋ in [-1, 1], same shape
+    auxiliary: Tensor,  # h̃ = (ũ₊ - ũ₋)/2, any shape
+    beta: float,  # β > 0
+    out: Tensor | None = None,  # where to write
+) -> Tensor:  # w = u₊ - u₋ in [-1, 1], same shape
     "The fractional weights tanh(β h̃), eqs. a and e"
     out = torch.empty_like(auxiliary) if out is None else out
     for h, w in _pieces(auxiliary, out):
@@ -31,14 +31,14 @@ def pmf_weights(
 
 
 def pmf_gradient_(
-    grad:Tensor,       # g = ∂ℓ/∂w; overwritten
-    auxiliary:Tensor,  # h̃, same shape
-    beta:float,        # β > 0
-)->Tensor:             # `grad`, now ∂ℓ/∂ũ₊
+    grad: Tensor,  # g = ∂ℓ/∂w; overwritten
+    auxiliary: Tensor,  # h̃, same shape
+    beta: float,  # β > 0
+) -> Tensor:  # `grad`, now ∂ℓ/∂ũ₊
     "The true Jacobian, eq. d: 2β u₊ u₋ g, with both probabilities exact however close to 0"
     u = None
     for h, g in _pieces(auxiliary, grad):
-        u = torch.empty_like(h) if u is None else u[:h.numel()]
+        u = torch.empty_like(h) if u is None else u[: h.numel()]
         torch.mul(h, 2 * beta, out=u).sigmoid_()
         g.mul_(u).mul_(2 * beta)
         torch.mul(h, -2 * beta, out=u).sigmoid_()
@@ -47,11 +47,11 @@ def pmf_gradient_(
 
 # %% ../../nbs/methods/pmf.ipynb #1574bddb
 def pmf_pair_weights(
-    minus:Tensor,          # ũ₋, any shape
-    plus:Tensor,           # ũ₊, same shape
-    beta:float,            # β > 0
-    out:Tensor|None=None,  # where to write
-)->Tensor:                 # w = u₊ - u₋, same shape
+    minus: Tensor,  # ũ₋, any shape
+    plus: Tensor,  # ũ₊, same shape
+    beta: float,  # β > 0
+    out: Tensor | None = None,  # where to write
+) -> Tensor:  # w = u₊ - u₋, same shape
     "The fractional weights of a pair, eq. a"
     out = torch.empty_like(plus) if out is None else out
     for minus, plus, w in _pieces(minus, plus, out):
@@ -60,64 +60,82 @@ def pmf_pair_weights(
 
 
 def released_pair_gradient(
-    grad:Tensor,  # g = ∂ℓ/∂w, any shape
-    w:Tensor,     # fractional weights, same shape
-    beta:float,   # β > 0
-)->tuple[Tensor, Tensor]:  # the gradients of ũ₋ and ũ₊
+    grad: Tensor,  # g = ∂ℓ/∂w, any shape
+    w: Tensor,  # fractional weights, same shape
+    beta: float,  # β > 0
+) -> tuple[Tensor, Tensor]:  # the gradients of ũ₋ and ũ₊
     "The released code's gradient of the pair, eqs. f and g"
     out = torch.empty_like(w), torch.empty_like(w)
     for g, w, minus, plus in _pieces(grad, w, *out):
         t = torch.mul(w, beta / 2).tanh_()
-        torch.mul(g, beta, out=plus)                                    # β g
+        torch.mul(g, beta, out=plus)  # β g
         half, square = t / 2, t * t / 2
         torch.addcmul(plus, plus, half.sub_(square), out=minus).neg_()  # -β g (1 + t/2 - t²/2), v₋ = (1 - t)/2
-        plus.addcmul_(plus, half.add_(square, alpha=2), value=-1)       # +β g (1 - t/2 - t²/2), v₊ = (1 + t)/2
+        plus.addcmul_(plus, half.add_(square, alpha=2), value=-1)  # +β g (1 - t/2 - t²/2), v₊ = (1 + t)/2
     return out
 
 # %% ../../nbs/methods/pmf.ipynb #b3f0c7f6
 class PMF(Method):
     "Proximal mean-field: fractional weights tanh(β h̃) in the passes, rounded ones outside, β growing"
+
     name = "pmf"
 
-    def __init__(self,
-        lr:float=1e-3,               # Adam's rate on the auxiliary numbers
+    def __init__(
+        self,
+        lr: float = 1e-3,  # Adam's rate on the auxiliary numbers
         *,
-        beta:float=1.,               # β at the start, > 0
-        beta_growth:float=1.2,       # factor ≥ 1 on β …
-        beta_every:int=100,          # … every so many iterations
-        beta_max:float=1e4,          # cap on β
-        lr_decay:float=.2,           # factor in (0, 1] on the rate ("LR-scale") …
-        lr_every:int=7000,           # … every so many iterations; 0: never
-        weight_decay:float=0.,       # coupled L2 on ũ, ≥ 0
-        jacobian:str="true",         # "true" (eq. d, one number per weight) or "released" (eq. f, the pair)
-        decay_at_start:bool=False,   # let the rate fall at iteration 0 too, as on torch ≥ 1.1
-        binary=is_binary_weight,     # which parameters are binary
-        real_optimizer=None,         # for the others; default Adam at 0.01
+        beta: float = 1.0,  # β at the start, > 0
+        beta_growth: float = 1.2,  # factor ≥ 1 on β …
+        beta_every: int = 100,  # … every so many iterations
+        beta_max: float = 1e4,  # cap on β
+        lr_decay: float = 0.2,  # factor in (0, 1] on the rate ("LR-scale") …
+        lr_every: int = 7000,  # … every so many iterations; 0: never
+        weight_decay: float = 0.0,  # coupled L2 on ũ, ≥ 0
+        jacobian: str = "true",  # "true" (eq. d, one number per weight) or "released" (eq. f, the pair)
+        decay_at_start: bool = False,  # let the rate fall at iteration 0 too, as on torch ≥ 1.1
+        binary=is_binary_weight,  # which parameters are binary
+        real_optimizer=None,  # for the others; default Adam at 0.01
     ):
         super().__init__(binary=binary, real_optimizer=real_optimizer)
         if not lr > 0:
             raise ValueError(f"lr is {lr}, but must be positive: published are 1e-3 (MNIST) and 1e-2 (CIFAR).")
         if not 0 < beta <= beta_max:
-            raise ValueError(f"beta is {beta}, but must lie in (0, beta_max={beta_max:g}]: tanh(β h̃) with β = 1 starts undecided.")
+            raise ValueError(
+                f"beta is {beta}, but must lie in (0, beta_max={beta_max:g}]: tanh(β h̃) with β = 1 starts undecided."
+            )
         if not beta_growth >= 1:
-            raise ValueError(f"beta_growth is {beta_growth}, but must be at least 1: a falling β would undo the decisions. Published are 1.2 and 1.05.")
+            raise ValueError(
+                f"beta_growth is {beta_growth}, but must be at least 1: a falling β would undo the decisions. Published are 1.2 and 1.05."
+            )
         if not (isinstance(beta_every, int) and beta_every >= 1):
             raise ValueError(f"beta_every is {beta_every!r}, but must be a whole number of iterations, at least 1.")
         if not 0 < lr_decay <= 1:
-            raise ValueError(f"lr_decay is {lr_decay}, but must lie in (0, 1]: it multiplies the rate every lr_every iterations.")
+            raise ValueError(
+                f"lr_decay is {lr_decay}, but must lie in (0, 1]: it multiplies the rate every lr_every iterations."
+            )
         if not (isinstance(lr_every, int) and lr_every >= 0):
-            raise ValueError(f"lr_every is {lr_every!r}, but must be a whole number of iterations, or 0 for a constant rate.")
+            raise ValueError(
+                f"lr_every is {lr_every!r}, but must be a whole number of iterations, or 0 for a constant rate."
+            )
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay is {weight_decay}, but must be ≥ 0: published are 0 and 1e-4.")
         if jacobian not in ("true", "released"):
-            raise ValueError(f"jacobian is {jacobian!r}, but must be 'true' (the derivative) or 'released' (what the authors' code multiplies by).")
-        self.lr, self.beta, self.beta_growth, self.beta_every, self.beta_max = lr, float(beta), beta_growth, beta_every, float(beta_max)
+            raise ValueError(
+                f"jacobian is {jacobian!r}, but must be 'true' (the derivative) or 'released' (what the authors' code multiplies by)."
+            )
+        self.lr, self.beta, self.beta_growth, self.beta_every, self.beta_max = (
+            lr,
+            float(beta),
+            beta_growth,
+            beta_every,
+            float(beta_max),
+        )
         self.beta_start = self.beta
         self.lr_decay, self.lr_every, self.weight_decay = lr_decay, lr_every, weight_decay
         self.jacobian, self.decay_at_start, self.iteration = jacobian, decay_at_start, 0
 
     def hyper_parameters(self) -> dict:
-        return super().hyper_parameters() | {"beta": self.beta_start}      # self.beta grows
+        return super().hyper_parameters() | {"beta": self.beta_start}  # self.beta grows
 
     def setup(self) -> None:
         self.beta, self.iteration = self.beta_start, 0
@@ -125,16 +143,18 @@ class PMF(Method):
         generator = torch.Generator().manual_seed(self.seed)
         self.auxiliary = []
         for p in self.parameters:
-            if p.dim() >= 2:     # Xavier-uniform on the doubled layer: fan_in + 2 fan_out
+            if p.dim() >= 2:  # Xavier-uniform on the doubled layer: fan_in + 2 fan_out
                 receptive = p[0][0].numel()
                 bound = math.sqrt(6 / ((p.shape[1] + 2 * p.shape[0]) * receptive))
                 pair = (torch.rand(2, *p.shape, generator=generator) * 2 - 1) * bound
             else:
-                pair = torch.randn(2, *p.shape, generator=generator) * .1
+                pair = torch.randn(2, *p.shape, generator=generator) * 0.1
             start = pair if self.jacobian == "released" else [(pair[1] - pair[0]) / 2]
             # in the memory layout of the weights, so that one walk over memory serves both
             self.auxiliary.append([nn.Parameter(torch.empty_like(p.data).copy_(a)) for a in start])
-        self.optimizer = adam([a for group in self.auxiliary for a in group], lr=self.lr, weight_decay=self.weight_decay)
+        self.optimizer = adam(
+            [a for group in self.auxiliary for a in group], lr=self.lr, weight_decay=self.weight_decay
+        )
         if self.parameters[0].device.type == "cuda":
             self._schedule_on(self.parameters[0].device)
         self.fractional = [torch.empty_like(p.data) for p in self.parameters]
@@ -145,7 +165,7 @@ class PMF(Method):
         self.beta = torch.as_tensor(self.beta, dtype=torch.float64, device=device)
         self.iteration = torch.as_tensor(self.iteration, device=device)
 
-    def _project(self, auxiliary:list, out:Tensor|None=None) -> Tensor:
+    def _project(self, auxiliary: list, out: Tensor | None = None) -> Tensor:
         project = pmf_weights if self.jacobian == "true" else pmf_pair_weights
         return project(*(a.detach() for a in auxiliary), self.beta, out=out)
 
@@ -178,7 +198,9 @@ class PMF(Method):
             if g is None:
                 continue
             if self.jacobian == "true":
-                auxiliary[0].grad = pmf_gradient_(g if g.stride() == w.stride() else torch.empty_like(w).copy_(g), auxiliary[0], self.beta)
+                auxiliary[0].grad = pmf_gradient_(
+                    g if g.stride() == w.stride() else torch.empty_like(w).copy_(g), auxiliary[0], self.beta
+                )
             else:
                 auxiliary[0].grad, auxiliary[1].grad = released_pair_gradient(g, w, self.beta)
         self.optimizer.step()
@@ -199,7 +221,7 @@ class PMF(Method):
             fall = (self.iteration % self.lr_every == 0) & ((self.iteration > 0) | self.decay_at_start)
             for group in self.optimizer.param_groups:
                 if on_device:
-                    group["lr"].mul_(torch.where(fall, self.lr_decay, 1.))
+                    group["lr"].mul_(torch.where(fall, self.lr_decay, 1.0))
                 elif fall:
                     group["lr"] *= self.lr_decay
         self.iteration += 1
@@ -219,13 +241,20 @@ class PMF(Method):
         return {"beta": float(self.beta), "decidedness": total / sum(p.numel() for p in self.parameters)}
 
     def state(self) -> dict:
-        return {"auxiliary": [[a.detach() for a in group] for group in self.auxiliary], "optimizer": self.optimizer.state_dict(),
-                "beta": float(self.beta), "iteration": int(self.iteration), "jacobian": self.jacobian}
+        return {
+            "auxiliary": [[a.detach() for a in group] for group in self.auxiliary],
+            "optimizer": self.optimizer.state_dict(),
+            "beta": float(self.beta),
+            "iteration": int(self.iteration),
+            "jacobian": self.jacobian,
+        }
 
-    def load_state(self, state:dict) -> None:
+    def load_state(self, state: dict) -> None:
         if state["jacobian"] != self.jacobian:
-            raise ValueError(f"The state was saved with jacobian={state['jacobian']!r}, this PMF has {self.jacobian!r}: "
-                             "the one keeps one number per weight, the other two. Build the method with the saved setting.")
+            raise ValueError(
+                f"The state was saved with jacobian={state['jacobian']!r}, this PMF has {self.jacobian!r}: "
+                "the one keeps one number per weight, the other two. Build the method with the saved setting."
+            )
         with torch.no_grad():
             for group, saved in zip(self.auxiliary, state["auxiliary"], strict=True):
                 for a, value in zip(group, saved, strict=True):

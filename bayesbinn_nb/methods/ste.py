@@ -35,7 +35,9 @@ def ste_init_(
     return latent.copy_(torch.empty(latent.shape).uniform_(-bound, bound, generator=generator))
 
 
-def glorot_init_(latent: Tensor, module: nn.Module, name: str, generator: torch.Generator, scale: float = 1.0) -> Tensor:
+def glorot_init_(
+    latent: Tensor, module: nn.Module, name: str, generator: torch.Generator, scale: float = 1.0
+) -> Tensor:
     "Glorot's initial values, the default of Keras and so of the Bop report: U(±√(6 / (fan in + fan out))), times `scale`; biases 0"
     if name == "bias":
         return latent.zero_()
@@ -116,7 +118,10 @@ class STE(Method):
     @contextmanager
     def latent_weights(self):
         "The model holds its latent weights (for experiments that ask what they are worth)"
-        with swapped(self.binary_parameters.values(), [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())]):
+        with swapped(
+            self.binary_parameters.values(),
+            [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())],
+        ):
             yield
 
     @property

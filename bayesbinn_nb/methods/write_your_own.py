@@ -21,27 +21,37 @@ __all__ = ['SignEMA', 'check_method']
 # %% ../../nbs/methods/write_your_own.ipynb #c1dfd96e
 class SignEMA(Method):
     "w = -sign of an exponential moving average of the gradient (eq. a): Bop with threshold 0"
+
     name = "sign-ema"
 
-    def __init__(self,
-        adaptivity_rate:float=1e-3,   # γ in (0, 1]
-        start:float=1e-6,             # η > 0: size of the random average at the start
+    def __init__(
+        self,
+        adaptivity_rate: float = 1e-3,  # γ in (0, 1]
+        start: float = 1e-6,  # η > 0: size of the random average at the start
         *,
-        binary=is_binary_weight,      # which parameters are binary
-        real_optimizer=None,          # for the others; default Adam at 0.01
+        binary=is_binary_weight,  # which parameters are binary
+        real_optimizer=None,  # for the others; default Adam at 0.01
     ):
         super().__init__(binary=binary, real_optimizer=real_optimizer)
         if not 0 < adaptivity_rate <= 1:
-            raise ValueError(f"adaptivity_rate is {adaptivity_rate}, but must lie in (0, 1]: it is the weight of the newest gradient in an average.")
+            raise ValueError(
+                f"adaptivity_rate is {adaptivity_rate}, but must lie in (0, 1]: it is the weight of the newest gradient in an average."
+            )
         if not start > 0:
-            raise ValueError(f"start is {start}, but must be positive: the first weights are the signs of the first averages.")
+            raise ValueError(
+                f"start is {start}, but must be positive: the first weights are the signs of the first averages."
+            )
         self.adaptivity_rate, self.start = adaptivity_rate, start
 
     def setup(self) -> None:
         self.parameters = list(self.binary_parameters.values())
         generator = torch.Generator().manual_seed(self.seed)
-        self.averages = [torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator) * self.start) for p in self.parameters]
-        self.rate = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=self.adaptivity_rate)     # carries γ for schedulers
+        self.averages = [
+            torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator) * self.start) for p in self.parameters
+        ]
+        self.rate = torch.optim.SGD(
+            [nn.Parameter(torch.zeros(()))], lr=self.adaptivity_rate
+        )  # carries γ for schedulers
         self._show()
 
     def _show(self) -> None:
@@ -54,9 +64,9 @@ class SignEMA(Method):
     @contextmanager
     def _pass(self):
         try:
-            yield                                  # the ±1 weights are already in the model
+            yield  # the ±1 weights are already in the model
         except BaseException:
-            self.take_gradients()                  # an aborted pass leaves nothing behind
+            self.take_gradients()  # an aborted pass leaves nothing behind
             raise
         self.gradients = self.take_gradients()
         self.passes += 1
@@ -65,7 +75,7 @@ class SignEMA(Method):
         gamma = self.rate.param_groups[0]["lr"]
         for m, g in zip(self.averages, self.gradients):
             if g is not None:
-                m.lerp_(g, gamma)                  # m ← (1-γ) m + γ g                       (a)
+                m.lerp_(g, gamma)  # m ← (1-γ) m + γ g                       (a)
         self._show()
 
     def optimizers(self) -> list:
@@ -74,7 +84,7 @@ class SignEMA(Method):
     def state(self) -> dict:
         return {"averages": self.averages, "rate": self.rate.state_dict()}
 
-    def load_state(self, state:dict) -> None:
+    def load_state(self, state: dict) -> None:
         for m, saved in zip(self.averages, state["averages"], strict=True):
             m.copy_(saved)
         self.rate.load_state_dict(state["rate"])
@@ -82,9 +92,9 @@ class SignEMA(Method):
 
 # %% ../../nbs/methods/write_your_own.ipynb #b1d57811
 def check_method(
-    make:Callable[[], Method],  # builds a fresh method with its settings
-    levels=(-1., 1.),           # the values that its discrete weights may take
-)->list[str]:                   # what was checked
+    make: Callable[[], Method],  # builds a fresh method with its settings
+    levels=(-1.0, 1.0),  # the values that its discrete weights may take
+) -> list[str]:  # what was checked
     "Check a method against the protocol on a tiny network; an AssertionError says which promise is broken"
     done = []
 
@@ -106,7 +116,9 @@ def check_method(
         return net, method
 
     def discrete(method):
-        return all(p.detach().unique().tolist() == [v for v in levels if v in p] for p in method.binary_parameters.values())
+        return all(
+            p.detach().unique().tolist() == [v for v in levels if v in p] for p in method.binary_parameters.values()
+        )
 
     def train(net, method, steps, start=0):
         net.train()
@@ -138,10 +150,16 @@ def check_method(
     method.on_epoch_start(1)
     train(net, method, 5)
     promise(discrete(method), f"the discrete weights are exactly {levels} after steps")
-    promise(all(p.grad is None for p in method.binary_parameters.values()), "step() leaves no gradient on the discrete weights")
+    promise(
+        all(p.grad is None for p in method.binary_parameters.values()),
+        "step() leaves no gradient on the discrete weights",
+    )
 
     kept = [p.detach().clone() for p in method.binary_parameters.values()]
-    untouched = lambda: all(torch.equal(p, k) for p, k in zip(method.binary_parameters.values(), kept))
+
+    def untouched():
+        return all(torch.equal(p, k) for p, k in zip(method.binary_parameters.values(), kept))
+
     for how in ("a training pass", *method.predictions):
         raised = False
         try:
@@ -152,7 +170,10 @@ def check_method(
                     raise KeyError("stop")
         except KeyError:
             raised = True
-        promise(raised and untouched(), "a body that raises, in a training or predicting pass, leaves the weights as they were, and its error goes through")
+        promise(
+            raised and untouched(),
+            "a body that raises, in a training or predicting pass, leaves the weights as they were, and its error goes through",
+        )
     for how in method.predictions:
         with torch.no_grad():
             for one in method.predict_passes(how, 2):
@@ -174,10 +195,14 @@ def check_method(
     other.load_state_dict(saved["method"])
     train(again, other, 5, start=5)
     other.on_epoch_end(1)
-    promise(same(dict(net.state_dict()), dict(again.state_dict())) and same(method.state_dict(), other.state_dict()),
-            "a run resumed from state_dict() is bit for bit the uninterrupted one")
+    promise(
+        same(dict(net.state_dict()), dict(again.state_dict())) and same(method.state_dict(), other.state_dict()),
+        "a run resumed from state_dict() is bit for bit the uninterrupted one",
+    )
 
     plain = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
     plain.load_state_dict(net.state_dict())
-    promise(torch.equal(plain.eval()(x), net.eval()(x)), "model.state_dict() is a plain network's, with the same outputs")
+    promise(
+        torch.equal(plain.eval()(x), net.eval()(x)), "model.state_dict() is a plain network's, with the same outputs"
+    )
     return done

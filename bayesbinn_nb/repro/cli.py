@@ -4,7 +4,10 @@
 
 # %% ../../nbs/repro/cli.ipynb #da4b9237
 from __future__ import annotations
-import argparse, os, sys
+
+import argparse
+import os
+import sys
 from pathlib import Path
 
 # %% auto #0
@@ -14,50 +17,75 @@ __all__ = ['main']
 def _run(args):
     from bayesbinn_nb.repro.runner import run_template
     from bayesbinn_nb.repro.suites import SuiteError, experiments_dir, find_template, template_parameters
+
     if args.template is None:
         names = sorted(p.stem for p in experiments_dir().glob("*.ipynb"))
-        print("Run templates:\n" + "\n".join(f"  {n}" for n in names) + "\nSee the parameters of one with: bayesbinn run NAME --show" if names else "There are no run templates here.")
+        print(
+            "Run templates:\n"
+            + "\n".join(f"  {n}" for n in names)
+            + "\nSee the parameters of one with: bayesbinn run NAME --show"
+            if names
+            else "There are no run templates here."
+        )
         return 0
     template = find_template(args.template)
     declared = template_parameters(template)
     if args.show:
         print(f"{template.stem}: parameters, their types and defaults")
         for p in declared.values():
-            if p.name not in ("out", "work_dir"): print(f"  {p.name:18} {p.kind:18} {p.default!r:14} {p.help}".rstrip())
+            if p.name not in ("out", "work_dir"):
+                print(f"  {p.name:18} {p.kind:18} {p.default!r:14} {p.help}".rstrip())
         return 0
     params = {}
     for name, text in args.p:
-        if name in params: raise SuiteError(f"parameter {name!r} is given twice.")
+        if name in params:
+            raise SuiteError(f"parameter {name!r} is given twice.")
         params[name] = _value(template, name, text)
     if args.seeds is not None:
-        if "seeds" in params: raise SuiteError("the seeds are given twice, by -p and by --seeds.")
+        if "seeds" in params:
+            raise SuiteError("the seeds are given twice, by -p and by --seeds.")
         params["seeds"] = _first(args.seeds)
     return _code(run_template(template, params, out=args.out, keep=args.keep))
+
 
 def _value(template, name, text):
     "What a text on the command line means for this parameter"
     from bayesbinn_nb.repro.suites import SuiteError, check_parameters, load_yaml, template_parameters
+
     p = template_parameters(template).get(name)
-    if p is not None and p.kind == "str": return text
-    try: value = load_yaml(text)
-    except Exception: value = text
-    try: return check_parameters(template, {name: value})[name]
+    if p is not None and p.kind == "str":
+        return text
+    try:
+        value = load_yaml(text)
+    except Exception:
+        value = text
+    try:
+        return check_parameters(template, {name: value})[name]
     except SuiteError:
-        try: return check_parameters(template, {name: text})[name]
-        except SuiteError: pass
+        try:
+            return check_parameters(template, {name: text})[name]
+        except SuiteError:
+            pass
         raise
+
 
 def _first(n):
     "The seeds that --seeds N asks for"
     from bayesbinn_nb.repro.suites import SuiteError
-    if n < 1: raise SuiteError(f"--seeds {n}: ask for at least one.")
+
+    if n < 1:
+        raise SuiteError(f"--seeds {n}: ask for at least one.")
     return list(range(n))
 
-def _code(outcome): return 130 if outcome.stopped else 1 if outcome.failed else 0
+
+def _code(outcome):
+    return 130 if outcome.stopped else 1 if outcome.failed else 0
+
 
 def _batch(args):
     from bayesbinn_nb.repro import runner
-    from bayesbinn_nb.repro.suites import checkout_root, default_out, load_suite, known_suites
+    from bayesbinn_nb.repro.suites import checkout_root, default_out, known_suites, load_suite
+
     if args.suite is None:
         print("Suites:")
         for name in known_suites():
@@ -66,181 +94,357 @@ def _batch(args):
         return 0
     suite, only = load_suite(args.suite), _globs(args)
     if args.seeds is not None:
-        for row in suite.rows: row.seeds = _first(args.seeds)
+        for row in suite.rows:
+            row.seeds = _first(args.seeds)
     out = Path(args.out) if args.out else default_out(suite.name)
     if args.list or args.dry_run:
         rows, waiting = suite.select(only), 0
         for row in rows:
-            state = runner.row_state(row, out/row.name, [])
+            state = runner.row_state(row, out / row.name, [])
             waits = state != "whole" and not (args.keep_older and state == "older code")
             waiting += waits
-            if args.dry_run and not waits: continue
+            if args.dry_run and not waits:
+                continue
             line = f"  {row.name:44} {state:11} {row.template.stem}"
             if args.dry_run:
                 runner.row_job(row, out, args.jobs)
                 line += "  " + " ".join(f"-p {k} {v}" for k, v in {**row.params, "seeds": row.seeds}.items())
-            else: line += (f"  (needs {', '.join(row.needs)})" if row.needs else "") + ("  (networks kept)" if runner.kept_networks(out/row.name) else "")
+            else:
+                line += (f"  (needs {', '.join(row.needs)})" if row.needs else "") + (
+                    "  (networks kept)" if runner.kept_networks(out / row.name) else ""
+                )
             print(line.rstrip())
         print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner._shown(out)}")
         return 0
-    outcome = runner.run_suite(suite, only=only, jobs=args.jobs, out=args.out, pages=not args.no_pages, keep_older=args.keep_older, keep=args.keep)
+    outcome = runner.run_suite(
+        suite,
+        only=only,
+        jobs=args.jobs,
+        out=args.out,
+        pages=not args.no_pages,
+        keep_older=args.keep_older,
+        keep=args.keep,
+    )
     if outcome.ok and not args.out:
-        print(f"Next: `bayesbinn report{'' if suite.name in ('short', 'paper') else ' --suite ' + suite.name}` prints the verdicts" + (", `bayesbinn site` renders the pages." if checkout_root() else "."))
+        print(
+            f"Next: `bayesbinn report{'' if suite.name in ('short', 'paper') else ' --suite ' + suite.name}` prints the verdicts"
+            + (", `bayesbinn site` renders the pages." if checkout_root() else ".")
+        )
     return _code(outcome)
 
-def _globs(args): return ",".join(args.only) if args.only else None
+
+def _globs(args):
+    return ",".join(args.only) if args.only else None
+
 
 def _confirm(args):
     from bayesbinn_nb.repro import runner
     from bayesbinn_nb.repro.suites import default_out, load_suite
+
     suite, wrong = load_suite(args.suite), 0
     out = Path(args.out) if args.out else default_out(suite.name)
     with runner.folder_lock(out):
         for row in suite.select(_globs(args)):
-            same, said = runner.confirm_row(row, out/row.name, args.minutes)
+            same, said = runner.confirm_row(row, out / row.name, args.minutes)
             wrong += same is False
-            print(f"  {row.name:44} {'the same' if same else 'DIFFERS ' if same is False else 'unknown '}   {said}", flush=True)
+            print(
+                f"  {row.name:44} {'the same' if same else 'DIFFERS ' if same is False else 'unknown '}   {said}",
+                flush=True,
+            )
     return 1 if wrong else 0
+
 
 def _report(args):
     from bayesbinn_nb.repro.report import collect, comparison_table, planned, scorecard, text_report
+
     problems, suites = [], args.suite or ["short", "paper"]
     card = scorecard(collect(suites, problems))
-    for p in problems: print(p, file=sys.stderr)
-    if args.markdown: print(comparison_table([v for v in card if args.all or v.verdict != "not run"]))
-    else: print(text_report(card, args.all, planned() if args.all else None))
+    for p in problems:
+        print(p, file=sys.stderr)
+    if args.markdown:
+        print(comparison_table([v for v in card if args.all or v.verdict != "not run"]))
+    else:
+        print(text_report(card, args.all, planned() if args.all else None))
     return 1 if problems else 0
+
 
 def _site(args):
     from bayesbinn_nb.repro.site import build_site
+
     build_site(out=Path(args.out) if args.out else None, use=args.use)
     return 0
 
+
 def _data(args):
     from bayesbinn_nb.library import data
+
     if args.fetch:
-        for name in args.fetch: print(f"{name}: complete, in {data.fetch(name, args.root)}")
+        for name in args.fetch:
+            print(f"{name}: complete, in {data.fetch(name, args.root)}")
         return 0
-    print(f"Data root: {data.data_root(args.root)}" + ("" if args.root or os.environ.get("BAYESBINN_DATA") else "   (choose another with BAYESBINN_DATA)"))
+    print(
+        f"Data root: {data.data_root(args.root)}"
+        + ("" if args.root or os.environ.get("BAYESBINN_DATA") else "   (choose another with BAYESBINN_DATA)")
+    )
     rows = data.data_status(args.root, decode=args.verify)
-    for row in rows: print(f"  {row['name']:10} {row['state']:9} {row['detail']}")
+    for row in rows:
+        print(f"  {row['name']:10} {row['state']:9} {row['detail']}")
     return 1 if any(row["state"] == "damaged" for row in rows) else 0
+
 
 def _inspect(args):
     from bayesbinn_nb.library.packing import inspect_file
+
     found = inspect_file(args.file)
     arch = found.get("arch")
-    print(f"{args.file}: {found['kind']}" + (f" of {arch['name']}" if isinstance(arch, dict) and arch.get("name") else ""))
+    print(
+        f"{args.file}: {found['kind']}" + (f" of {arch['name']}" if isinstance(arch, dict) and arch.get("name") else "")
+    )
     width = max((len(n) for n, *_ in found["tensors"]), default=0)
-    for name, shape, what in found["tensors"]: print(f"  {name:{width}}  {'×'.join(map(str, shape)) or 'scalar':>16}  {what}")
+    for name, shape, what in found["tensors"]:
+        print(f"  {name:{width}}  {'×'.join(map(str, shape)) or 'scalar':>16}  {what}")
     print(f"{found['binary']:,} binary values, {found['real']:,} real ones")
     return 0
 
 # %% ../../nbs/repro/cli.ipynb #902ba3cd
 def _parser():
     "The command's grammar"
-    p = argparse.ArgumentParser(prog="bayesbinn", formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = argparse.ArgumentParser(
+        prog="bayesbinn",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Training binary neural networks: run the experiments, compare them with the published numbers, render the site.",
         epilog="first steps:\n  bayesbinn batch quick          run everything small, offline, in minutes\n  bayesbinn site                 read the result in a browser\n"
-               "  bayesbinn data --fetch mnist   get a real data set\n  bayesbinn batch short --only 'benchmark-mnist*'\n  bayesbinn report               the verdicts\n\n"
-               "help on one command: bayesbinn batch --help")
+        "  bayesbinn data --fetch mnist   get a real data set\n  bayesbinn batch short --only 'benchmark-mnist*'\n  bayesbinn report               the verdicts\n\n"
+        "help on one command: bayesbinn batch --help",
+    )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    common.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     p.add_argument("--version", action="store_true", help="print the version")
     verbs = p.add_subparsers(dest="command", metavar="COMMAND")
 
     def verb(name, function, help, example, description=None):
-        v = verbs.add_parser(name, parents=[common], help=help, description=description or help, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="example:\n  " + "\n  ".join(example))
+        v = verbs.add_parser(
+            name,
+            parents=[common],
+            help=help,
+            description=description or help,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="example:\n  " + "\n  ".join(example),
+        )
         v.set_defaults(run=function)
         return v
 
-    v = verb("run", _run, "run one template once", ["bayesbinn run", "bayesbinn run benchmark --show", "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3", "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep"],
-             "Run one template once. Without a template: list them. What is whole already is not repeated.")
+    v = verb(
+        "run",
+        _run,
+        "run one template once",
+        [
+            "bayesbinn run",
+            "bayesbinn run benchmark --show",
+            "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3",
+            "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep",
+        ],
+        "Run one template once. Without a template: list them. What is whole already is not repeated.",
+    )
     v.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a run template, or the path of a notebook")
-    v.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; may be repeated. Lists as in Python: '[0, 1]'")
-    v.add_argument("--seeds", type=int, metavar="N", help="the seeds 0 to N-1 (small networks train all of them together)")
+    v.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter; may be repeated. Lists as in Python: '[0, 1]'",
+    )
+    v.add_argument(
+        "--seeds", type=int, metavar="N", help="the seeds 0 to N-1 (small networks train all of them together)"
+    )
     v.add_argument("--show", action="store_true", help="print the template's parameters and run nothing")
     v.add_argument("--out", metavar="DIR", help="results folder (default _runs/single)")
-    v.add_argument("--keep", action="store_true", help="keep the checkpoints with the trained networks, in the folder _work beside the records")
+    v.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the checkpoints with the trained networks, in the folder _work beside the records",
+    )
 
-    v = verb("batch", _batch, "run a suite", ["bayesbinn batch quick", "bayesbinn batch short --list", "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2", "bayesbinn batch short --only two-moons --seeds 20"],
-             "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.")
-    v.add_argument("suite", nargs="?", metavar="SUITE", help="quick, short, paper, or the path of a YAML file; left out: list the suites")
-    v.add_argument("--only", metavar="GLOB", action="append", help="only rows with such a name; several globs separated by commas, or the option again")
-    v.add_argument("--seeds", type=int, metavar="N", help="the seeds 0 to N-1 in every row, instead of the suite's; what is there is kept")
-    v.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at a time; the cores are shared among them (default 1)")
-    v.add_argument("--out", metavar="DIR", help="results folder (default: _runs/SUITE; nbs/results/runs/SUITE for short and paper in a checkout)")
+    v = verb(
+        "batch",
+        _batch,
+        "run a suite",
+        [
+            "bayesbinn batch quick",
+            "bayesbinn batch short --list",
+            "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2",
+            "bayesbinn batch short --only two-moons --seeds 20",
+        ],
+        "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.",
+    )
+    v.add_argument(
+        "suite",
+        nargs="?",
+        metavar="SUITE",
+        help="quick, short, paper, or the path of a YAML file; left out: list the suites",
+    )
+    v.add_argument(
+        "--only",
+        metavar="GLOB",
+        action="append",
+        help="only rows with such a name; several globs separated by commas, or the option again",
+    )
+    v.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="the seeds 0 to N-1 in every row, instead of the suite's; what is there is kept",
+    )
+    v.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="rows at a time; the cores are shared among them (default 1)"
+    )
+    v.add_argument(
+        "--out",
+        metavar="DIR",
+        help="results folder (default: _runs/SUITE; nbs/results/runs/SUITE for short and paper in a checkout)",
+    )
     v.add_argument("--list", action="store_true", help="list the rows and how far they are")
     v.add_argument("--dry-run", action="store_true", help="list what would run, with its parameters")
     v.add_argument("--keep-older", action="store_true", help="leave rows alone that are whole but ran with older code")
-    v.add_argument("--keep", action="store_true", help="keep the checkpoints with the trained networks, in each row's folder _work")
+    v.add_argument(
+        "--keep", action="store_true", help="keep the checkpoints with the trained networks, in each row's folder _work"
+    )
     v.add_argument("--no-pages", action="store_true", help="do not execute the result pages")
 
-    v = verb("confirm", _confirm, "run rows again for a while and compare every number", ["bayesbinn confirm short --only two-moons", "bayesbinn confirm short --minutes 5"],
-             "Run rows again in a scratch folder, each for some minutes, and compare every number reached with the records, to the last digit. Rows of older code that give the same numbers count as whole again.")
+    v = verb(
+        "confirm",
+        _confirm,
+        "run rows again for a while and compare every number",
+        ["bayesbinn confirm short --only two-moons", "bayesbinn confirm short --minutes 5"],
+        "Run rows again in a scratch folder, each for some minutes, and compare every number reached with the records, to the last digit. Rows of older code that give the same numbers count as whole again.",
+    )
     v.add_argument("suite", metavar="SUITE", help="quick, short, paper, or the path of a YAML file")
-    v.add_argument("--only", metavar="GLOB", action="append", help="only rows with such a name; several globs separated by commas, or the option again")
-    v.add_argument("--minutes", type=float, default=2., metavar="M", help="minutes for each row, at least until an epoch is complete (default 2)")
+    v.add_argument(
+        "--only",
+        metavar="GLOB",
+        action="append",
+        help="only rows with such a name; several globs separated by commas, or the option again",
+    )
+    v.add_argument(
+        "--minutes",
+        type=float,
+        default=2.0,
+        metavar="M",
+        help="minutes for each row, at least until an epoch is complete (default 2)",
+    )
     v.add_argument("--out", metavar="DIR", help="the folder of the records")
-    v = verb("report", _report, "print the verdicts on the published numbers", ["bayesbinn report", "bayesbinn report --suite quick --all", "bayesbinn report --markdown > table.md"])
-    v.add_argument("--suite", action="append", metavar="SUITE", help="a suite or a folder with records; may be repeated (default: short and paper)")
-    v.add_argument("--all", action="store_true", help="list also the numbers that were not run, with the command that would run them")
+    v = verb(
+        "report",
+        _report,
+        "print the verdicts on the published numbers",
+        ["bayesbinn report", "bayesbinn report --suite quick --all", "bayesbinn report --markdown > table.md"],
+    )
+    v.add_argument(
+        "--suite",
+        action="append",
+        metavar="SUITE",
+        help="a suite or a folder with records; may be repeated (default: short and paper)",
+    )
+    v.add_argument(
+        "--all",
+        action="store_true",
+        help="list also the numbers that were not run, with the command that would run them",
+    )
     v.add_argument("--markdown", action="store_true", help="a Markdown table instead of text")
 
     v = verb("site", _site, "render the site", ["bayesbinn site", "bayesbinn site --out /tmp/site --use nbconvert"])
     v.add_argument("--out", metavar="DIR", help="where to write it (default _docs)")
-    v.add_argument("--use", choices=("auto", "quarto", "nbconvert"), default="auto", help="which renderer (default: Quarto where it is installed)")
+    v.add_argument(
+        "--use",
+        choices=("auto", "quarto", "nbconvert"),
+        default="auto",
+        help="which renderer (default: Quarto where it is installed)",
+    )
 
-    v = verb("data", _data, "show and fetch the data sets", ["bayesbinn data", "bayesbinn data --fetch mnist", "BAYESBINN_DATA=/data bayesbinn data --verify"])
+    v = verb(
+        "data",
+        _data,
+        "show and fetch the data sets",
+        ["bayesbinn data", "bayesbinn data --fetch mnist", "BAYESBINN_DATA=/data bayesbinn data --verify"],
+    )
     v.add_argument("--fetch", action="append", metavar="NAME", help="download a data set; may be repeated")
-    v.add_argument("--verify", action="store_true", help="decode what is there and compare it with the published checksums")
+    v.add_argument(
+        "--verify", action="store_true", help="decode what is there and compare it with the published checksums"
+    )
     v.add_argument("--root", metavar="DIR", help="data folder (default: $BAYESBINN_DATA, else the user's cache)")
 
-    v = verb("inspect", _inspect, "show which tensors of a saved model are exactly ±1", ["bayesbinn inspect model.safetensors", "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep", "bayesbinn inspect _runs/single/benchmark-c319a1/_work/seed0/last.pt"])
+    v = verb(
+        "inspect",
+        _inspect,
+        "show which tensors of a saved model are exactly ±1",
+        [
+            "bayesbinn inspect model.safetensors",
+            "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep",
+            "bayesbinn inspect _runs/single/benchmark-c319a1/_work/seed0/last.pt",
+        ],
+    )
     v.add_argument("file", metavar="FILE", help="a packed model, a model file or a training checkpoint")
     return p
 
+
 def main(
-    argv:list|None=None,     # arguments; default: those of the process
-)->int:                      # exit code
+    argv: list | None = None,  # arguments; default: those of the process
+) -> int:  # exit code
     "The command `bayesbinn`"
     parser = _parser()
     args = parser.parse_args(argv)
     if args.version:
         from bayesbinn_nb import __version__
+
         print(f"bayesbinn_nb {__version__}")
         return 0
     if args.command is None:
         parser.print_help()
         return 2
     from bayesbinn_nb.repro.suites import SuiteError
+
     try:
         code = args.run(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:                              # … | head
+    except BrokenPipeError:  # … | head
         _close_output()
         return 0
     except KeyboardInterrupt:
-        if args.debug: raise
+        if args.debug:
+            raise
         print("bayesbinn: stopped", file=sys.stderr)
         return 130
     except Exception as e:
-        if args.debug: raise
+        if args.debug:
+            raise
         print(f"bayesbinn {args.command}: {_message(e)}", file=sys.stderr)
-        try: sys.stdout.flush()
-        except OSError: _close_output()                  # standard output itself is full
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _close_output()  # standard output itself is full
         return 2 if isinstance(e, SuiteError) else 1
 
-def _close_output(): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def _close_output():
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def _message(e):
     "An error in one sentence (a list of faults keeps its lines)"
     expected = isinstance(e, (ValueError, TypeError, RuntimeError, OSError, ImportError))
-    text = (e.strerror or str(e)) + (f": {e.filename}" if e.filename else "") if isinstance(e, OSError) and e.strerror else str(e)
+    text = (
+        (e.strerror or str(e)) + (f": {e.filename}" if e.filename else "")
+        if isinstance(e, OSError) and e.strerror
+        else str(e)
+    )
     return text if expected and text else f"{type(e).__name__}: {e} (see where with --debug)"
 
 # %% ../../nbs/repro/cli.ipynb #fe5dbbce
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())     # python -m bayesbinn_nb.repro.cli
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())  # python -m bayesbinn_nb.repro.cli

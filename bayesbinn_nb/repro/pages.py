@@ -4,9 +4,14 @@
 
 # %% ../../nbs/repro/pages.ipynb #da4b9237
 from __future__ import annotations
-import ast, json, math, re
+
+import ast
+import json
+import math
+import re
 from itertools import product
 from pathlib import Path
+
 from .records import Record, Table, load_records
 from .report import load_published, schedule_of, show_value
 
@@ -17,20 +22,22 @@ __all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice
 
 # %% ../../nbs/repro/pages.ipynb #ac3478d6
 def page_records(
-    suite:str="",                 # glob over suites; "": every suite
-    records_root:str|Path="runs", # folder of the records, as seen from the page
-    dataset:str|None=None,        # keep this data set, or else its stand-in
-    **filters,                    # as for load_records
-)->list:                          # of Record
+    suite: str = "",  # glob over suites; "": every suite
+    records_root: str | Path = "runs",  # folder of the records, as seen from the page
+    dataset: str | None = None,  # keep this data set, or else its stand-in
+    **filters,  # as for load_records
+) -> list:  # of Record
     "The records a page is about"
     records = load_records(records_root, suite=suite or "*", problems=[], **filters)
-    if dataset is None: return records
+    if dataset is None:
+        return records
     real = [r for r in records if r.dataset == dataset]
     return real or [r for r in records if r.dataset == f"{dataset}-standin"]
 
+
 def runs(
-    records:list,
-)->list:                          # of lists of Records that differ in nothing but the seed
+    records: list,
+) -> list:  # of lists of Records that differ in nothing but the seed
     "Records grouped into runs"
     groups = {}
     for r in records:
@@ -38,254 +45,479 @@ def runs(
         groups.setdefault(key, []).append(r)
     return [sorted(g, key=lambda r: r.seed) for g in groups.values()]
 
+
 def longest(
-    records:list,
-    by:tuple=("method", "arm"),   # one run for each combination
-)->dict:                          # combination (or the one value) -> list of Records
+    records: list,
+    by: tuple = ("method", "arm"),  # one run for each combination
+) -> dict:  # combination (or the one value) -> list of Records
     "The run that went furthest, for each method and arm; of two alike the one with more seeds"
     best = {}
     for group in runs(records):
         key = tuple(getattr(group[0], b) for b in by)
-        far = lambda g: (g[0].epochs or 0, len(g))
-        if key not in best or far(group) > far(best[key]): best[key] = group
+
+        def far(g):
+            return (g[0].epochs or 0, len(g))
+
+        if key not in best or far(group) > far(best[key]):
+            best[key] = group
     return {k[0] if len(k) == 1 else k: g for k, g in best.items()}
 
 # %% ../../nbs/repro/pages.ipynb #902ba3cd
 def _published_schedule(record, published):
     "Epochs of the published runs of this experiment and method; None where none are known"
-    lengths = [n for p in published if (p["experiment"], p["dataset"], p["method"]) == (record.experiment, record.dataset, record.method) and (n := schedule_of(p))]
+    lengths = [
+        n
+        for p in published
+        if (p["experiment"], p["dataset"], p["method"]) == (record.experiment, record.dataset, record.method)
+        and (n := schedule_of(p))
+    ]
     return min(lengths, default=None)
+
 
 def _readable(deviation):
     "Settings as a reader writes them: 'changed settings: lr = 0.01, momentum = 0'"
+
     def settings(m):
-        try: return ", ".join(f"{k} = {v:g}" if isinstance(v, (int, float)) else f"{k} = {v}" for k, v in ast.literal_eval(m[0]).items())
-        except (ValueError, SyntaxError): return m[0]
+        try:
+            return ", ".join(
+                f"{k} = {v:g}" if isinstance(v, (int, float)) else f"{k} = {v}"
+                for k, v in ast.literal_eval(m[0]).items()
+            )
+        except (ValueError, SyntaxError):
+            return m[0]
+
     return re.sub(r"\{.*\}", settings, deviation)
 
+
 def notice(
-    records:list,
-    row:str="",                   # how to run what is missing, e.g. "short --only 'benchmark-mnist*'"
-    brief:bool=False,             # for a page about many experiments: count what is reduced, do not list it
-)->str:                           # Markdown
+    records: list,
+    row: str = "",  # how to run what is missing, e.g. "short --only 'benchmark-mnist*'"
+    brief: bool = False,  # for a page about many experiments: count what is reduced, do not list it
+) -> str:  # Markdown
     "What these results are: not run yet, stand-ins, or real, and how they are smaller than the published runs"
-    if not records: return f"> **Not run yet.** `bayesbinn batch {row}` runs it; this page then fills itself." if row else "> **Not run yet.**"
-    lines = [f"> **{text}** The numbers below are not those of the published data set." for text in dict.fromkeys(r.stand_in for r in records if r.stand_in)]
+    if not records:
+        return (
+            f"> **Not run yet.** `bayesbinn batch {row}` runs it; this page then fills itself."
+            if row
+            else "> **Not run yet.**"
+        )
+    lines = [
+        f"> **{text}** The numbers below are not those of the published data set."
+        for text in dict.fromkeys(r.stand_in for r in records if r.stand_in)
+    ]
     early = [r for r in records if r.epochs and r.schedule_epochs and r.epochs < r.schedule_epochs]
     published = load_published()
-    pressed = [(r, full) for r in records if (full := _published_schedule(r, published)) and r.schedule_epochs and r.schedule_epochs < full]
+    pressed = [
+        (r, full)
+        for r in records
+        if (full := _published_schedule(r, published)) and r.schedule_epochs and r.schedule_epochs < full
+    ]
     changed = list(dict.fromkeys(_readable(part) for r in records for d in r.deviations for part in d.split("; ")))
     halves = sum(r.dtype == "bfloat16" for r in records)
     if brief:
         reduced = [r for r in records if r.deviations or any(r is p for p, _ in pressed)]
-        if early or reduced: lines.append(f"> **Smaller than published.** Of {len(records)} records {len(early)} stop before the end of their schedule, and {len(reduced)} have a changed set-up; each page says which.")
+        if early or reduced:
+            lines.append(
+                f"> **Smaller than published.** Of {len(records)} records {len(early)} stop before the end of their schedule, and {len(reduced)} have a changed set-up; each page says which."
+            )
     else:
         if early and not lines:
             spans = ", ".join(f"{e} of {s}" for e, s in sorted({(r.epochs, r.schedule_epochs) for r in early}))
-            lines.append(f"> **Stopped early.** The learning-rate schedules are those of the full runs, but training stopped sooner (epochs: {spans}). Compare curves at the same epoch, not final numbers.")
+            lines.append(
+                f"> **Stopped early.** The learning-rate schedules are those of the full runs, but training stopped sooner (epochs: {spans}). Compare curves at the same epoch, not final numbers."
+            )
         if pressed:
             spans = ", ".join(f"{o} instead of {f}" for o, f in sorted({(r.schedule_epochs, f) for r, f in pressed}))
-            lines.append(f"> **A shorter schedule.** The learning rate goes from its first value to its last in fewer epochs than in the published runs: {spans}.")
-        if changed: lines.append(f"> **Changed set-up:** {'; '.join(changed)}.")
-    if halves: lines.append(f"> **Precision.** {f'{halves} of the {len(records)} records' if halves < len(records) else 'These records'} were computed with forward and backward passes in bfloat16; the published runs used float32. Parameters that are trained (λ, latent weights) are float32 ([speed](speed.ipynb) compares the accuracies).")
+            lines.append(
+                f"> **A shorter schedule.** The learning rate goes from its first value to its last in fewer epochs than in the published runs: {spans}."
+            )
+        if changed:
+            lines.append(f"> **Changed set-up:** {'; '.join(changed)}.")
+    if halves:
+        lines.append(
+            f"> **Precision.** {f'{halves} of the {len(records)} records' if halves < len(records) else 'These records'} were computed with forward and backward passes in bfloat16; the published runs used float32. Parameters that are trained (λ, latent weights) are float32 ([speed](speed.ipynb) compares the accuracies)."
+        )
     devices = ", ".join(dict.fromkeys(r.device for r in records))
-    lines.append(f"> {len(records)} record{'s' * (len(records) > 1)}, suite{'s' * (len({r.suite for r in records}) > 1)} {', '.join(dict.fromkeys(r.suite or 'by hand' for r in records))}; computed on {devices}.")
+    lines.append(
+        f"> {len(records)} record{'s' * (len(records) > 1)}, suite{'s' * (len({r.suite for r in records}) > 1)} {', '.join(dict.fromkeys(r.suite or 'by hand' for r in records))}; computed on {devices}."
+    )
     return "\n>\n".join(lines)
 
+
 def link(
-    record:Record,
-    records_root:str|Path="runs",
-    text:str|None=None,
-)->str:                           # Markdown
+    record: Record,
+    records_root: str | Path = "runs",
+    text: str | None = None,
+) -> str:  # Markdown
     "A link to the executed notebook of a record"
     text = text or record.row
-    if not record.row: return text
+    if not record.row:
+        return text
     below = f"{record.suite}/{record.row}" if Path(records_root).name == "runs" else record.row
     return f"[{text}]({Path(records_root).as_posix()}/{below}/{record.row}.ipynb)"
 
+
 def mean_std(
-    values:list,                  # numbers; None is left out
-)->tuple:                         # (mean, sample standard deviation or None, how many); (None, None, 0) for none
+    values: list,  # numbers; None is left out
+) -> tuple:  # (mean, sample standard deviation or None, how many); (None, None, 0) for none
     "Mean and spread over seeds"
     values = [v for v in values if v is not None]
-    if not values: return None, None, 0
-    mean = math.fsum(values)/len(values)
-    return mean, (math.sqrt(math.fsum((v - mean)**2 for v in values)/(len(values) - 1)) if len(values) > 1 else None), len(values)
+    if not values:
+        return None, None, 0
+    mean = math.fsum(values) / len(values)
+    return (
+        mean,
+        (math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None),
+        len(values),
+    )
 
-def median(values:list)->float:
+
+def median(values: list) -> float:
     "The middle value, or the mean of the two middle ones"
     v = sorted(values)
-    return (v[(len(v) - 1)//2] + v[len(v)//2])/2
+    return (v[(len(v) - 1) // 2] + v[len(v) // 2]) / 2
+
 
 def apart(
-    a:list, b:list,               # the same measure over the seeds of two variants
-)->bool|None:                     # None where either has fewer than two seeds
+    a: list,
+    b: list,  # the same measure over the seeds of two variants
+) -> bool | None:  # None where either has fewer than two seeds
     "Do two means differ by more than twice the standard error of their difference?"
     (x, s, n), (y, t, m) = mean_std(a), mean_std(b)
-    return None if s is None or t is None else abs(x - y) > 2*math.sqrt(s**2/n + t**2/m)
+    return None if s is None or t is None else abs(x - y) > 2 * math.sqrt(s**2 / n + t**2 / m)
 
 # %% ../../nbs/repro/pages.ipynb #0ade7c2c
-METHOD_TITLES = {"bayesbinn": "BayesBiNN", "ste": "STE (Adam)", "bop": "Bop", "pmf": "PMF", "lrnet": "LR-Net", "adam": "full precision (Adam)"}
+METHOD_TITLES = {
+    "bayesbinn": "BayesBiNN",
+    "ste": "STE (Adam)",
+    "bop": "Bop",
+    "pmf": "PMF",
+    "lrnet": "LR-Net",
+    "adam": "full precision (Adam)",
+}
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
+
 def own_accuracy(
-    record:Record,
-)->float|None:                    # 0 … 1, after the last epoch; None where it was not measured
+    record: Record,
+) -> float | None:  # 0 … 1, after the last epoch; None where it was not measured
     "Test accuracy as the method itself predicts: LR-Net by drawn networks, whose accuracies are averaged, all others by the mode"
     drawn = record.metric("test_accuracy@sample") if record.method == "lrnet" else None
     return record.metric("test_accuracy") if drawn is None else drawn
 
+
 def undecided(
-    record:Record,
-    epoch:int|None=None,          # default: the last
-)->bool:
+    record: Record,
+    epoch: int | None = None,  # default: the last
+) -> bool:
     "PMF whose weights are still fractional (mean |w| below 0.9): the rounded network that is tested is not the one that trains"
     decided = record.metric("decidedness", epoch=epoch)
-    return decided is not None and decided < .9
+    return decided is not None and decided < 0.9
+
 
 def side_by_side(
-    records:list,                 # of one data set
-)->tuple:                         # (epoch, {method: (mean, sample deviation or None, seeds)}); accuracies 0 … 1, the best first
+    records: list,  # of one data set
+) -> tuple:  # (epoch, {method: (mean, sample deviation or None, seeds)}); accuracies 0 … 1, the best first
     "Test accuracy after the same epoch, the furthest that all have reached, of the methods that train the same network (LR-Net has its own) and have binary weights by then"
     records = [r for r in records if r.method != "lrnet"]
     found = longest(records, ("method",))
-    if not found: return None, {}
+    if not found:
+        return None, {}
     epoch, scores = min(g[0].epochs or 0 for g in found.values()), {}
     for group in runs(records):
-        values = [v for r in group if (r.epochs or 0) >= epoch and (v := r.metric("test_accuracy", epoch=epoch)) is not None and not undecided(r, epoch)]
-        if len(values) > scores.get(group[0].method, (0, 0, 0))[2]: scores[group[0].method] = mean_std(values)
+        values = [
+            v
+            for r in group
+            if (r.epochs or 0) >= epoch
+            and (v := r.metric("test_accuracy", epoch=epoch)) is not None
+            and not undecided(r, epoch)
+        ]
+        if len(values) > scores.get(group[0].method, (0, 0, 0))[2]:
+            scores[group[0].method] = mean_std(values)
     return epoch, dict(sorted(scores.items(), key=lambda kv: -kv[1][0]))
 
+
 def benchmark_table(
-    records:list,                 # of one data set
-    dataset:str,                  # its published name
-    records_root:str|Path="runs",
-    published:list|None=None,     # default: load_published()
-)->Table:                         # accuracies in percent, mean ± sample deviation (seeds)
+    records: list,  # of one data set
+    dataset: str,  # its published name
+    records_root: str | Path = "runs",
+    published: list | None = None,  # default: load_published()
+) -> Table:  # accuracies in percent, mean ± sample deviation (seeds)
     "Published and measured accuracies, method by method"
-    published = [p for p in (load_published() if published is None else published) if p["experiment"] == "benchmark" and p["dataset"] == dataset and p["metric"] == "accuracy"]
+    published = [
+        p
+        for p in (load_published() if published is None else published)
+        if p["experiment"] == "benchmark" and p["dataset"] == dataset and p["metric"] == "accuracy"
+    ]
     rows = Table()
     for method, title in METHOD_TITLES.items():
         lines = []
         for source, text in (("paper v4", "paper, best validation"), ("report", "report, as printed")):
             mine = [p for p in published if p["method"] == method and p["source"].startswith(source)]
-            cells = {SPLITS[p["split"]] + (", mean" if p.get("predict") == "mean" else ""): show_value(p["value"], p.get("std")) for p in mine}
-            if cells: lines.append({"source": text} | cells | {"seeds": max(p.get("n", 1) for p in mine)})
+            cells = {
+                SPLITS[p["split"]] + (", mean" if p.get("predict") == "mean" else ""): show_value(
+                    p["value"], p.get("std")
+                )
+                for p in mine
+            }
+            if cells:
+                lines.append({"source": text} | cells | {"seeds": max(p.get("n", 1) for p in mine)})
         groups = sorted((g for g in runs(records) if g[0].method == method), key=lambda g: g[0].epochs or 0)
-        for group, (selection, text) in product(groups, (("best_validation", "ours, best validation"), ("last", "ours, last epoch"))):
+        for group, (selection, text) in product(
+            groups, (("best_validation", "ours, best validation"), ("last", "ours, last epoch"))
+        ):
             cells = {}
             for split, name in SPLITS.items():
-                own = "@sample" if method == "lrnet" and split != "train" and group[0].metric("test_accuracy@sample") is not None else ""   # drawn networks
+                own = (
+                    "@sample"
+                    if method == "lrnet" and split != "train" and group[0].metric("test_accuracy@sample") is not None
+                    else ""
+                )  # drawn networks
                 for suffix, tail in ((own, ""), ("@mean", ", mean")):
                     m, s, n = mean_std([r.metric(f"{split}_accuracy{suffix}", selection) for r in group])
-                    if n: cells[name + tail] = show_value(100*m, None if s is None else 100*s)
+                    if n:
+                        cells[name + tail] = show_value(100 * m, None if s is None else 100 * s)
             if cells:
-                epochs = f"{group[0].epochs}" + (f" of {group[0].schedule_epochs}" if group[0].schedule_epochs and group[0].schedule_epochs != group[0].epochs else "")
-                lines.append({"source": link(group[0], records_root, text + (f" ({group[0].arm})" if group[0].arm != method else ""))} | cells | {"epochs": epochs, "seeds": len(group)})
-        rows += [{"method": (title + ", its own network" * (method == "lrnet")) if i == 0 else ""} | line for i, line in enumerate(lines)]
+                epochs = f"{group[0].epochs}" + (
+                    f" of {group[0].schedule_epochs}"
+                    if group[0].schedule_epochs and group[0].schedule_epochs != group[0].epochs
+                    else ""
+                )
+                lines.append(
+                    {
+                        "source": link(
+                            group[0], records_root, text + (f" ({group[0].arm})" if group[0].arm != method else "")
+                        )
+                    }
+                    | cells
+                    | {"epochs": epochs, "seeds": len(group)}
+                )
+        rows += [
+            {"method": (title + ", its own network" * (method == "lrnet")) if i == 0 else ""} | line
+            for i, line in enumerate(lines)
+        ]
     order = ["method", "source", "training", "validation", "test", "test, mean", "epochs", "seeds"]
     return Table({c: row.get(c) for c in order} for row in rows)
 
+
 def benchmark_curves(
-    records:list,                 # of one data set
-    dataset:str,                  # its published name
-    split:str="test",             # "train", "val" or "test"
-    published:list|None=None,
+    records: list,  # of one data set
+    dataset: str,  # its published name
+    split: str = "test",  # "train", "val" or "test"
+    published: list | None = None,
     ax=None,
-):                                # the axes
+):  # the axes
     "Accuracy over epochs: a line for the mean of our seeds, a shade for their range, points for what was published at that epoch"
     from bayesbinn_nb.library.plots import house_style, method_color
-    published = [p for p in (load_published() if published is None else published)
-                 if p["experiment"] == "curve" and p["dataset"] == dataset and p["metric"] == "accuracy" and p["split"] == split]
+
+    published = [
+        p
+        for p in (load_published() if published is None else published)
+        if p["experiment"] == "curve" and p["dataset"] == dataset and p["metric"] == "accuracy" and p["split"] == split
+    ]
     with house_style() as plt:
         ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
         last = 1
         for method, title in METHOD_TITLES.items():
-            if method == "lrnet": continue   # its epochs were tested by the mode, which its authors never use: see the table for its mean
+            if method == "lrnet":
+                continue  # its epochs were tested by the mode, which its authors never use: see the table for its mean
             color, label = method_color(method), f"{title}, ours"
             for group in (g for g in runs(records) if g[0].method == method):
-                seeds = [dict((e, 100*v) for e, v in zip(r.history.get("epoch", []), r.history.get(f"{split}_accuracy", [])) if v is not None) for r in group]
-                if not (epochs := sorted(set.intersection(*map(set, seeds)))): continue
+                seeds = [
+                    dict(
+                        (e, 100 * v)
+                        for e, v in zip(r.history.get("epoch", []), r.history.get(f"{split}_accuracy", []))
+                        if v is not None
+                    )
+                    for r in group
+                ]
+                if not (epochs := sorted(set.intersection(*map(set, seeds)))):
+                    continue
                 last = max(last, epochs[-1])
-                ax.plot(epochs, [sum(s[e] for s in seeds)/len(seeds) for e in epochs], color=color, label=label, marker="." if len(epochs) < 4 else None)
-                if len(seeds) > 1: ax.fill_between(epochs, [min(s[e] for s in seeds) for e in epochs], [max(s[e] for s in seeds) for e in epochs], color=color, alpha=.18, linewidth=0)
-                label = None                        # a method may have several runs, of several lengths: one entry in the legend
+                ax.plot(
+                    epochs,
+                    [sum(s[e] for s in seeds) / len(seeds) for e in epochs],
+                    color=color,
+                    label=label,
+                    marker="." if len(epochs) < 4 else None,
+                )
+                if len(seeds) > 1:
+                    ax.fill_between(
+                        epochs,
+                        [min(s[e] for s in seeds) for e in epochs],
+                        [max(s[e] for s in seeds) for e in epochs],
+                        color=color,
+                        alpha=0.18,
+                        linewidth=0,
+                    )
+                label = None  # a method may have several runs, of several lengths: one entry in the legend
         for method, title in METHOD_TITLES.items():
-            points = [(p["epoch"], p["value"], p.get("std", 0.)) for p in published if p["method"] == method]
+            points = [(p["epoch"], p["value"], p.get("std", 0.0)) for p in published if p["method"] == method]
             if points:
                 epochs, values, spread = zip(*points)
-                ax.errorbar(epochs, values, yerr=spread, fmt="o", mfc="white", color=method_color(method), markersize=5, capsize=2, label=f"{title}, published")
-        ax.set(xlabel="epoch", ylabel=f"{SPLITS[split]} accuracy [%]", xscale="log" if published or last > 60 else "linear")
-        if ax.has_data(): ax.legend(fontsize=8, ncols=2)
+                ax.errorbar(
+                    epochs,
+                    values,
+                    yerr=spread,
+                    fmt="o",
+                    mfc="white",
+                    color=method_color(method),
+                    markersize=5,
+                    capsize=2,
+                    label=f"{title}, published",
+                )
+        ax.set(
+            xlabel="epoch", ylabel=f"{SPLITS[split]} accuracy [%]", xscale="log" if published or last > 60 else "linear"
+        )
+        if ax.has_data():
+            ax.legend(fontsize=8, ncols=2)
     return ax
 
+
 def hours_table(
-    records:list,
-    dataset:str,
-    published:list|None=None,
-)->Table:
+    records: list,
+    dataset: str,
+    published: list | None = None,
+) -> Table:
     "Wall time: the report's, ours, and ours scaled to a full run"
-    rows = Table({"method": METHOD_TITLES[p["method"]], "who": "report", "epochs": 500, "hours": f"{p['value']:g}", "hours for the full schedule": f"{p['value']:g}", "on": p.get("note", "")}
-                 for p in (load_published() if published is None else published) if p["metric"] == "wall_hours" and p["dataset"] == dataset)
+    rows = Table(
+        {
+            "method": METHOD_TITLES[p["method"]],
+            "who": "report",
+            "epochs": 500,
+            "hours": f"{p['value']:g}",
+            "hours for the full schedule": f"{p['value']:g}",
+            "on": p.get("note", ""),
+        }
+        for p in (load_published() if published is None else published)
+        if p["metric"] == "wall_hours" and p["dataset"] == dataset
+    )
     for method, group in longest(records, ("method",)).items():
-        h, _, _ = mean_std([r.wall_seconds/3600 for r in group])
+        h, _, _ = mean_std([r.wall_seconds / 3600 for r in group])
         full = group[0].schedule_epochs or group[0].epochs
-        rows.append({"method": METHOD_TITLES.get(method, method), "who": "ours", "epochs": group[0].epochs, "hours": f"{h:.3g}", "hours for the full schedule": f"{h*full/group[0].epochs:.3g}", "on": f"{group[0].device}, {group[0].dtype}"})
+        rows.append(
+            {
+                "method": METHOD_TITLES.get(method, method),
+                "who": "ours",
+                "epochs": group[0].epochs,
+                "hours": f"{h:.3g}",
+                "hours for the full schedule": f"{h * full / group[0].epochs:.3g}",
+                "on": f"{group[0].device}, {group[0].dtype}",
+            }
+        )
     return rows
 
+
 def mode_and_mean(
-    records:list,                 # of one data set
-)->str:                           # Markdown; a paragraph for each run of BayesBiNN, the shortest first
+    records: list,  # of one data set
+) -> str:  # Markdown; a paragraph for each run of BayesBiNN, the shortest first
     "How much randomness is left in the learned distribution, and whether averaging over it changes anything"
     found = sorted((g for g in runs(records) if g[0].method == "bayesbinn"), key=lambda g: g[0].epochs or 0)
     return "\n\n".join(map(_mode_and_mean, found)) or "BayesBiNN has not been run yet."
 
+
 def _mode_and_mean(group):
     entropy, still = (mean_std([r.metric(k) for r in group])[0] for k in ("posterior_entropy", "stochastic_weights"))
-    text = f"After epoch {group[0].epochs} the entropy is {entropy:.2g} nats per weight, and {100*still:.2g} % of the weights have |λ| ≤ 9, near enough to zero for the noise to flip them (float32 noise reaches 8.3). "
-    gaps = [100*(r.metric("test_accuracy@mean") - r.metric("test_accuracy")) for r in group if r.metric("test_accuracy@mean") is not None]
-    if not gaps: return text
+    text = f"After epoch {group[0].epochs} the entropy is {entropy:.2g} nats per weight, and {100 * still:.2g} % of the weights have |λ| ≤ 9, near enough to zero for the noise to flip them (float32 noise reaches 8.3). "
+    gaps = [
+        100 * (r.metric("test_accuracy@mean") - r.metric("test_accuracy"))
+        for r in group
+        if r.metric("test_accuracy@mean") is not None
+    ]
+    if not gaps:
+        return text
     text += f"The mean's test accuracy minus the mode's: {', '.join(f'{g:+.2f}' for g in gaps)} points, seed by seed. "
-    text += "They are the same: too little is left to average over for the answers to change." if max(map(abs, gaps)) < .005 else "The two differ a little." if max(map(abs, gaps)) < .5 else "The two differ."
-    error = {name: mean_std([r.metric(f"test_ece{name}") for r in group])[0] for name in ("@mode", "_fitted@mode", "@mean")}
-    if error["@mode"] is None: return text
-    return text + (f" The calibration error of the mode is {error['@mode']:.3f} as it is" + (f" and {error['_fitted@mode']:.3f} with a temperature fitted on the validation set" if error["_fitted@mode"] is not None else "")
-                   + (f"; that of the mean is {error['@mean']:.3f}." if error["@mean"] is not None else "."))
+    text += (
+        "They are the same: too little is left to average over for the answers to change."
+        if max(map(abs, gaps)) < 0.005
+        else "The two differ a little."
+        if max(map(abs, gaps)) < 0.5
+        else "The two differ."
+    )
+    error = {
+        name: mean_std([r.metric(f"test_ece{name}") for r in group])[0] for name in ("@mode", "_fitted@mode", "@mean")
+    }
+    if error["@mode"] is None:
+        return text
+    return text + (
+        f" The calibration error of the mode is {error['@mode']:.3f} as it is"
+        + (
+            f" and {error['_fitted@mode']:.3f} with a temperature fitted on the validation set"
+            if error["_fitted@mode"] is not None
+            else ""
+        )
+        + (f"; that of the mean is {error['@mean']:.3f}." if error["@mean"] is not None else ".")
+    )
+
 
 def benchmark_conclusion(
-    records:list,                 # of one data set
-    card:list,                    # their Verdicts
-)->str:                           # Markdown
+    records: list,  # of one data set
+    card: list,  # their Verdicts
+) -> str:  # Markdown
     "What follows from the records of one data set"
-    if not records: return "Nothing yet."
-    if any(r.stand_in for r in records): return "Nothing about the published data set: these are stand-in data. The run shows that the whole road works."
+    if not records:
+        return "Nothing yet."
+    if any(r.stand_in for r in records):
+        return "Nothing about the published data set: these are stand-in data. The run shows that the whole road works."
     reached = [v.verdict for v in card if v.published["experiment"] == "curve" and v.ours is not None]
-    final = [v.verdict for v in card if v.published["experiment"] == "benchmark" and v.published["metric"] == "accuracy"]
+    final = [
+        v.verdict for v in card if v.published["experiment"] == "benchmark" and v.published["metric"] == "accuracy"
+    ]
     text = []
-    if reached: text.append(f"Of {len(reached)} published values at an epoch that our runs have reached, " + ", ".join(f"{reached.count(v)} {'is' if reached.count(v) == 1 else 'are'} {v}" for v in dict.fromkeys(reached)) + ".")
+    if reached:
+        text.append(
+            f"Of {len(reached)} published values at an epoch that our runs have reached, "
+            + ", ".join(
+                f"{reached.count(v)} {'is' if reached.count(v) == 1 else 'are'} {v}" for v in dict.fromkeys(reached)
+            )
+            + "."
+        )
     count = {v: final.count(v) for v in ("reproduced", "differs", "single run")}
-    text.append(f"Of {len(final)} published final accuracies, {count['reproduced']} are reproduced, {count['differs']} differ and {count['single run']} rest on fewer than three seeds." if any(count.values())
-                else "The published final accuracies belong to full schedules, which have not been run; nothing is said about them here.")
+    text.append(
+        f"Of {len(final)} published final accuracies, {count['reproduced']} are reproduced, {count['differs']} differ and {count['single run']} rest on fewer than three seeds."
+        if any(count.values())
+        else "The published final accuracies belong to full schedules, which have not been run; nothing is said about them here."
+    )
     epoch, scores = side_by_side(records)
     if len(scores) > 1:
-        text.append(f"After the same number of epochs ({epoch}), ordered by test accuracy: " + ", ".join(f"{METHOD_TITLES[m]} {100*mean:.2f}" for m, (mean, _, _) in scores.items())
-                    + ". The methods' schedules differ, so an order in the middle of training is not one at the end.")
+        text.append(
+            f"After the same number of epochs ({epoch}), ordered by test accuracy: "
+            + ", ".join(f"{METHOD_TITLES[m]} {100 * mean:.2f}" for m, (mean, _, _) in scores.items())
+            + ". The methods' schedules differ, so an order in the middle of training is not one at the end."
+        )
     soft = [r for r in records if (r.epochs or 0) >= (epoch or 0) and undecided(r, epoch)]
     if soft:
-        of = lambda name: mean_std([r.metric(name, epoch=epoch) for r in soft])[0]
-        text.append(f"PMF has no place in that order yet. It trains fractional weights and is tested with their signs; after epoch {epoch} the mean |w| is {of('decidedness'):.2f}, "
-                    f"and where the fractional network gets {100*of('train_accuracy'):.1f} % of the training pictures right, the rounded one gets {100*of('test_accuracy'):.1f} % of the test pictures.")
-    return "\n\n".join(text)
 
+        def of(name):
+            return mean_std([r.metric(name, epoch=epoch) for r in soft])[0]
+
+        text.append(
+            f"PMF has no place in that order yet. It trains fractional weights and is tested with their signs; after epoch {epoch} the mean |w| is {of('decidedness'):.2f}, "
+            f"and where the fractional network gets {100 * of('train_accuracy'):.1f} % of the training pictures right, the rounded one gets {100 * of('test_accuracy'):.1f} % of the test pictures."
+        )
+    return "\n\n".join(text)
 
 # %% ../../nbs/repro/pages.ipynb #e223c88d
 def inversions(
-    errors:dict,                  # temperature -> errors of our runs
-    published:dict,               # temperature -> the published error
-)->list:                          # of (higher temperature, lower one, share of our pairs of runs in the published order, "temperature", "chance", "contradicted" or "undecided")
+    errors: dict,  # temperature -> errors of our runs
+    published: dict,  # temperature -> the published error
+) -> list:  # of (higher temperature, lower one, share of our pairs of runs in the published order, "temperature", "chance", "contradicted" or "undecided")
     "The inversions of a published row, and whether they repeat: in at least 95 % of the pairs (temperature), 35 to 65 % (chance), at most 5 % (contradicted), or anything else (undecided)"
     shared, found = sorted(errors.keys() & published.keys(), reverse=True), []
-    for high, low in ((h, c) for i, h in enumerate(shared) for c in shared[i + 1:] if published[c] > published[h]):
-        share = sum(y > x for x in errors[high] for y in errors[low])/(len(errors[high])*len(errors[low]))
-        found.append((high, low, share, "temperature" if share >= .95 else "contradicted" if share <= .05 else "chance" if .35 <= share <= .65 else "undecided"))
+    for high, low in ((h, c) for i, h in enumerate(shared) for c in shared[i + 1 :] if published[c] > published[h]):
+        share = sum(y > x for x in errors[high] for y in errors[low]) / (len(errors[high]) * len(errors[low]))
+        found.append(
+            (
+                high,
+                low,
+                share,
+                "temperature"
+                if share >= 0.95
+                else "contradicted"
+                if share <= 0.05
+                else "chance"
+                if 0.35 <= share <= 0.65
+                else "undecided",
+            )
+        )
     return found

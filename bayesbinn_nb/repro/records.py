@@ -4,10 +4,23 @@
 
 # %% ../../nbs/repro/records.ipynb #1b645389
 from __future__ import annotations
-import dataclasses, functools, hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, subprocess, sys, warnings
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 # %% auto #0
 __all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'FOLDERS', 'RecordError', 'RecordWarning', 'Record',
@@ -16,13 +29,25 @@ __all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'FOLDERS'
            'record_run', 'pending_seeds']
 
 # %% ../../nbs/repro/records.ipynb #ac3478d6
-SCHEMA = 1                              # version of the record format
+SCHEMA = 1  # version of the record format
 SELECTIONS = ("last", "best_validation")
 METRIC = re.compile(r"^(train|val|test)_[a-z0-9][a-z0-9_\-]*(@(mode|mean|sample))?$")
-PROPORTIONS = ("accuracy", "binary_accuracy", "cell_iou", "membrane_iou", "mean_iou", "score", "pixel_error", "ece", "ece_fitted")
+PROPORTIONS = (
+    "accuracy",
+    "binary_accuracy",
+    "cell_iou",
+    "membrane_iou",
+    "mean_iou",
+    "score",
+    "pixel_error",
+    "ece",
+    "ece_fitted",
+)
+
 
 class RecordError(ValueError):
     "A record that must not be written, or a file that is not a whole record"
+
 
 class RecordWarning(UserWarning):
     "A file that looks like a record was left unread"
@@ -31,97 +56,143 @@ class RecordWarning(UserWarning):
 @dataclass(kw_only=True)
 class Record:
     "What one seed of one arm of one experiment gave, and the trail that leads back to it"
-    experiment:str                    # join key, as in published.yaml: "benchmark", "sweep-temperature", …
-    arm:str                           # which variant inside the experiment; the method's name where there is only one
-    seed:int                          # ≥ 0
-    dataset:str                       # "mnist", "two_moons", … or a stand-in's own name
-    method:str                        # "bayesbinn", "ste", "adam", "bop", "pmf", "lrnet"
-    metrics:dict                      # {"last": {"test_accuracy": 0.98, …}, "best_validation": {"epoch": 7, …}}
-    parameters:dict = field(default_factory=dict)   # the template's parameters, without seeds and folders
-    history:dict = field(default_factory=dict)      # {"epoch": [1, 2], "val_accuracy": [.96, .97]}; None where nothing was measured
-    epochs:int|None = None            # epochs trained
-    schedule_epochs:int|None = None   # length of the learning-rate schedule in epochs; None where it has none
-    complete:bool = True              # the run reached the end of its schedule, or its own stopping rule
-    settings:dict = field(default_factory=dict)     # what was really used, after recipes and defaults: lr, temperature, batch_size, …
-    data_fingerprint:str = ""         # hash of the data's content
-    stand_in:str|None = None          # what replaces the real data, in one sentence
-    deviations:list = field(default_factory=list)   # departures from the published set-up, in sentences
-    baseline:dict|None = None         # {"name": "majority class", "metric": "test_accuracy", "value": 0.1}
-    suite:str = ""                    # "quick", "short", "paper", or "" for a run by hand
-    row:str = ""                      # the suite's row
-    wall_seconds:float = 0.           # training and evaluation of this seed
-    device:str = "cpu"                # as a reader would name it: "cpu (2 threads)", "NVIDIA H200"
-    dtype:str = "float32"             # arithmetic of forward and backward
-    versions:dict = field(default_factory=dict)
-    commit:str = ""                   # of the code; "+changes" where the tree was not clean
-    notebook:str = ""                 # executed notebook, relative to the record
-    hash:str = ""                     # of template, package, parameters: the run this record belongs to
-    extra:dict = field(default_factory=dict)
-    schema:int = SCHEMA
 
-    def metric(self,
-        name:str,                     # "test_accuracy", "test_accuracy@mean"
-        selection:str="last",         # "last" or "best_validation"
-        epoch:int|None=None,          # instead of a selection: the value after that epoch, from the history
-    )->float|None:                    # None where it was not measured
+    experiment: str  # join key, as in published.yaml: "benchmark", "sweep-temperature", …
+    arm: str  # which variant inside the experiment; the method's name where there is only one
+    seed: int  # ≥ 0
+    dataset: str  # "mnist", "two_moons", … or a stand-in's own name
+    method: str  # "bayesbinn", "ste", "adam", "bop", "pmf", "lrnet"
+    metrics: dict  # {"last": {"test_accuracy": 0.98, …}, "best_validation": {"epoch": 7, …}}
+    parameters: dict = field(default_factory=dict)  # the template's parameters, without seeds and folders
+    history: dict = field(
+        default_factory=dict
+    )  # {"epoch": [1, 2], "val_accuracy": [.96, .97]}; None where nothing was measured
+    epochs: int | None = None  # epochs trained
+    schedule_epochs: int | None = None  # length of the learning-rate schedule in epochs; None where it has none
+    complete: bool = True  # the run reached the end of its schedule, or its own stopping rule
+    settings: dict = field(
+        default_factory=dict
+    )  # what was really used, after recipes and defaults: lr, temperature, batch_size, …
+    data_fingerprint: str = ""  # hash of the data's content
+    stand_in: str | None = None  # what replaces the real data, in one sentence
+    deviations: list = field(default_factory=list)  # departures from the published set-up, in sentences
+    baseline: dict | None = None  # {"name": "majority class", "metric": "test_accuracy", "value": 0.1}
+    suite: str = ""  # "quick", "short", "paper", or "" for a run by hand
+    row: str = ""  # the suite's row
+    wall_seconds: float = 0.0  # training and evaluation of this seed
+    device: str = "cpu"  # as a reader would name it: "cpu (2 threads)", "NVIDIA H200"
+    dtype: str = "float32"  # arithmetic of forward and backward
+    versions: dict = field(default_factory=dict)
+    commit: str = ""  # of the code; "+changes" where the tree was not clean
+    notebook: str = ""  # executed notebook, relative to the record
+    hash: str = ""  # of template, package, parameters: the run this record belongs to
+    extra: dict = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def metric(
+        self,
+        name: str,  # "test_accuracy", "test_accuracy@mean"
+        selection: str = "last",  # "last" or "best_validation"
+        epoch: int | None = None,  # instead of a selection: the value after that epoch, from the history
+    ) -> float | None:  # None where it was not measured
         "One number of this record"
-        if epoch is None: return self.metrics.get(selection, {}).get(name)
+        if epoch is None:
+            return self.metrics.get(selection, {}).get(name)
         epochs = self.history.get("epoch", [])
-        if epoch in epochs and name in self.history: return self.history[name][epochs.index(epoch)]
+        if epoch in epochs and name in self.history:
+            return self.history[name][epochs.index(epoch)]
         return self.metrics["last"].get(name) if epoch == self.epochs else None
 
 # %% ../../nbs/repro/records.ipynb #fe5dbbce
 def _plain(value, where="record"):
     "JSON-ready copy: tuples become lists, numpy and torch scalars become numbers"
-    if value is None or isinstance(value, (bool, str)): return value
-    if isinstance(value, (int, float)) : return value
-    if isinstance(value, dict): return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_plain(v, where) for v in value]
-    if hasattr(value, "tolist"): return _plain(value.tolist(), where)        # numpy and torch, scalars and small arrays
-    raise RecordError(f"{where} holds a {type(value).__name__}; a record holds numbers, strings, lists and dicts. Convert it first.")
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, where) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist(), where)  # numpy and torch, scalars and small arrays
+    raise RecordError(
+        f"{where} holds a {type(value).__name__}; a record holds numbers, strings, lists and dicts. Convert it first."
+    )
 
-def _checksum(payload:dict)->str:
+
+def _checksum(payload: dict) -> str:
     text = json.dumps({k: v for k, v in payload.items() if k != "checksum"}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-_FIELDS = {f.name: f for f in dataclasses.fields(Record)}
-_TYPES = {"str": str, "int": int, "dict": dict, "list": list, "float": (int, float),
-          "bool": bool, "int|None": (int, type(None)), "str|None": (str, type(None)), "dict|None": (dict, type(None))}
 
-def _bad_number(x): return isinstance(x, bool) or not isinstance(x, (int, float)) or not math.isfinite(x)
+_FIELDS = {f.name: f for f in dataclasses.fields(Record)}
+_TYPES = {
+    "str": str,
+    "int": int,
+    "dict": dict,
+    "list": list,
+    "float": (int, float),
+    "bool": bool,
+    "int|None": (int, type(None)),
+    "str|None": (str, type(None)),
+    "dict|None": (dict, type(None)),
+}
+
+
+def _bad_number(x):
+    return isinstance(x, bool) or not isinstance(x, (int, float)) or not math.isfinite(x)
+
 
 def validate(
-    payload:dict,       # a record as a dict (without or with its checksum)
-)->None:                # raises RecordError, naming the first thing that is wrong
+    payload: dict,  # a record as a dict (without or with its checksum)
+) -> None:  # raises RecordError, naming the first thing that is wrong
     "Check a record's fields, numbers and checksum"
-    if not isinstance(payload, dict): raise RecordError(f"a record is a JSON object, this is a {type(payload).__name__}.")
+    if not isinstance(payload, dict):
+        raise RecordError(f"a record is a JSON object, this is a {type(payload).__name__}.")
     if payload.get("schema") != SCHEMA:
         raise RecordError(f"schema {payload.get('schema')!r}: this version reads schema {SCHEMA}. Run the row again.")
-    for name in payload.keys() - _FIELDS.keys() - {"checksum"}: raise RecordError(f"unknown field {name!r}; the fields are {', '.join(_FIELDS)}.")
+    for name in payload.keys() - _FIELDS.keys() - {"checksum"}:
+        raise RecordError(f"unknown field {name!r}; the fields are {', '.join(_FIELDS)}.")
     for name, f in _FIELDS.items():
-        if name not in payload: raise RecordError(f"field {name!r} is missing.")
+        if name not in payload:
+            raise RecordError(f"field {name!r} is missing.")
         value, kind = payload[name], _TYPES[f.type.replace(" ", "")]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool): raise RecordError(f"field {name!r} must be {f.type}, not {value!r}.")
-    if payload["seed"] < 0: raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise RecordError(f"field {name!r} must be {f.type}, not {value!r}.")
+    if payload["seed"] < 0:
+        raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
     for name in ("experiment", "arm", "dataset", "method"):
-        if not payload[name]: raise RecordError(f"field {name!r} is empty; the scorecard joins on it.")
-    if "last" not in payload["metrics"]: raise RecordError("metrics must hold 'last', the quantities after the last epoch.")
+        if not payload[name]:
+            raise RecordError(f"field {name!r} is empty; the scorecard joins on it.")
+    if "last" not in payload["metrics"]:
+        raise RecordError("metrics must hold 'last', the quantities after the last epoch.")
     for selection, metrics in payload["metrics"].items():
-        if selection not in SELECTIONS: raise RecordError(f"metrics[{selection!r}]: the selections are {' and '.join(SELECTIONS)}.")
-        if not isinstance(metrics, dict): raise RecordError(f"metrics[{selection!r}] must be a dict of numbers.")
+        if selection not in SELECTIONS:
+            raise RecordError(f"metrics[{selection!r}]: the selections are {' and '.join(SELECTIONS)}.")
+        if not isinstance(metrics, dict):
+            raise RecordError(f"metrics[{selection!r}] must be a dict of numbers.")
         for name, value in metrics.items():
-            if _bad_number(value): raise RecordError(f"metrics[{selection!r}][{name!r}] is {value!r}: metrics are finite numbers. Leave out what was not measured.")
+            if _bad_number(value):
+                raise RecordError(
+                    f"metrics[{selection!r}][{name!r}] is {value!r}: metrics are finite numbers. Leave out what was not measured."
+                )
             _check_proportion(name, value, f"metrics[{selection!r}]")
     lengths = {}
     for name, column in payload["history"].items():
-        if not isinstance(column, list): raise RecordError(f"history[{name!r}] must be a list with one entry per epoch.")
+        if not isinstance(column, list):
+            raise RecordError(f"history[{name!r}] must be a list with one entry per epoch.")
         lengths[name] = len(column)
         for value in column:
-            if value is None: continue
-            if _bad_number(value): raise RecordError(f"history[{name!r}] holds {value!r}: use None where nothing was measured.")
+            if value is None:
+                continue
+            if _bad_number(value):
+                raise RecordError(f"history[{name!r}] holds {value!r}: use None where nothing was measured.")
             _check_proportion(name, value, "history")
-    if len(set(lengths.values())) > 1: raise RecordError(f"the columns of history differ in length: {lengths}.")
-    if lengths and "epoch" not in lengths: raise RecordError("history needs the column 'epoch' (1, 2, …).")
+    if len(set(lengths.values())) > 1:
+        raise RecordError(f"the columns of history differ in length: {lengths}.")
+    if lengths and "epoch" not in lengths:
+        raise RecordError("history needs the column 'epoch' (1, 2, …).")
     baseline = payload["baseline"]
     if baseline is not None and (not {"name", "metric", "value"} <= baseline.keys() or _bad_number(baseline["value"])):
         raise RecordError("baseline must give 'name', 'metric' and a finite 'value'.")
@@ -131,18 +202,23 @@ def validate(
     if "checksum" in payload and payload["checksum"] != _checksum(payload):
         raise RecordError("the checksum does not fit the content: the file was edited or damaged. Run the row again.")
 
+
 def _check_proportion(name, value, where):
     base = name.partition("@")[0].partition("_")[2]
     if base in PROPORTIONS and not 0 <= value <= 1:
-        raise RecordError(f"{where}[{name!r}] is {value}: it is a proportion and must lie in [0, 1] (divide percent by 100).")
+        raise RecordError(
+            f"{where}[{name!r}] is {value}: it is a proportion and must lie in [0, 1] (divide percent by 100)."
+        )
     if where != "history" and not METRIC.match(name) and name.startswith(("train", "val", "test")):
-        raise RecordError(f"{where}: {name!r} is not a metric's name; write split_metric or split_metric@mean, e.g. 'test_accuracy@mean'.")
+        raise RecordError(
+            f"{where}: {name!r} is not a metric's name; write split_metric or split_metric@mean, e.g. 'test_accuracy@mean'."
+        )
 
 # %% ../../nbs/repro/records.ipynb #b1d57811
 def atomic_write(
-    path:str|Path,           # target; its folder is made if need be
-    content:str|bytes,
-)->Path:                     # the path
+    path: str | Path,  # target; its folder is made if need be
+    content: str | bytes,
+) -> Path:  # the path
     "Write a file whole or not at all (temporary file, fsync, rename)"
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -150,220 +226,333 @@ def atomic_write(
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as f:
             f.write(content.encode() if isinstance(content, str) else content)
-            f.flush(); os.fsync(f.fileno())
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as e:
-        try: temporary.unlink(missing_ok=True)
-        except OSError: pass
-        raise OSError(e.errno, f"could not write {path.name}: {e.strerror or e}. Free some space or choose another folder, and run the "
-                               "same command again; whatever was finished before is untouched") from e
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass
+        raise OSError(
+            e.errno,
+            f"could not write {path.name}: {e.strerror or e}. Free some space or choose another folder, and run the "
+            "same command again; whatever was finished before is untouched",
+        ) from e
     return path
 
 # %% ../../nbs/repro/records.ipynb #17ba0791
 def write_record(
-    folder:str|Path,         # the row's folder
-    record:Record,
-    name:str|None=None,      # file name; default seed<k>.json, or seed<k>-<arm>.json for `several_arms`
-    several_arms:bool=False, # the template writes more than one record per seed
-)->Path:                     # the file
+    folder: str | Path,  # the row's folder
+    record: Record,
+    name: str | None = None,  # file name; default seed<k>.json, or seed<k>-<arm>.json for `several_arms`
+    several_arms: bool = False,  # the template writes more than one record per seed
+) -> Path:  # the file
     "Validate a record and write it atomically; raises RecordError or OSError and then leaves the folder as it was"
     payload = _plain(dataclasses.asdict(record))
     validate(payload)
     payload["checksum"] = _checksum(payload)
-    if name is None: name = f"seed{record.seed}" + (f"-{re.sub(r'[^A-Za-z0-9.+_-]', '_', record.arm)}" if several_arms else "") + ".json"
+    if name is None:
+        name = (
+            f"seed{record.seed}"
+            + (f"-{re.sub(r'[^A-Za-z0-9.+_-]', '_', record.arm)}" if several_arms else "")
+            + ".json"
+        )
     text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r"\[\n[\s\d.eE+\-,nul]*\n\s*\]", lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), text)    # a column in one line
-    return atomic_write(Path(folder)/name, text + "\n")
+    text = re.sub(
+        r"\[\n[\s\d.eE+\-,nul]*\n\s*\]", lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), text
+    )  # a column in one line
+    return atomic_write(Path(folder) / name, text + "\n")
+
 
 def read_record(
-    path:str|Path,
-)->Record:                   # raises RecordError if the file is not a whole, valid record
+    path: str | Path,
+) -> Record:  # raises RecordError if the file is not a whole, valid record
     "Read and validate one record"
     path = Path(path)
-    try: payload = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as e:
         raise RecordError(f"{path.name} is not whole JSON ({e}); delete it and run the row again.") from None
-    try: validate(payload)
-    except RecordError as e: raise RecordError(f"{path.name}: {e}") from None
-    if "checksum" not in payload: raise RecordError(f"{path.name} has no checksum; records are written by write_record. Run the row again.")
+    try:
+        validate(payload)
+    except RecordError as e:
+        raise RecordError(f"{path.name}: {e}") from None
+    if "checksum" not in payload:
+        raise RecordError(f"{path.name} has no checksum; records are written by write_record. Run the row again.")
     payload.pop("checksum")
     return Record(**payload)
 
 # %% ../../nbs/repro/records.ipynb #0716d970
 def _matches(record, key, wanted):
     have = getattr(record, key) if key in _FIELDS else record.parameters.get(key)
-    if callable(wanted): return wanted(have)
-    if isinstance(wanted, (list, tuple, set, frozenset)): return have in wanted
-    if isinstance(wanted, str) and isinstance(have, str): return fnmatchcase(have, wanted)
+    if callable(wanted):
+        return wanted(have)
+    if isinstance(wanted, (list, tuple, set, frozenset)):
+        return have in wanted
+    if isinstance(wanted, str) and isinstance(have, str):
+        return fnmatchcase(have, wanted)
     return have == wanted
 
+
 def load_records(
-    root:str|Path,                 # folder to search, with its subfolders
-    problems:list|None=None,       # where to put what could not be read; None: warn
-    **filters,                     # field or parameter = value, glob pattern, collection of values, or predicate
-)->list:                           # of Record, ordered by suite, row, arm and seed
+    root: str | Path,  # folder to search, with its subfolders
+    problems: list | None = None,  # where to put what could not be read; None: warn
+    **filters,  # field or parameter = value, glob pattern, collection of values, or predicate
+) -> list:  # of Record, ordered by suite, row, arm and seed
     "All whole records under a folder"
     root, records = Path(root), []
     for path in sorted(root.rglob("seed*.json")) if root.is_dir() else []:
-        if any(part.startswith(("_", ".")) for part in path.relative_to(root).parts): continue
-        try: record = read_record(path)
+        if any(part.startswith(("_", ".")) for part in path.relative_to(root).parts):
+            continue
+        try:
+            record = read_record(path)
         except (RecordError, OSError) as e:
             where = path.relative_to(root).parent.as_posix()
-            message = f"left unread: {where}/{e}" if isinstance(e, RecordError) else f"left unread: {where}/{path.name}: {e}"
-            if problems is None: warnings.warn(message, RecordWarning, stacklevel=2)
-            else: problems.append(message)
+            message = (
+                f"left unread: {where}/{e}" if isinstance(e, RecordError) else f"left unread: {where}/{path.name}: {e}"
+            )
+            if problems is None:
+                warnings.warn(message, RecordWarning, stacklevel=2)
+            else:
+                problems.append(message)
             continue
-        if all(_matches(record, k, v) for k, v in filters.items()): records.append(record)
+        if all(_matches(record, k, v) for k, v in filters.items()):
+            records.append(record)
     return sorted(records, key=lambda r: (r.suite, r.row, r.arm, r.seed))
 
 # %% ../../nbs/repro/records.ipynb #b3f0c7f6
 class Table(list):
     "A list of dicts that shows itself as a table"
+
     def columns(self):
         names = {}
-        for row in self: names.update(dict.fromkeys(row))
+        for row in self:
+            names.update(dict.fromkeys(row))
         return list(names)
-    def select(self, *columns): return Table({c: row.get(c) for c in columns} for row in self)
-    def where(self, **values): return Table(row for row in self if all(row.get(k) == v for k, v in values.items()))
-    def column(self, name): return [row.get(name) for row in self]
+
+    def select(self, *columns):
+        return Table({c: row.get(c) for c in columns} for row in self)
+
+    def where(self, **values):
+        return Table(row for row in self if all(row.get(k) == v for k, v in values.items()))
+
+    def column(self, name):
+        return [row.get(name) for row in self]
+
     @staticmethod
-    def _cell(x): return "" if x is None else f"{x:.4g}" if isinstance(x, float) else str(x)
+    def _cell(x):
+        return "" if x is None else f"{x:.4g}" if isinstance(x, float) else str(x)
+
     def to_markdown(self):
         cols = self.columns()
-        line = lambda cells: "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-        return "\n".join([line(cols), "|" + "---|"*len(cols), *(line([self._cell(r.get(c)) for c in cols]) for r in self)])
-    def _repr_markdown_(self): return self.to_markdown()
+
+        def line(cells):
+            return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+        return "\n".join(
+            [line(cols), "|" + "---|" * len(cols), *(line([self._cell(r.get(c)) for c in cols]) for r in self)]
+        )
+
+    def _repr_markdown_(self):
+        return self.to_markdown()
+
 
 def records_frame(
-    records:list,                # of Record
-)->Table:                        # one dict per record
+    records: list,  # of Record
+) -> Table:  # one dict per record
     "Records as a flat table"
     rows = Table()
     for r in records:
-        row = {k: getattr(r, k) for k in ("experiment", "dataset", "method", "arm", "suite", "row", "seed", "epochs", "schedule_epochs")}
+        row = {
+            k: getattr(r, k)
+            for k in ("experiment", "dataset", "method", "arm", "suite", "row", "seed", "epochs", "schedule_epochs")
+        }
         row |= {k: v for k, v in r.parameters.items() if k not in row}
         row |= {f"{s}.{k}": v for s, m in r.metrics.items() for k, v in m.items()}
         rows.append(row | {"wall_seconds": r.wall_seconds, "device": r.device, "stand_in": r.stand_in})
     return rows
 
 # %% ../../nbs/repro/records.ipynb #12c6fc06
-CONTEXT = "BAYESBINN_RUN"     # environment variable by which the runner tells a template where it stands
+CONTEXT = "BAYESBINN_RUN"  # environment variable by which the runner tells a template where it stands
 
-def run_context()->dict:
+
+def run_context() -> dict:
     "suite, row, hash, notebook and deviations of the run this process belongs to; empty by hand"
     return json.loads(os.environ.get(CONTEXT, "") or "{}")
 
+
 @functools.cache
-def code_commit()->str:
+def code_commit() -> str:
     "Commit of the package's checkout, with '+changes' if package or templates differ from it; 'release <version>' when installed"
-    if given := os.environ.get("BAYESBINN_COMMIT"): return given
+    if given := os.environ.get("BAYESBINN_COMMIT"):
+        return given
     root = Path(importlib.util.find_spec("bayesbinn_nb").origin).resolve().parents[1]
-    git = lambda *a: subprocess.run(["git", "-C", str(root), *a], capture_output=True, text=True, check=True).stdout.strip()
+
+    def git(*a):
+        return subprocess.run(["git", "-C", str(root), *a], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        if not (root/"settings.ini").exists(): raise OSError
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "bayesbinn_nb", "nbs/experiments") else "")
-    except (OSError, subprocess.CalledProcessError): return f"release {_version('bayesbinn_nb')}"
+        if not (root / "settings.ini").exists():
+            raise OSError
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "--", "bayesbinn_nb", "nbs/experiments") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"release {_version('bayesbinn_nb')}"
+
 
 def _version(name):
-    try: return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError: return ""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
-def versions()->dict:
+
+def versions() -> dict:
     "Versions that can change a number"
-    found = {"python": platform.python_version()} | {n: _version(n) for n in ("bayesbinn_nb", "torch", "torchvision", "numpy", "numba", "scikit-learn")}
+    found = {"python": platform.python_version()} | {
+        n: _version(n) for n in ("bayesbinn_nb", "torch", "torchvision", "numpy", "numba", "scikit-learn")
+    }
     return {k: v for k, v in found.items() if v}
 
+
 def device_name(
-    device=None,        # torch.device, string or None
-)->str:
+    device=None,  # torch.device, string or None
+) -> str:
     "A device as a reader would name it"
-    if device is None and "torch" not in sys.modules: return "cpu"
+    if device is None and "torch" not in sys.modules:
+        return "cpu"
     import torch
+
     device = torch.device("cpu" if device is None else device)
-    if device.type == "cuda": return torch.cuda.get_device_name(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 # %% ../../nbs/repro/records.ipynb #d435a6cd
 def history_columns(
-    history,            # the trainer's History (one dict per epoch), or a dict of columns
-)->dict:                # columns of equal length, with "epoch"; what is not finite becomes None
+    history,  # the trainer's History (one dict per epoch), or a dict of columns
+) -> dict:  # columns of equal length, with "epoch"; what is not finite becomes None
     "A training history in the form records keep"
     history = getattr(history, "history", history) or {}
     if isinstance(history, (list, tuple)):
         names = dict.fromkeys(k for row in history for k in row)
         history = {k: [row.get(k) for row in history] for k in names}
+
     def number(x):
         x = _plain(x, "history")
         return x if isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) else None
+
     columns = {k: [number(x) for x in v] for k, v in history.items()}
-    measured = {k.partition("_")[2] for k in columns if k.startswith(("val_", "test_"))} | {"loss", "accuracy", "binary_accuracy", "mse"}
+    measured = {k.partition("_")[2] for k in columns if k.startswith(("val_", "test_"))} | {
+        "loss",
+        "accuracy",
+        "binary_accuracy",
+        "mse",
+    }
     columns = {(f"train_{k}" if k in measured else k): v for k, v in columns.items() if any(x is not None for x in v)}
     if columns and "epoch" not in columns:
         columns = {"epoch": list(range(1, len(next(iter(columns.values()))) + 1))} | columns
     return columns
 
+
 def better(
-    metric:str,         # a metric's name
-)->str:                 # "higher" or "lower"
+    metric: str,  # a metric's name
+) -> str:  # "higher" or "lower"
     "Which way is better for a metric"
     return "lower" if re.search(r"loss|mse|nll|ece|error|score|hours|seconds", metric) else "higher"
 
 # %% ../../nbs/repro/records.ipynb #4d134bc0
-def make_record(*,
-    experiment:str, arm:str, seed:int,
-    bundle,                    # DataBundle (name, fingerprint, stand_in), or a dict with these keys
-    method,                    # the method or its name
-    parameters:dict,           # the template's parameters; seeds and folders are left out
-    settings:dict|None=None,   # what they came to, e.g. the recipe that was used
-    history=None,              # History of the training; gives the columns and the two selections
-    last:dict|None=None,       # further metrics after the last epoch, e.g. {"test_accuracy@mean": .981}
-    best:dict|None=None,       # further metrics at the best validation epoch
-    monitor:str="val_accuracy",# what chooses the best validation epoch (the earliest best one)
-    schedule_epochs:int|None=None,
-    epochs:int|None=None,      # default: length of the history
-    trainer=None,              # gives device and dtype
-    device=None, dtype:str|None=None,
-    wall_seconds:float|None=None,   # default: the history's own
-    deviations=(),             # sentences
-    complete:bool|None=None,   # default: epochs reached the schedule's length, or there is no schedule
-    baseline:dict|None=None,   # {"name":, "metric":, "value":}; default: the bundle's own baseline()
-    extra:dict|None=None,
-)->Record:
+def make_record(
+    *,
+    experiment: str,
+    arm: str,
+    seed: int,
+    bundle,  # DataBundle (name, fingerprint, stand_in), or a dict with these keys
+    method,  # the method or its name
+    parameters: dict,  # the template's parameters; seeds and folders are left out
+    settings: dict | None = None,  # what they came to, e.g. the recipe that was used
+    history=None,  # History of the training; gives the columns and the two selections
+    last: dict | None = None,  # further metrics after the last epoch, e.g. {"test_accuracy@mean": .981}
+    best: dict | None = None,  # further metrics at the best validation epoch
+    monitor: str = "val_accuracy",  # what chooses the best validation epoch (the earliest best one)
+    schedule_epochs: int | None = None,
+    epochs: int | None = None,  # default: length of the history
+    trainer=None,  # gives device and dtype
+    device=None,
+    dtype: str | None = None,
+    wall_seconds: float | None = None,  # default: the history's own
+    deviations=(),  # sentences
+    complete: bool | None = None,  # default: epochs reached the schedule's length, or there is no schedule
+    baseline: dict | None = None,  # {"name":, "metric":, "value":}; default: the bundle's own baseline()
+    extra: dict | None = None,
+) -> Record:
     "A record of one finished seed, completed with versions, commit, device and run context"
     context, columns = run_context(), history_columns(history)
-    at = lambda i: {k: v[i] for k, v in columns.items() if v[i] is not None}
+
+    def at(i):
+        return {k: v[i] for k, v in columns.items() if v[i] is not None}
+
     metrics = {"last": (at(-1) if columns else {}) | _plain(last or {})}
     watched = [(v, i) for i, v in enumerate(columns.get(monitor, [])) if v is not None]
     if watched:
         sign = -1 if better(monitor) == "higher" else 1
-        metrics["best_validation"] = at(min(watched, key=lambda vi: (sign*vi[0], vi[1]))[1]) | _plain(best or {})
-    elif best: metrics["best_validation"] = _plain(best)
+        metrics["best_validation"] = at(min(watched, key=lambda vi: (sign * vi[0], vi[1]))[1]) | _plain(best or {})
+    elif best:
+        metrics["best_validation"] = _plain(best)
     get = bundle.get if isinstance(bundle, dict) else lambda k, d=None: getattr(bundle, k, d)
-    if wall_seconds is None: wall_seconds = sum(x or 0 for x in columns.get("seconds", []))
-    if epochs is None and columns: epochs = columns["epoch"][-1]
-    if complete is None: complete = schedule_epochs is None or (epochs or 0) >= schedule_epochs
-    if baseline is None and callable(get("baseline")): baseline = get("baseline")()
+    if wall_seconds is None:
+        wall_seconds = sum(x or 0 for x in columns.get("seconds", []))
+    if epochs is None and columns:
+        epochs = columns["epoch"][-1]
+    if complete is None:
+        complete = schedule_epochs is None or (epochs or 0) >= schedule_epochs
+    if baseline is None and callable(get("baseline")):
+        baseline = get("baseline")()
     if baseline and "split" in baseline:
-        metric = "binary_accuracy" if get("task") == "binary" and baseline["metric"] == "accuracy" else baseline["metric"]
+        metric = (
+            "binary_accuracy" if get("task") == "binary" and baseline["metric"] == "accuracy" else baseline["metric"]
+        )
         baseline = dict(name=baseline["name"], metric=f"{baseline['split']}_{metric}", value=baseline["value"])
     return Record(
-        experiment=experiment, arm=arm, seed=int(seed), dataset=get("name"), method=method if isinstance(method, str) else method.name,
-        metrics=metrics, parameters=_plain({k: v for k, v in parameters.items() if k not in FOLDERS}), history=columns,
-        epochs=epochs, schedule_epochs=schedule_epochs, complete=complete, settings=_plain(settings or {}),
-        data_fingerprint=get("fingerprint") or "", stand_in=get("stand_in"),
-        deviations=[*deviations, *(d for d in context.get("deviations", []) if d not in deviations)], baseline=_plain(baseline),
-        suite=context.get("suite", ""), row=context.get("row", ""), wall_seconds=round(float(wall_seconds), 3),
+        experiment=experiment,
+        arm=arm,
+        seed=int(seed),
+        dataset=get("name"),
+        method=method if isinstance(method, str) else method.name,
+        metrics=metrics,
+        parameters=_plain({k: v for k, v in parameters.items() if k not in FOLDERS}),
+        history=columns,
+        epochs=epochs,
+        schedule_epochs=schedule_epochs,
+        complete=complete,
+        settings=_plain(settings or {}),
+        data_fingerprint=get("fingerprint") or "",
+        stand_in=get("stand_in"),
+        deviations=[*deviations, *(d for d in context.get("deviations", []) if d not in deviations)],
+        baseline=_plain(baseline),
+        suite=context.get("suite", ""),
+        row=context.get("row", ""),
+        wall_seconds=round(float(wall_seconds), 3),
         device=device_name(device if device is not None else getattr(trainer, "device", None)),
-        dtype=dtype or str(getattr(trainer, "precision", "float32")), versions=versions(), commit=code_commit(),
-        notebook=context.get("notebook", ""), hash=context.get("hash", ""), extra=_plain(extra or {}))
+        dtype=dtype or str(getattr(trainer, "precision", "float32")),
+        versions=versions(),
+        commit=code_commit(),
+        notebook=context.get("notebook", ""),
+        hash=context.get("hash", ""),
+        extra=_plain(extra or {}),
+    )
 
-FOLDERS = ("seeds", "out", "work_dir", "device")      # parameters that say where and how often, not what
+
+FOLDERS = ("seeds", "out", "work_dir", "device")  # parameters that say where and how often, not what
+
 
 def record_run(
-    out:str|Path,              # the row's folder: the template's parameter `out`
-    several_arms:bool=False,   # more than one record per seed: put the arm into the file's name
-    **kwargs,                  # as for make_record
-)->Record:
+    out: str | Path,  # the row's folder: the template's parameter `out`
+    several_arms: bool = False,  # more than one record per seed: put the arm into the file's name
+    **kwargs,  # as for make_record
+) -> Record:
     "Make the record of one finished seed and write it: the one call at the end of a template's loop"
     record = make_record(**kwargs)
     write_record(out, record, several_arms=several_arms)
@@ -371,12 +560,13 @@ def record_run(
 
 # %% ../../nbs/repro/records.ipynb #887309d0
 def pending_seeds(
-    out:str|Path,           # the row's folder
-    seeds,                  # the seeds asked for
-    arms=(None,),           # for templates with several records per seed: every arm's name
-)->list:                    # seeds without a whole record of this very run, in order
+    out: str | Path,  # the row's folder
+    seeds,  # the seeds asked for
+    arms=(None,),  # for templates with several records per seed: every arm's name
+) -> list:  # seeds without a whole record of this very run, in order
     "The seeds that still have to run; by hand (no run hash), all of them"
     wanted = run_context().get("hash")
-    if not wanted: return list(seeds)
+    if not wanted:
+        return list(seeds)
     done = {(r.seed, arm) for r in load_records(out, problems=[]) if r.hash == wanted for arm in (r.arm, None)}
     return [s for s in seeds if not all((s, arm) in done for arm in arms)]

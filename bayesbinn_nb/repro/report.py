@@ -4,12 +4,25 @@
 
 # %% ../../nbs/repro/report.ipynb #da4b9237
 from __future__ import annotations
-import html, json, math, re
+
+import html
+import json
+import math
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
 from .records import Record, Table, load_records
-from .suites import SuiteError, checkout_root, default_out, experiments_dir, known_suites, load_suite, load_yaml
+from bayesbinn_nb.repro.suites import (
+    SuiteError,
+    checkout_root,
+    default_out,
+    experiments_dir,
+    known_suites,
+    load_suite,
+    load_yaml,
+)
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PMF_EPOCHS', 'METRIC_NAMES', 'VERDICTS', 'COLUMNS', 'load_published', 'schedule_of', 'sample_std',
@@ -18,318 +31,577 @@ __all__ = ['SCHEDULES', 'PMF_EPOCHS', 'METRIC_NAMES', 'VERDICTS', 'COLUMNS', 'lo
            'text_report']
 
 # %% ../../nbs/repro/report.ipynb #ac3478d6
-_KEYS = ("id", "experiment", "dataset", "method", "metric", "split", "value", "std", "n", "ddof", "params", "epoch", "selection", "predict", "source", "note", "requires", "schedule")
+_KEYS = (
+    "id",
+    "experiment",
+    "dataset",
+    "method",
+    "metric",
+    "split",
+    "value",
+    "std",
+    "n",
+    "ddof",
+    "params",
+    "epoch",
+    "selection",
+    "predict",
+    "source",
+    "note",
+    "requires",
+    "schedule",
+)
 
 # epochs of the published runs where neither the line's epoch nor its source says it (steps, for the full-batch toys)
-SCHEDULES = {"benchmark": 500, "sweep-learning-rate": 500, "sweep-temperature": 500, "snelson-temperature": 5000, "bop-cifar10": 500}
-PMF_EPOCHS = {"mnist": 200, "cifar10": 112, "cifar100": 112}    # 100,000 iterations, in epochs
+SCHEDULES = {
+    "benchmark": 500,
+    "sweep-learning-rate": 500,
+    "sweep-temperature": 500,
+    "snelson-temperature": 5000,
+    "bop-cifar10": 500,
+}
+PMF_EPOCHS = {"mnist": 200, "cifar10": 112, "cifar100": 112}  # 100,000 iterations, in epochs
+
 
 def load_published(
-    path:str|Path|None=None,     # default: the package's published.yaml
-)->list:                         # of dicts
+    path: str | Path | None = None,  # default: the package's published.yaml
+) -> list:  # of dicts
     "Published numbers, one dict per line"
-    rows = load_yaml(Path(path) if path else experiments_dir()/"published.yaml")
+    rows = load_yaml(Path(path) if path else experiments_dir() / "published.yaml")
     for row in rows:
-        if unknown := row.keys() - set(_KEYS): raise ValueError(f"published number {row.get('id')}: unknown key {sorted(unknown)[0]!r}.")
+        if unknown := row.keys() - set(_KEYS):
+            raise ValueError(f"published number {row.get('id')}: unknown key {sorted(unknown)[0]!r}.")
         for key in ("id", "experiment", "dataset", "method", "metric", "split", "value", "source"):
-            if key not in row: raise ValueError(f"published number {row.get('id', row)}: {key!r} is missing.")
+            if key not in row:
+                raise ValueError(f"published number {row.get('id', row)}: {key!r} is missing.")
         for key in ("value", "std"):
-            if key in row: row[key] = float(row[key])
+            if key in row:
+                row[key] = float(row[key])
     return rows
 
+
 def schedule_of(
-    row:dict,            # a published number
-)->int|None:             # epochs; None where the published run has no schedule that we know
+    row: dict,  # a published number
+) -> int | None:  # epochs; None where the published run has no schedule that we know
     "Length of the published run's schedule"
-    if "schedule" in row: return row["schedule"]
+    if "schedule" in row:
+        return row["schedule"]
     for text in (row.get("note", ""), row["source"]):
-        if m := re.search(r"(\d+)-epoch cosine", text) or re.match(r"(\d+) epochs", text): return int(m[1])
-    if row.get("epoch"): return row["epoch"]
-    if row["method"] == "pmf": return PMF_EPOCHS[row["dataset"]]
+        if m := re.search(r"(\d+)-epoch cosine", text) or re.match(r"(\d+) epochs", text):
+            return int(m[1])
+    if row.get("epoch"):
+        return row["epoch"]
+    if row["method"] == "pmf":
+        return PMF_EPOCHS[row["dataset"]]
     return SCHEDULES.get(row["experiment"])
 
+
 def sample_std(
-    row:dict,            # a published number
-)->float|None:           # in the published unit
+    row: dict,  # a published number
+) -> float | None:  # in the published unit
     "The published spread as a sample standard deviation"
     std, n = row.get("std"), row.get("n") or 1
-    return std*math.sqrt(n/(n - 1)) if std is not None and row.get("ddof") == 0 and n > 1 else std
+    return std * math.sqrt(n / (n - 1)) if std is not None and row.get("ddof") == 0 and n > 1 else std
 
 # %% ../../nbs/repro/report.ipynb #fe5dbbce
-_ANSWERED_BY = {"curve": ("benchmark",), "sweep-learning-rate": ("sweep", "benchmark"), "sweep-temperature": ("sweep", "benchmark")}
+_ANSWERED_BY = {
+    "curve": ("benchmark",),
+    "sweep-learning-rate": ("sweep", "benchmark"),
+    "sweep-temperature": ("sweep", "benchmark"),
+}
 _SAME_SETTING = {"learning_rate": ("learning_rate", "lr")}
-METRIC_NAMES = {"1-iou-cell": "score"}                 # published name → record's name
+METRIC_NAMES = {"1-iou-cell": "score"}  # published name → record's name
 
-def _slug(x): return str(x).replace("_", "-")
+
+def _slug(x):
+    return str(x).replace("_", "-")
+
 
 def setting(
-    record:Record,
-    name:str,            # "temperature", "learning_rate", "arm", …
-):                       # None if the record does not say
+    record: Record,
+    name: str,  # "temperature", "learning_rate", "arm", …
+):  # None if the record does not say
     "The value a setting had in a run"
-    if name == "arm": return record.arm
+    if name == "arm":
+        return record.arm
     for key in _SAME_SETTING.get(name, (name,)):
         for place in (record.parameters, record.settings, record.settings.get("method_kwargs") or {}):
-            if place.get(key) is not None: return place[key]
+            if place.get(key) is not None:
+                return place[key]
     return None
 
-def same_value(a, b)->bool:
+
+def same_value(a, b) -> bool:
     "Equal as numbers if both are numbers (or texts of numbers), else equal"
+
     def number(x):
-        try: return float(x) if not isinstance(x, bool) else None
-        except (TypeError, ValueError): return None
+        try:
+            return float(x) if not isinstance(x, bool) else None
+        except (TypeError, ValueError):
+            return None
+
     x, y = number(a), number(b)
     return math.isclose(x, y, rel_tol=1e-6, abs_tol=0) if x is not None and y is not None else a == b
 
+
 def joins(
-    row:dict,            # a published number
-    record:Record,
-)->bool:
+    row: dict,  # a published number
+    record: Record,
+) -> bool:
     "Is this record about that number?"
     experiments = {_slug(row["experiment"]), *_ANSWERED_BY.get(row["experiment"], ())}
-    return (_slug(record.experiment) in experiments and record.dataset.removesuffix("-standin") == row["dataset"] and record.method == row["method"]
-            and all(same_value(setting(record, k), v) for k, v in (row.get("params") or {}).items()))
+    return (
+        _slug(record.experiment) in experiments
+        and record.dataset.removesuffix("-standin") == row["dataset"]
+        and record.method == row["method"]
+        and all(same_value(setting(record, k), v) for k, v in (row.get("params") or {}).items())
+    )
+
 
 def metric_name(
-    row:dict,            # a published number
-)->str:                  # "test_accuracy", "val_accuracy@mean"
+    row: dict,  # a published number
+) -> str:  # "test_accuracy", "val_accuracy@mean"
     "What the number is called in a record"
-    return f"{row['split']}_{METRIC_NAMES.get(row['metric'], row['metric'])}" + (f"@{row['predict']}" if row.get("predict") in ("mean", "sample") else "")
+    return f"{row['split']}_{METRIC_NAMES.get(row['metric'], row['metric'])}" + (
+        f"@{row['predict']}" if row.get("predict") in ("mean", "sample") else ""
+    )
 
 # %% ../../nbs/repro/report.ipynb #0d5e77a1
 # The recipe behind a published number (a number that names its recipe in `requires` has that one). Not here: the segmentation template always writes a
 # deviation, and the points of the Bop report's grid require a validation set that no run of ours has.
-_RECIPES = {"benchmark": "benchmark", "curve": "benchmark", "sweep-learning-rate": "benchmark", "sweep-temperature": "benchmark", "lrnet-comparison": "lrnet_comparison",
-            "snelson-temperature": "snelson", "bop-cifar10": "bop_cifar10", "latent-weights": "latent_study", "arbitrary-learning-rate": "latent_study"}
-_OF_THE_ARM = {"arbitrary-learning-rate": ("lr", "clip_weights")}      # settings by which the arms of an experiment differ
+_RECIPES = {
+    "benchmark": "benchmark",
+    "curve": "benchmark",
+    "sweep-learning-rate": "benchmark",
+    "sweep-temperature": "benchmark",
+    "lrnet-comparison": "lrnet_comparison",
+    "snelson-temperature": "snelson",
+    "bop-cifar10": "bop_cifar10",
+    "latent-weights": "latent_study",
+    "arbitrary-learning-rate": "latent_study",
+}
+_OF_THE_ARM = {"arbitrary-learning-rate": ("lr", "clip_weights")}  # settings by which the arms of an experiment differ
+
 
 def _as_published(row, name):
     "Settings of the published run: name -> the values that count as published"
-    from bayesbinn_nb.library.recipes import recipe                                      # here, because it imports PyTorch: no run, no wait
+    from bayesbinn_nb.library.recipes import recipe  # here, because it imports PyTorch: no run, no wait
+
     r = recipe(row["dataset"], "bop" if name.startswith("bop_") else row["method"], name)
-    found = {k: [v] for k, v in (r["method_kwargs"] | r["data"] | dict(batch_size=r["batch_size"], model=r["model"])).items()}
-    if row.get("predict") == "mean": found["mean_samples"] = [r["mean_samples"]]
-    if (r["schedule"] or {}).get("kind") == "geometric": found["lr_end"] = [r["schedule"]["end"]]
-    if name.startswith("bop_"): found["still_epochs"] = [None, 10] if name == "bop_cifar10_report" else [None]      # a run that never stops by itself is as good
-    if row["method"] == "lrnet": found["init"] = ["cold", "pretrained"]                  # its authors begin with a trained real network
-    if "no validation split" in row.get("note", ""): found["validation"] = [0.]
+    found = {
+        k: [v] for k, v in (r["method_kwargs"] | r["data"] | dict(batch_size=r["batch_size"], model=r["model"])).items()
+    }
+    if row.get("predict") == "mean":
+        found["mean_samples"] = [r["mean_samples"]]
+    if (r["schedule"] or {}).get("kind") == "geometric":
+        found["lr_end"] = [r["schedule"]["end"]]
+    if name.startswith("bop_"):
+        found["still_epochs"] = (
+            [None, 10] if name == "bop_cifar10_report" else [None]
+        )  # a run that never stops by itself is as good
+    if row["method"] == "lrnet":
+        found["init"] = ["cold", "pretrained"]  # its authors begin with a trained real network
+    if "no validation split" in row.get("note", ""):
+        found["validation"] = [0.0]
     return found
 
-def _shown(v): return f"{v:g}" if isinstance(v, float) else v["name"] if isinstance(v, dict) and "name" in v else str(v)
+
+def _shown(v):
+    return f"{v:g}" if isinstance(v, float) else v["name"] if isinstance(v, dict) and "name" in v else str(v)
+
 
 def other_settings(
-    row:dict,            # a published number
-    record:Record,
-)->dict:                 # setting -> its value in the run
+    row: dict,  # a published number
+    record: Record,
+) -> dict:  # setting -> its value in the run
     "Settings of a run that are neither the recipe's nor named by the published number"
     name = (row.get("requires") or {}).get("recipe_of") or _RECIPES.get(row["experiment"])
     given = record.settings | record.parameters
-    if name is None or not given: return {}
+    if name is None or not given:
+        return {}
     own = given.get("method_kwargs") or {}
     given = given | own | (given.get("data") or {})
-    named = {k for n in {**(row.get("params") or {}), **(row.get("requires") or {})} for k in _SAME_SETTING.get(n, (n,))} | {*_OF_THE_ARM.get(row["experiment"], ())}
+    named = {
+        k for n in {**(row.get("params") or {}), **(row.get("requires") or {})} for k in _SAME_SETTING.get(n, (n,))
+    } | {*_OF_THE_ARM.get(row["experiment"], ())}
     published = _as_published(row, name)
-    return {k: v for k, v in given.items() if k not in named and (k in published or k in own) and not any(same_value(v, p) for p in published.get(k, ()))}
+    return {
+        k: v
+        for k, v in given.items()
+        if k not in named and (k in published or k in own) and not any(same_value(v, p) for p in published.get(k, ()))
+    }
 
 # %% ../../nbs/repro/report.ipynb #b1d57811
 VERDICTS = ("reproduced", "differs", "on the curve", "off the curve", "single run", "not comparable", "not run")
-_KIND = {"reproduced": 0, "differs": 0, "on the curve": 1, "off the curve": 1, "single run": 2, "not comparable": 3, "not run": 4}
+_KIND = {
+    "reproduced": 0,
+    "differs": 0,
+    "on the curve": 1,
+    "off the curve": 1,
+    "single run": 2,
+    "not comparable": 3,
+    "not run": 4,
+}
+
 
 @dataclass(kw_only=True)
 class Verdict:
     "One published number and what our records say about it; values in the published unit"
-    id:str
-    verdict:str
-    reason:str = ""               # for "not comparable", and remarks on the others
-    ours:float|None = None        # mean over seeds
-    ours_std:float|None = None    # sample deviation; None for one seed
-    ours_n:int = 0
-    delta:float|None = None       # ours − published
-    tolerance:float|None = None   # |delta| is compared with this
-    published:dict = field(default_factory=dict)   # the line of published.yaml
-    suite:str = ""
-    row:str = ""
-    arm:str = ""
-    epochs:int = 0                # how far our runs went
-    seeds:list = field(default_factory=list)
+
+    id: str
+    verdict: str
+    reason: str = ""  # for "not comparable", and remarks on the others
+    ours: float | None = None  # mean over seeds
+    ours_std: float | None = None  # sample deviation; None for one seed
+    ours_n: int = 0
+    delta: float | None = None  # ours − published
+    tolerance: float | None = None  # |delta| is compared with this
+    published: dict = field(default_factory=dict)  # the line of published.yaml
+    suite: str = ""
+    row: str = ""
+    arm: str = ""
+    epochs: int = 0  # how far our runs went
+    seeds: list = field(default_factory=list)
+
 
 def _unit(row):
     "factor from a record's unit to the published one, and the floor of the tolerance in the published unit"
-    if row["metric"] == "accuracy": return 100., .3
-    if row["metric"] == "1-iou-cell": return 1., .003
-    return 1., 0.
+    if row["metric"] == "accuracy":
+        return 100.0, 0.3
+    if row["metric"] == "1-iou-cell":
+        return 1.0, 0.003
+    return 1.0, 0.0
+
 
 def _mean_std(values):
     n = len(values)
-    mean = math.fsum(values)/n
-    return mean, (math.sqrt(math.fsum((v - mean)**2 for v in values)/(n - 1)) if n > 1 else None)
+    mean = math.fsum(values) / n
+    return mean, (math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None)
+
 
 def judge(
-    row:dict,            # a published number
-    group:list,          # records of one run: same suite, row, arm and parameters, different seeds
-)->Verdict:
+    row: dict,  # a published number
+    group: list,  # records of one run: same suite, row, arm and parameters, different seeds
+) -> Verdict:
     "The rules, for one number and one group of records"
     first = group[0]
-    found = dict(id=row["id"], published=row, suite=first.suite, row=first.row, arm=first.arm, epochs=first.epochs or 0, seeds=sorted(r.seed for r in group), ours_n=len(group))
-    no = lambda reason: Verdict(verdict="not comparable", reason=reason, **found)
-    if first.stand_in: return no(f"stand-in data: {first.stand_in}")
+    found = dict(
+        id=row["id"],
+        published=row,
+        suite=first.suite,
+        row=first.row,
+        arm=first.arm,
+        epochs=first.epochs or 0,
+        seeds=sorted(r.seed for r in group),
+        ours_n=len(group),
+    )
+
+    def no(reason):
+        return Verdict(verdict="not comparable", reason=reason, **found)
+
+    if first.stand_in:
+        return no(f"stand-in data: {first.stand_in}")
     if row["metric"] == "wall_hours":
-        found["ours"], found["ours_std"] = _mean_std([r.wall_seconds/3600 for r in group])
-        return Verdict(verdict="not comparable", reason=f"another machine: ours ran {first.epochs} epochs on {first.device}", **found)
+        found["ours"], found["ours_std"] = _mean_std([r.wall_seconds / 3600 for r in group])
+        return Verdict(
+            verdict="not comparable",
+            reason=f"another machine: ours ran {first.epochs} epochs on {first.device}",
+            **found,
+        )
     for name, value in (row.get("requires") or {}).items():
-        if not same_value(setting(first, name), value): return no(f"the published number was made with {name}: {value}")
-    if first.deviations: return no("; ".join(first.deviations))
+        if not same_value(setting(first, name), value):
+            return no(f"the published number was made with {name}: {value}")
+    if first.deviations:
+        return no("; ".join(first.deviations))
     length, at = schedule_of(row), row.get("epoch")
     if length is not None and first.schedule_epochs != length:
-        return no(f"our schedule is {first.schedule_epochs or 'not'} {'epochs long' if first.schedule_epochs else 'given'}, the published one {length}")
+        return no(
+            f"our schedule is {first.schedule_epochs or 'not'} {'epochs long' if first.schedule_epochs else 'given'}, the published one {length}"
+        )
     full = at is None or at == length
-    if full and not all(r.complete for r in group): return no(f"stopped at epoch {first.epochs} of {length or first.schedule_epochs}; the published number is from the end of the schedule")
-    if not full and any((r.epochs or 0) < at for r in group): return no(f"stopped at epoch {first.epochs}, before epoch {at}")
-    if full and length is not None and any((r.epochs or 0) > length for r in group): return no(f"trained to epoch {first.epochs}; the published run ended at epoch {length}")
-    if full and row.get("selection") == "best_validation" and any(None in r.history.get("val_accuracy", ()) for r in group): return no("not every epoch was validated, so the best may be missing")
-    if others := other_settings(row, first): return no("other settings than the published ones: " + ", ".join(f"{k} = {_shown(v)}" for k, v in others.items()))
+    if full and not all(r.complete for r in group):
+        return no(
+            f"stopped at epoch {first.epochs} of {length or first.schedule_epochs}; the published number is from the end of the schedule"
+        )
+    if not full and any((r.epochs or 0) < at for r in group):
+        return no(f"stopped at epoch {first.epochs}, before epoch {at}")
+    if full and length is not None and any((r.epochs or 0) > length for r in group):
+        return no(f"trained to epoch {first.epochs}; the published run ended at epoch {length}")
+    if (
+        full
+        and row.get("selection") == "best_validation"
+        and any(None in r.history.get("val_accuracy", ()) for r in group)
+    ):
+        return no("not every epoch was validated, so the best may be missing")
+    if others := other_settings(row, first):
+        return no(
+            "other settings than the published ones: " + ", ".join(f"{k} = {_shown(v)}" for k, v in others.items())
+        )
     name, factor, floor = metric_name(row), *_unit(row)
     values = [r.metric(name, row.get("selection") or "last") if full else r.metric(name, epoch=at) for r in group]
-    if any(v is None for v in values): return no(f"the records hold no {name}" + ("" if full else f" at epoch {at}") + (" at the best validation epoch" if full and row.get("selection") == "best_validation" else ""))
-    mean, s1 = _mean_std([factor*v for v in values])
+    if any(v is None for v in values):
+        return no(
+            f"the records hold no {name}"
+            + ("" if full else f" at epoch {at}")
+            + (" at the best validation epoch" if full and row.get("selection") == "best_validation" else "")
+        )
+    mean, s1 = _mean_std([factor * v for v in values])
     n1, s2, n2 = len(values), sample_std(row), row.get("n") or 1
     delta = mean - row["value"]
     found |= dict(ours=mean, ours_std=s1, delta=delta)
     if full:
-        if n1 < 3: return Verdict(verdict="single run", reason=f"{n1} seed{'s' * (n1 > 1)}", **found)
-        tolerance = max(floor, 2*math.sqrt(s1**2/n1 + (s1 if s2 is None else s2)**2/n2))
+        if n1 < 3:
+            return Verdict(verdict="single run", reason=f"{n1} seed{'s' * (n1 > 1)}", **found)
+        tolerance = max(floor, 2 * math.sqrt(s1**2 / n1 + (s1 if s2 is None else s2) ** 2 / n2))
         words = ("reproduced", "differs")
     else:
-        if s2 is None and n1 < 3: return Verdict(verdict="single run", reason="no published spread to compare with", **found)
-        tolerance, words = max(floor, 3*s1) if s2 is None else 3*s2, ("on the curve", "off the curve")
-    return Verdict(verdict=words[abs(delta) > tolerance + 1e-9], tolerance=tolerance, reason="" if s2 is not None else "no spread was published; ours is used for it", **found)
+        if s2 is None and n1 < 3:
+            return Verdict(verdict="single run", reason="no published spread to compare with", **found)
+        tolerance, words = max(floor, 3 * s1) if s2 is None else 3 * s2, ("on the curve", "off the curve")
+    return Verdict(
+        verdict=words[abs(delta) > tolerance + 1e-9],
+        tolerance=tolerance,
+        reason="" if s2 is not None else "no spread was published; ours is used for it",
+        **found,
+    )
 
 # %% ../../nbs/repro/report.ipynb #17ba0791
 def _groups(records):
     groups = {}
     for r in records:
-        key = json.dumps([r.suite, r.row, _slug(r.experiment), r.arm, r.schedule_epochs, r.epochs if not r.complete else None, r.complete, bool(r.stand_in), r.deviations, r.parameters, r.hash], sort_keys=True)
-        groups.setdefault(key, {})[r.seed] = r          # one record per seed
+        key = json.dumps(
+            [
+                r.suite,
+                r.row,
+                _slug(r.experiment),
+                r.arm,
+                r.schedule_epochs,
+                r.epochs if not r.complete else None,
+                r.complete,
+                bool(r.stand_in),
+                r.deviations,
+                r.parameters,
+                r.hash,
+            ],
+            sort_keys=True,
+        )
+        groups.setdefault(key, {})[r.seed] = r  # one record per seed
     return [list(g.values()) for g in groups.values()]
 
+
 def scorecard(
-    records:list,                  # of Record
-    published:list|None=None,      # default: load_published()
-)->list:                           # one Verdict for each published number, in their order
+    records: list,  # of Record
+    published: list | None = None,  # default: load_published()
+) -> list:  # one Verdict for each published number, in their order
     "Every published number and its verdict"
     card = []
     for row in load_published() if published is None else published:
         groups = _groups([r for r in records if joins(row, r)])
-        alike = [g for g in groups if all(same_value(setting(g[0], k), v) for k, v in (row.get("requires") or {}).items())]   # made the way the number was made
+        alike = [
+            g for g in groups if all(same_value(setting(g[0], k), v) for k, v in (row.get("requires") or {}).items())
+        ]  # made the way the number was made
         judged = [judge(row, g) for g in alike or groups]
-        judged.sort(key=lambda v: (_KIND[v.verdict], v.arm != row["method"] and "arm" not in (row.get("params") or {}), -v.epochs if v.verdict == "not comparable" else 0, -v.ours_n, v.suite != "paper", v.row))
+        judged.sort(
+            key=lambda v: (
+                _KIND[v.verdict],
+                v.arm != row["method"] and "arm" not in (row.get("params") or {}),
+                -v.epochs if v.verdict == "not comparable" else 0,
+                -v.ours_n,
+                v.suite != "paper",
+                v.row,
+            )
+        )
         card.append(judged[0] if judged else Verdict(id=row["id"], verdict="not run", published=row))
     return card
 
 # %% ../../nbs/repro/report.ipynb #0716d970
 def verdict_counts(
-    card:list,                   # of Verdict
-    by:str|None=None,            # a key of published.yaml: "experiment", "dataset", "method", …
-)->dict:                         # verdict -> count (all verdicts, in order), or group -> such a dict
+    card: list,  # of Verdict
+    by: str | None = None,  # a key of published.yaml: "experiment", "dataset", "method", …
+) -> dict:  # verdict -> count (all verdicts, in order), or group -> such a dict
     "How often each verdict occurs"
+
     def count(rows):
         c = Counter(v.verdict for v in rows)
         return {name: c[name] for name in VERDICTS}
-    if by is None: return count(card)
+
+    if by is None:
+        return count(card)
     return {g: count([v for v in card if v.published[by] == g]) for g in dict.fromkeys(v.published[by] for v in card)}
 
+
 def reproduced_what(
-    card:list,                   # of Verdict
-)->str:                          # a sentence with a space before it; "" where nothing is reproduced
+    card: list,  # of Verdict
+) -> str:  # a sentence with a space before it; "" where nothing is reproduced
     "Which experiments the reproduced numbers are from"
     found = [v.published for v in card if v.verdict == "reproduced"]
-    where = Counter((p["experiment"].replace("-", " "), f"{p['split'].replace('val', 'validation').replace('train', 'training')} {p['metric'].replace('mse', 'error')}") for p in found)
-    single = ", each published from a single run without a spread, so that it had only to lie within ours" if all((p.get("n") or 1) == 1 and p.get("std") is None for p in found) else ""
-    return " Reproduced: " + "; ".join(f"{n} of *{experiment}* ({what})" for (experiment, what), n in where.items()) + single + "." if found else ""
+    where = Counter(
+        (
+            p["experiment"].replace("-", " "),
+            f"{p['split'].replace('val', 'validation').replace('train', 'training')} {p['metric'].replace('mse', 'error')}",
+        )
+        for p in found
+    )
+    single = (
+        ", each published from a single run without a spread, so that it had only to lie within ours"
+        if all((p.get("n") or 1) == 1 and p.get("std") is None for p in found)
+        else ""
+    )
+    return (
+        " Reproduced: "
+        + "; ".join(f"{n} of *{experiment}* ({what})" for (experiment, what), n in where.items())
+        + single
+        + "."
+        if found
+        else ""
+    )
+
 
 def show_value(
-    mean:float|None, std:float|None=None, n:int|None=None,
-    percent:bool=True,           # two decimals, else three significant digits
-)->str:
+    mean: float | None,
+    std: float | None = None,
+    n: int | None = None,
+    percent: bool = True,  # two decimals, else three significant digits
+) -> str:
     "98.86 ± 0.05 (5)"
-    if mean is None: return ""
+    if mean is None:
+        return ""
     f = (lambda x: f"{x:.2f}") if percent else (lambda x: f"{x:.3g}")
     return f(mean) + (f" ± {f(std)}" if std is not None else "") + (f" ({n})" if n else "")
 
+
 def _what(p):
-    params = ", ".join(f"{k.replace('_', ' ')} {v:g}" if isinstance(v, (int, float)) else f"{v}" for k, v in (p.get("params") or {}).items())
-    return " ".join(filter(None, [p["dataset"], p["method"], f"({params})" if params else "", p["split"], p["metric"] if p["metric"] != "accuracy" else "",
-                                  {"mean": "mean", "sample": "average draw"}.get(p.get("predict"), ""), f"epoch {p['epoch']}" if p.get("epoch") else ""]))
+    params = ", ".join(
+        f"{k.replace('_', ' ')} {v:g}" if isinstance(v, (int, float)) else f"{v}"
+        for k, v in (p.get("params") or {}).items()
+    )
+    return " ".join(
+        filter(
+            None,
+            [
+                p["dataset"],
+                p["method"],
+                f"({params})" if params else "",
+                p["split"],
+                p["metric"] if p["metric"] != "accuracy" else "",
+                {"mean": "mean", "sample": "average draw"}.get(p.get("predict"), ""),
+                f"epoch {p['epoch']}" if p.get("epoch") else "",
+            ],
+        )
+    )
+
 
 def _cells(v):
     p, percent = v.published, v.published["metric"] == "accuracy"
-    return {"what": _what(p), "source": p["source"], "published": show_value(p["value"], p.get("std"), p.get("n"), percent),
-            "ours": show_value(v.ours, v.ours_std, v.ours_n or None, percent), "Δ": "" if v.delta is None else f"{round(v.delta, 2) + 0.:+.2f}" if percent else f"{v.delta:+.3g}",
-            "verdict": v.verdict, "remark": "; ".join(filter(None, [v.reason, p.get("note")]))}
+    return {
+        "what": _what(p),
+        "source": p["source"],
+        "published": show_value(p["value"], p.get("std"), p.get("n"), percent),
+        "ours": show_value(v.ours, v.ours_std, v.ours_n or None, percent),
+        "Δ": "" if v.delta is None else f"{round(v.delta, 2) + 0.0:+.2f}" if percent else f"{v.delta:+.3g}",
+        "verdict": v.verdict,
+        "remark": "; ".join(filter(None, [v.reason, p.get("note")])),
+    }
+
 
 COLUMNS = ("what", "source", "published", "ours", "Δ", "verdict", "remark")
 
+
 def comparison_table(
-    card:list,                   # of Verdict (select with ordinary Python)
-    columns:tuple=COLUMNS,       # of COLUMNS, in the order wanted
-    runs:str|None=None,          # where executed runs lie as seen from the page, e.g. "runs": ours becomes a link to runs/<suite>/<row>/<row>.ipynb
-    format:str="markdown",       # or "html": a table that can be sorted by its headings where scripts run
-)->str:
+    card: list,  # of Verdict (select with ordinary Python)
+    columns: tuple = COLUMNS,  # of COLUMNS, in the order wanted
+    runs: str
+    | None = None,  # where executed runs lie as seen from the page, e.g. "runs": ours becomes a link to runs/<suite>/<row>/<row>.ipynb
+    format: str = "markdown",  # or "html": a table that can be sorted by its headings where scripts run
+) -> str:
     "Published and measured numbers side by side"
-    if bad := [c for c in columns if c not in COLUMNS]: raise ValueError(f"unknown column {bad[0]!r}; there are {', '.join(COLUMNS)}.")
-    if format not in ("markdown", "html"): raise ValueError(f"format={format!r}: choose 'markdown' or 'html'.")
+    if bad := [c for c in columns if c not in COLUMNS]:
+        raise ValueError(f"unknown column {bad[0]!r}; there are {', '.join(COLUMNS)}.")
+    if format not in ("markdown", "html"):
+        raise ValueError(f"format={format!r}: choose 'markdown' or 'html'.")
     rows = []
     for v in card:
         cells = _cells(v)
         link = f"{runs}/{v.suite}/{v.row}/{v.row}.ipynb" if runs and v.row and v.suite and cells["ours"] else None
         rows.append([(cells[c], link if c == "ours" else None) for c in columns])
     if format == "markdown":
-        cell = lambda text, link: (f"[{text}]({link})" if link else text).replace("|", "\\|")
-        return "\n".join(["| " + " | ".join(columns) + " |", "|" + "---|"*len(columns), *("| " + " | ".join(cell(*c) for c in r) + " |" for r in rows)])
-    cell = lambda text, link: f'<a href="{html.escape(link)}">{html.escape(text)}</a>' if link else html.escape(text)
+
+        def cell(text, link):
+            return (f"[{text}]({link})" if link else text).replace("|", "\\|")
+
+        return "\n".join(
+            [
+                "| " + " | ".join(columns) + " |",
+                "|" + "---|" * len(columns),
+                *("| " + " | ".join(cell(*c) for c in r) + " |" for r in rows),
+            ]
+        )
+
+    def cell(text, link):
+        return f'<a href="{html.escape(link)}">{html.escape(text)}</a>' if link else html.escape(text)
+
     head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
-    return f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>' + "".join("<tr>" + "".join(f"<td>{cell(*c)}</td>" for c in r) + "</tr>" for r in rows) + "</tbody></table>"
+    return (
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>'
+        + "".join("<tr>" + "".join(f"<td>{cell(*c)}</td>" for c in r) + "</tr>" for r in rows)
+        + "</tbody></table>"
+    )
+
 
 def counts_table(
-    card:list,                   # of Verdict
-    by:str="experiment",
-)->Table:                        # one row per group, with a total
+    card: list,  # of Verdict
+    by: str = "experiment",
+) -> Table:  # one row per group, with a total
     "Verdicts counted by group"
     groups = verdict_counts(card, by)
-    return Table([{by: g, **{k: n or "" for k, n in c.items()}} for g, c in groups.items()] + [{by: "all", **verdict_counts(card)}])
+    return Table(
+        [{by: g, **{k: n or "" for k, n in c.items()}} for g, c in groups.items()]
+        + [{by: "all", **verdict_counts(card)}]
+    )
 
 # %% ../../nbs/repro/report.ipynb #472b07b9
 def collect(
-    suites=("short", "paper"),    # names of suites, or folders with records
-    problems:list|None=None,      # collects what could not be read
-)->list:                          # of Record
+    suites=("short", "paper"),  # names of suites, or folders with records
+    problems: list | None = None,  # collects what could not be read
+) -> list:  # of Record
     "The records of several suites"
     records = []
     for s in map(str, suites):
         folder = default_out(s) if s in ("short", "paper", "single", *known_suites()) else Path(s)
-        if folder == Path(s) and not folder.is_dir(): raise SuiteError(f"there is neither a suite nor a folder {s!r}; the suites are {', '.join(known_suites()) or 'not written yet'}.")
+        if folder == Path(s) and not folder.is_dir():
+            raise SuiteError(
+                f"there is neither a suite nor a folder {s!r}; the suites are {', '.join(known_suites()) or 'not written yet'}."
+            )
         records += load_records(folder, problems=problems)
     return records
 
+
 def planned(
     suites=("short", "paper"),
-)->dict:                          # published id -> (suite, row), the first that is meant to answer it
+) -> dict:  # published id -> (suite, row), the first that is meant to answer it
     "Which row of which suite would answer a published number"
     found = {}
     for s in suites:
-        try: rows = load_suite(s, check=True).rows
-        except (SuiteError, FileNotFoundError): continue
+        try:
+            rows = load_suite(s, check=True).rows
+        except (SuiteError, FileNotFoundError):
+            continue
         for r in rows:
-            for i in r.published: found.setdefault(i, (s, r.name))
+            for i in r.published:
+                found.setdefault(i, (s, r.name))
     return found
 
+
 def text_report(
-    card:list,                    # of Verdict
-    every:bool=False,             # list also what was not run
-    plan:dict|None=None,          # from planned(): says which command would answer a number
-)->str:
+    card: list,  # of Verdict
+    every: bool = False,  # list also what was not run
+    plan: dict | None = None,  # from planned(): says which command would answer a number
+) -> str:
     "The scorecard as plain text"
-    lines = [f"{len(card)} published numbers: " + ", ".join(f"{n} {k}" for k, n in verdict_counts(card).items() if n), ""]
+    lines = [
+        f"{len(card)} published numbers: " + ", ".join(f"{n} {k}" for k, n in verdict_counts(card).items() if n),
+        "",
+    ]
     shown = [v for v in card if every or v.verdict != "not run"]
     if shown:
         width = max(len(_what(v.published)) for v in shown)
@@ -337,10 +609,20 @@ def text_report(
         for group in dict.fromkeys(v.published["experiment"] for v in shown):
             lines.append(f"{group}")
             for v in shown:
-                if v.published["experiment"] != group: continue
+                if v.published["experiment"] != group:
+                    continue
                 c, hint = _cells(v), (plan or {}).get(v.id)
-                remark = f": {v.reason}" if v.reason else f": bayesbinn batch {hint[0]} --only {hint[1]}" if v.verdict == "not run" and hint else ""
-                lines.append(f"{c['what']:{width}}  {c['published']:>18}  {c['ours']:>18}  {c['Δ']:>7}  {v.verdict}{remark}")
+                remark = (
+                    f": {v.reason}"
+                    if v.reason
+                    else f": bayesbinn batch {hint[0]} --only {hint[1]}"
+                    if v.verdict == "not run" and hint
+                    else ""
+                )
+                lines.append(
+                    f"{c['what']:{width}}  {c['published']:>18}  {c['ours']:>18}  {c['Δ']:>7}  {v.verdict}{remark}"
+                )
         lines.append("")
-    if not every and (rest := sum(v.verdict == "not run" for v in card)): lines.append(f"{rest} numbers are not run; list them with: bayesbinn report --all")
+    if not every and (rest := sum(v.verdict == "not run" for v in card)):
+        lines.append(f"{rest} numbers are not run; list them with: bayesbinn report --all")
     return "\n".join(lines)

@@ -4,15 +4,56 @@
 
 # %% ../../nbs/repro/runner.ipynb #da4b9237
 from __future__ import annotations
-import ast, functools, hashlib, importlib.util, io, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time, tokenize
-from concurrent.futures import Executor, ThreadPoolExecutor, wait, FIRST_COMPLETED
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tokenize
+from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from .records import CONTEXT, Record, RecordError, Table, atomic_write, better, load_records, read_record
-from .suites import (Row, Suite, SuiteError, cell_source, check_parameters, check_seeds, checkout_root, default_out, experiments_dir, find_template, load_suite,
-                                       package_dir, read_notebook, results_dir, template_parameters)
+
+from bayesbinn_nb.repro.records import (
+    CONTEXT,
+    Record,
+    RecordError,
+    Table,
+    atomic_write,
+    better,
+    load_records,
+    read_record,
+)
+from bayesbinn_nb.repro.suites import (
+    Row,
+    Suite,
+    SuiteError,
+    cell_source,
+    check_parameters,
+    check_seeds,
+    checkout_root,
+    default_out,
+    experiments_dir,
+    find_template,
+    load_suite,
+    package_dir,
+    read_notebook,
+    results_dir,
+    template_parameters,
+)
 
 # %% auto #0
 __all__ = ['ROW_FILE', 'PARTIAL', 'OLDER', 'KEPT_BYTES', 'FAST_PROCESS', 'code_of', 'library_modules', 'package_hash',
@@ -22,29 +63,41 @@ __all__ = ['ROW_FILE', 'PARTIAL', 'OLDER', 'KEPT_BYTES', 'FAST_PROCESS', 'code_o
 
 # %% ../../nbs/repro/runner.ipynb #ac3478d6
 def code_of(
-    source:str,          # Python source
-)->str:                  # without comments, docstrings and blank lines; unparsable source comes back as it is
+    source: str,  # Python source
+) -> str:  # without comments, docstrings and blank lines; unparsable source comes back as it is
     "The part of a source text that can change a result"
-    try: tree, tokens = ast.parse(source), list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (SyntaxError, tokenize.TokenError): return source
+    try:
+        tree, tokens = ast.parse(source), list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (SyntaxError, tokenize.TokenError):
+        return source
     lines = source.splitlines()
     for t in reversed(tokens):
-        if t.type == tokenize.COMMENT: lines[t.start[0] - 1] = lines[t.start[0] - 1][:t.start[1]]
+        if t.type == tokenize.COMMENT:
+            lines[t.start[0] - 1] = lines[t.start[0] - 1][: t.start[1]]
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             doc = node.body[0]
             for i in range(doc.lineno, doc.end_lineno + 1):
-                head = lines[i - 1].encode()[:doc.col_offset].decode() if i == doc.lineno else ""
-                tail = lines[i - 1].encode()[doc.end_col_offset:].decode() if i == doc.end_lineno else ""
+                head = lines[i - 1].encode()[: doc.col_offset].decode() if i == doc.lineno else ""
+                tail = lines[i - 1].encode()[doc.end_col_offset :].decode() if i == doc.end_lineno else ""
                 lines[i - 1] = head + tail
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
-def _digest(*parts): return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-_DRAWING = ("library/plots.py",)            # modules that draw and compute nothing
+def _digest(*parts):
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+_DRAWING = ("library/plots.py",)  # modules that draw and compute nothing
+
 
 @functools.cache
-def _code_of_file(path, changed): return code_of(path.read_text(encoding="utf-8"))
+def _code_of_file(path, changed):
+    return code_of(path.read_text(encoding="utf-8"))
+
 
 def _library_imports(source):
     "Names of the modules of bayesbinn_nb.library that a source text imports; of a relative import it is assumed that the text lies there"
@@ -52,179 +105,273 @@ def _library_imports(source):
         if isinstance(node, ast.ImportFrom):
             base = {0: "", 1: "bayesbinn_nb.library."}.get(node.level, "elsewhere.") + (node.module or "")
             found = [base, *(f"{base.rstrip('.')}.{a.name}" for a in node.names)]
-        else: found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        else:
+            found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         yield from (name.split(".")[2] for name in found if name.startswith("bayesbinn_nb.library."))
 
+
 def library_modules(
-    source:str,          # of a template
-)->set:                  # of paths; the whole library if the source cannot be parsed
+    source: str,  # of a template
+) -> set:  # of paths; the whole library if the source cannot be parsed
     "The modules of the library that a template can reach by its imports, directly or through each other"
-    files = {p.stem: p for p in (package_dir()/"library").glob("*.py")}
+    files = {p.stem: p for p in (package_dir() / "library").glob("*.py")}
     reached, waiting = {files["__init__"]} if "__init__" in files else set(), [source]
     while waiting:
-        try: names = list(_library_imports(waiting.pop()))
-        except SyntaxError: return set(files.values())
+        try:
+            names = list(_library_imports(waiting.pop()))
+        except SyntaxError:
+            return set(files.values())
         new = {files[name] for name in names if name in files} - reached
         reached |= new
         waiting += [p.read_text(encoding="utf-8") for p in new]
     return reached
 
+
 def package_hash(
-    source:str|None=None,   # of a template: of the library only what it can reach counts; None: the code of the whole package
-)->str:
+    source: str
+    | None = None,  # of a template: of the library only what it can reach counts; None: the code of the whole package
+) -> str:
     "Hash of the package's code"
     root = package_dir()
-    if source is None: files = set(root.rglob("*.py"))
-    else: files = {root/"repro"/"records.py", *(root/"math").rglob("*.py"), *(root/"methods").rglob("*.py"), *library_modules(source)} - {root/name for name in _DRAWING}
+    if source is None:
+        files = set(root.rglob("*.py"))
+    else:
+        files = {
+            root / "repro" / "records.py",
+            *(root / "math").rglob("*.py"),
+            *(root / "methods").rglob("*.py"),
+            *library_modules(source),
+        } - {root / name for name in _DRAWING}
     return _digest([(p.relative_to(root).as_posix(), _code_of_file(p, p.stat().st_mtime_ns)) for p in sorted(files)])
 
-def template_code(path:str|Path)->str:
+
+def template_code(path: str | Path) -> str:
     "The code of a notebook, cell by cell"
     return "\n\n".join(code_of(cell_source(c)) for c in read_notebook(path)["cells"] if c["cell_type"] == "code")
+
 
 def _own_code(params):
     "The modules that parameters name as 'module:Class', as texts"
     found = []
     for value in params.values():
-        if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:\w+", value) or value.startswith("bayesbinn_nb."): continue
-        try: spec = importlib.util.find_spec(value.partition(":")[0])
-        except ImportError: spec = None
-        if spec is not None and spec.has_location: found.append(code_of(Path(spec.origin).read_text(encoding="utf-8")))
+        if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:\w+", value) or value.startswith("bayesbinn_nb."):
+            continue
+        try:
+            spec = importlib.util.find_spec(value.partition(":")[0])
+        except ImportError:
+            spec = None
+        if spec is not None and spec.has_location:
+            found.append(code_of(Path(spec.origin).read_text(encoding="utf-8")))
     return found
 
+
 def run_hash(
-    row:Row,
-)->str:                  # 16 hex digits
+    row: Row,
+) -> str:  # 16 hex digits
     "What identifies a run: template, package, parameters, and the code of methods of your own that a parameter names"
     code, own = template_code(row.template), _own_code(row.params)
-    return _digest(code, package_hash(code), row.params, *([own] if own else []), *([dict(deviations=row.deviations)] if row.deviations else []))
+    return _digest(
+        code,
+        package_hash(code),
+        row.params,
+        *([own] if own else []),
+        *([dict(deviations=row.deviations)] if row.deviations else []),
+    )
 
 # %% ../../nbs/repro/runner.ipynb #902ba3cd
-ROW_FILE = "row.json"     # written last: its presence says that the notebook ran to its end
+ROW_FILE = "row.json"  # written last: its presence says that the notebook ran to its end
+
 
 def _read_json(path):
-    try: value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError): return {}
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
     return value if isinstance(value, dict) else {}
 
+
 def row_state(
-    row:Row,
-    folder:str|Path,         # the row's folder
-    problems:list|None=None, # collects what could not be read
-)->str:                      # "whole", "older code", "partial", "not run"
+    row: Row,
+    folder: str | Path,  # the row's folder
+    problems: list | None = None,  # collects what could not be read
+) -> str:  # "whole", "older code", "partial", "not run"
     "How far a row has come"
     folder, wanted = Path(folder), run_hash(row)
     records = load_records(folder, problems=problems if problems is not None else []) if folder.is_dir() else []
-    seeds_of = lambda h: {r.seed for r in records if r.hash == h}
-    note, complete = _read_json(folder/ROW_FILE), lambda h: set(row.seeds) <= seeds_of(h)
-    ended = (folder/f"{row.name}.ipynb").exists() and set(row.seeds) <= set(note.get("seeds", []))
-    if ended and note.get("hash") == wanted and complete(wanted): return "whole"
-    if ended and note.get("hash") != wanted and complete(note.get("hash")): return "whole" if note.get("confirmed", {}).get("hash") == wanted else "older code"
-    return "partial" if seeds_of(wanted) or (folder/"_work").is_dir() else "not run"
+
+    def seeds_of(h):
+        return {r.seed for r in records if r.hash == h}
+
+    note, complete = _read_json(folder / ROW_FILE), lambda h: set(row.seeds) <= seeds_of(h)
+    ended = (folder / f"{row.name}.ipynb").exists() and set(row.seeds) <= set(note.get("seeds", []))
+    if ended and note.get("hash") == wanted and complete(wanted):
+        return "whole"
+    if ended and note.get("hash") != wanted and complete(note.get("hash")):
+        return "whole" if note.get("confirmed", {}).get("hash") == wanted else "older code"
+    return "partial" if seeds_of(wanted) or (folder / "_work").is_dir() else "not run"
 
 # %% ../../nbs/repro/runner.ipynb #0ade7c2c
 class RunnerError(RuntimeError):
     "Why a batch cannot start; the message says what to do"
 
+
 @contextmanager
 def folder_lock(
-    folder:str|Path,     # made if need be
+    folder: str | Path,  # made if need be
 ):
     "Hold the one lock of an output folder; RunnerError names the process that has it"
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder/".lock", "a+")
-    except OSError as e: raise RunnerError(f"cannot write to {folder}: {e.strerror}. Choose another folder with --out.") from None
+        handle = open(folder / ".lock", "a+")
+    except OSError as e:
+        raise RunnerError(f"cannot write to {folder}: {e.strerror}. Choose another folder with --out.") from None
     with handle:
         if not _try_lock(handle):
             handle.seek(0)
             who = handle.read().strip() or "an unknown process"
-            raise RunnerError(f"another runner ({who}) is at work in {folder}. Wait until it ends, stop it, or choose another folder with --out.")
-        handle.seek(0); handle.truncate(); handle.write(f"pid {os.getpid()} on {os.uname().nodename if hasattr(os, 'uname') else 'this machine'}"); handle.flush()
-        try: yield
+            raise RunnerError(
+                f"another runner ({who}) is at work in {folder}. Wait until it ends, stop it, or choose another folder with --out."
+            )
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"pid {os.getpid()} on {os.uname().nodename if hasattr(os, 'uname') else 'this machine'}")
+        handle.flush()
+        try:
+            yield
         finally:
-            handle.seek(0); handle.truncate(); handle.flush()
+            handle.seek(0)
+            handle.truncate()
+            handle.flush()
+
 
 def _try_lock(handle):
     try:
         import fcntl
+
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:                       # not a POSIX system
+    except ImportError:  # not a POSIX system
         import msvcrt
-        try: handle.seek(0); msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError: return False
-    except OSError: return False
+
+        try:
+            handle.seek(0)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+    except OSError:
+        return False
     return True
 
 # %% ../../nbs/repro/runner.ipynb #7b52009b
-PARTIAL = "_failed"       # folder of a failed row's partial notebook
-OLDER = "_older"          # folder of the records that a row had before its code changed
-KEPT_BYTES = 600_000      # size limit of an executed notebook
+PARTIAL = "_failed"  # folder of a failed row's partial notebook
+OLDER = "_older"  # folder of the records that a row had before its code changed
+KEPT_BYTES = 600_000  # size limit of an executed notebook
+
 
 def row_job(
-    row:Row,
-    out:str|Path,            # the suite's folder
-    jobs:int=1,              # how many run at once
-    keep:bool=False,         # leave the checkpoints in the row's folder when it is whole
-)->dict:                     # plain values; raises SuiteError if the template cannot be driven
+    row: Row,
+    out: str | Path,  # the suite's folder
+    jobs: int = 1,  # how many run at once
+    keep: bool = False,  # leave the checkpoints in the row's folder when it is whole
+) -> dict:  # plain values; raises SuiteError if the template cannot be driven
     "What has to be known to execute one row"
     declared = template_parameters(row.template)
     for name in ("seeds", "out"):
-        if name not in declared: raise SuiteError(f"template {row.template.stem} must declare {name!r} in its parameter cell: seeds: list[int] = [0] and out: str = '.'.")
+        if name not in declared:
+            raise SuiteError(
+                f"template {row.template.stem} must declare {name!r} in its parameter cell: seeds: list[int] = [0] and out: str = '.'."
+            )
     params = {**row.params, "seeds": row.seeds, "out": "."} | ({"work_dir": "_work"} if "work_dir" in declared else {})
     h = run_hash(row)
-    return dict(kind="row", name=row.name, notebook=str(Path(row.template).resolve()), folder=str(Path(out).resolve()/row.name), params=params, seeds=row.seeds, hash=h,
-                baseline=row.baseline, needs=row.needs, keep=keep, threads=max(1, cores()//max(1, jobs)),
-                context=dict(suite=row.suite, row=row.name, hash=h, notebook=f"{row.name}.ipynb", deviations=row.deviations))
+    return dict(
+        kind="row",
+        name=row.name,
+        notebook=str(Path(row.template).resolve()),
+        folder=str(Path(out).resolve() / row.name),
+        params=params,
+        seeds=row.seeds,
+        hash=h,
+        baseline=row.baseline,
+        needs=row.needs,
+        keep=keep,
+        threads=max(1, cores() // max(1, jobs)),
+        context=dict(suite=row.suite, row=row.name, hash=h, notebook=f"{row.name}.ipynb", deviations=row.deviations),
+    )
 
-def cores()->int:
+
+def cores() -> int:
     "Cores this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-_LIVE = {}                # running jobs of this process: Popen by name
+
+_LIVE = {}  # running jobs of this process: Popen by name
+
 
 def execute_job(
-    job:dict,            # from row_job
-)->dict:                 # {"name", "error" (None when whole), "seconds", "notebook", "notes"}
+    job: dict,  # from row_job
+) -> dict:  # {"name", "error" (None when whole), "seconds", "notebook", "notes"}
     "Run one job in a process of its own; never raises for what goes wrong inside"
-    start, work = time.time(), Path(job["folder"])/"_work"
-    result, earlier = work/"result.json", _read_json(work/"job.json")
+    start, work = time.time(), Path(job["folder"]) / "_work"
+    result, earlier = work / "result.json", _read_json(work / "job.json")
     try:
-        if work.is_dir() and earlier.get("hash", job["hash"]) != job["hash"]: shutil.rmtree(work)   # checkpoints of other code or settings
-        elif earlier.get("keep"): job = job | dict(keep=True)
+        if work.is_dir() and earlier.get("hash", job["hash"]) != job["hash"]:
+            shutil.rmtree(work)  # checkpoints of other code or settings
+        elif earlier.get("keep"):
+            job = job | dict(keep=True)
         work.mkdir(parents=True, exist_ok=True)
         result.unlink(missing_ok=True)
-        atomic_write(work/"job.json", json.dumps(job))
-        with open(work/"stderr.txt", "wb") as err:
-            process = subprocess.Popen([sys.executable, "-c", "import sys; from bayesbinn_nb.repro.runner import _child; _child(*sys.argv[1:])", str(work/"job.json"), str(os.getpid())],
-                                       stdin=subprocess.DEVNULL, stdout=err, stderr=err, cwd=job["folder"], env=_environment(job), start_new_session=True)
+        atomic_write(work / "job.json", json.dumps(job))
+        with open(work / "stderr.txt", "wb") as err:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "import sys; from bayesbinn_nb.repro.runner import _child; _child(*sys.argv[1:])",
+                    str(work / "job.json"),
+                    str(os.getpid()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=err,
+                stderr=err,
+                cwd=job["folder"],
+                env=_environment(job),
+                start_new_session=True,
+            )
             _LIVE[job["folder"]] = process
-            try: code = process.wait()
-            except BaseException:                     # interrupted while waiting, in a process pool
+            try:
+                code = process.wait()
+            except BaseException:  # interrupted while waiting, in a process pool
                 os.killpg(process.pid, signal.SIGTERM)
                 raise
-            finally: _LIVE.pop(job["folder"], None)
-    except OSError as e: return dict(name=job["name"], error=f"the row could not be started: {e}", seconds=time.time() - start, notes=[])
-    answer = _read_json(result) or dict(error=_how_it_ended(code, work/"stderr.txt"))
+            finally:
+                _LIVE.pop(job["folder"], None)
+    except OSError as e:
+        return dict(name=job["name"], error=f"the row could not be started: {e}", seconds=time.time() - start, notes=[])
+    answer = _read_json(result) or dict(error=_how_it_ended(code, work / "stderr.txt"))
     answer = dict(name=job["name"], notes=[]) | answer | dict(seconds=round(time.time() - start, 1))
-    if answer["error"] is None: _tidy(job, work)
+    if answer["error"] is None:
+        _tidy(job, work)
     return answer
+
 
 def _tidy(job, work):
     "Remove the working folder of a job that is done; of one whose networks are kept, only what is the runner's own"
     if job.get("keep"):
-        shutil.rmtree(work/"jupyter", ignore_errors=True)
-        for name in (f"{job['name']}.ipynb", "log.txt", "stderr.txt", "result.json"): (work/name).unlink(missing_ok=True)
-    if not job.get("keep") or not any(p.is_file() for p in work.rglob("*") if p != work/"job.json"): shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work / "jupyter", ignore_errors=True)
+        for name in (f"{job['name']}.ipynb", "log.txt", "stderr.txt", "result.json"):
+            (work / name).unlink(missing_ok=True)
+    if not job.get("keep") or not any(p.is_file() for p in work.rglob("*") if p != work / "job.json"):
+        shutil.rmtree(work, ignore_errors=True)
+
 
 def kept_networks(
-    folder:str|Path,         # a row's folder
-)->Path|None:                # the folder with the checkpoints that its records came from; None where they were not kept
+    folder: str | Path,  # a row's folder
+) -> Path | None:  # the folder with the checkpoints that its records came from; None where they were not kept
     "Where the trained networks of a row are"
     folder = Path(folder)
-    job, note = _read_json(folder/"_work"/"job.json"), _read_json(folder/ROW_FILE)
-    return folder/"_work" if job.get("keep") and job.get("hash") == note.get("hash") else None
+    job, note = _read_json(folder / "_work" / "job.json"), _read_json(folder / ROW_FILE)
+    return folder / "_work" if job.get("keep") and job.get("hash") == note.get("hash") else None
+
 
 def _how_it_ended(code, stderr):
     if code < 0:
@@ -233,141 +380,245 @@ def _how_it_ended(code, stderr):
     lines = [l for l in stderr.read_text(errors="replace").splitlines() if l.strip()] if stderr.exists() else []
     return f"its process ended with code {code}: {lines[-1] if lines else 'it left no message'}"
 
+
 # An OpenMP thread that has finished waits spinning, for milliseconds, on the core that our own threads need next; and 20 MB tensors that are
 # allocated and freed in each step need not go back to the system in between (glibc), nor lie in pages of 4 kB.
-FAST_PROCESS = {"GOMP_SPINCOUNT": "10000", "THP_MEM_ALLOC_ENABLE": "1", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
+FAST_PROCESS = {
+    "GOMP_SPINCOUNT": "10000",
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+}
+
 
 def _environment(job):
     env, names = dict(os.environ), ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    env.pop("MPLBACKEND", None)   # figures go into the notebook, whatever the caller draws with
-    wished = [int(env[n]) for n in names if env.get(n, "").isdigit() and int(env[n]) > 0]      # who asks for fewer threads gets fewer
+    env.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller draws with
+    wished = [
+        int(env[n]) for n in names if env.get(n, "").isdigit() and int(env[n]) > 0
+    ]  # who asks for fewer threads gets fewer
     env |= dict.fromkeys(names, str(min([job["threads"], *wished])))
     env = FAST_PROCESS | env
     parent = str(package_dir().parent)
     if parent not in sys.path[1:] or checkout_root():
-        env["PYTHONPATH"] = os.pathsep.join([parent, *(os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p)])
-    if env.get("BAYESBINN_DATA"): env["BAYESBINN_DATA"] = os.path.abspath(os.path.expanduser(env["BAYESBINN_DATA"]))
-    kernels = Path(job["folder"])/"_work"/"jupyter"
-    atomic_write(kernels/"kernels"/"python3"/"kernel.json", json.dumps(
-        {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}))
+        env["PYTHONPATH"] = os.pathsep.join(
+            [parent, *(os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p)]
+        )
+    if env.get("BAYESBINN_DATA"):
+        env["BAYESBINN_DATA"] = os.path.abspath(os.path.expanduser(env["BAYESBINN_DATA"]))
+    kernels = Path(job["folder"]) / "_work" / "jupyter"
+    atomic_write(
+        kernels / "kernels" / "python3" / "kernel.json",
+        json.dumps(
+            {
+                "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": "Python 3",
+                "language": "python",
+            }
+        ),
+    )
     env["JUPYTER_PATH"] = os.pathsep.join([str(kernels), *filter(None, [env.get("JUPYTER_PATH")])])
-    return env | {"IPYTHONDIR": str(kernels/"ipython"), CONTEXT: json.dumps(job["context"]), "PYTHONHASHSEED": "0"}
+    return env | {"IPYTHONDIR": str(kernels / "ipython"), CONTEXT: json.dumps(job["context"]), "PYTHONHASHSEED": "0"}
 
 # %% ../../nbs/repro/runner.ipynb #fa35e192
 def _child(job_file, runner):
     "Entry point of the process that executes one job"
-    def stop(*_): raise SystemExit("stopped")
+
+    def stop(*_):
+        raise SystemExit("stopped")
+
     signal.signal(signal.SIGTERM, stop)
+
     def watch():
-        while os.getppid() == int(runner): time.sleep(.5)
-        os._exit(1)                                        # the kernel notices and ends, too
+        while os.getppid() == int(runner):
+            time.sleep(0.5)
+        os._exit(1)  # the kernel notices and ends, too
+
     threading.Thread(target=watch, daemon=True).start()
     job = json.loads(Path(job_file).read_text())
     answer = dict(error=None, notes=[], notebook=None)
-    try: answer["notes"] = _execute(job)
-    except SystemExit: answer["error"] = "stopped"
-    except BaseException as e: answer["error"] = _sentence(e)
-    if answer["error"] is not None and (partial := _keep_partial(job)): answer["notebook"] = partial
-    atomic_write(Path(job["folder"])/"_work"/"result.json", json.dumps(answer))
+    try:
+        answer["notes"] = _execute(job)
+    except SystemExit:
+        answer["error"] = "stopped"
+    except BaseException as e:
+        answer["error"] = _sentence(e)
+    if answer["error"] is not None and (partial := _keep_partial(job)):
+        answer["notebook"] = partial
+    atomic_write(Path(job["folder"]) / "_work" / "result.json", json.dumps(answer))
+
 
 def _sentence(e):
     "An exception in one line"
-    if hasattr(e, "ename"): text = f"{e.ename}: {e.evalue}"                    # what the notebook's cell raised
-    elif type(e).__name__ == "DeadKernelError": text = "the notebook's kernel died (killed, or out of memory)"
-    elif isinstance(e, (RunnerError, SuiteError, RecordError)): text = str(e)
-    else: text = f"{type(e).__name__}: {e}"
+    if hasattr(e, "ename"):
+        text = f"{e.ename}: {e.evalue}"  # what the notebook's cell raised
+    elif type(e).__name__ == "DeadKernelError":
+        text = "the notebook's kernel died (killed, or out of memory)"
+    elif isinstance(e, (RunnerError, SuiteError, RecordError)):
+        text = str(e)
+    else:
+        text = f"{type(e).__name__}: {e}"
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+
 
 def _execute(job):
     "Execute the notebook of a job and put everything in its place; returns notes for the summary"
-    sys.modules.setdefault("rfc3987_syntax", None)       # a second spent by jsonschema on a grammar that notebooks do not need
+    sys.modules.setdefault(
+        "rfc3987_syntax", None
+    )  # a second spent by jsonschema on a grammar that notebooks do not need
     import papermill
-    folder, work = Path(job["folder"]), Path(job["folder"])/"_work"
+
+    folder, work = Path(job["folder"]), Path(job["folder"]) / "_work"
     _need(job["needs"])
-    running = work/f"{job['name']}.ipynb"
-    with open(work/"log.txt", "w", encoding="utf-8") as log:
-        papermill.execute_notebook(job["notebook"], str(running), job["params"], kernel_name="python3", language="python", cwd=str(job.get("cwd", folder)),
-                                   progress_bar=False, stdout_file=log, autosave_cell_every=60)
+    running = work / f"{job['name']}.ipynb"
+    with open(work / "log.txt", "w", encoding="utf-8") as log:
+        papermill.execute_notebook(
+            job["notebook"],
+            str(running),
+            job["params"],
+            kernel_name="python3",
+            language="python",
+            cwd=str(job.get("cwd", folder)),
+            progress_bar=False,
+            stdout_file=log,
+            autosave_cell_every=60,
+        )
     nb, notes = clean_notebook(json.loads(running.read_text(encoding="utf-8")), [folder]), []
     text = json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
     if len(text.encode()) > KEPT_BYTES:
         text = json.dumps(shrink_notebook(nb), indent=1, ensure_ascii=False) + "\n"
-        notes.append(f"its largest outputs were left out: an executed notebook may have {KEPT_BYTES//1000} kB. Draw less, or with a lower dpi.")
+        notes.append(
+            f"its largest outputs were left out: an executed notebook may have {KEPT_BYTES // 1000} kB. Draw less, or with a lower dpi."
+        )
     if job["kind"] == "page":
         atomic_write(job["target"], text)
         return notes
     records = [r for r in load_records(folder, problems=notes) if r.hash == job["hash"]]
     missing = sorted(set(job["seeds"]) - {r.seed for r in records})
-    if missing: raise RunnerError(f"the template ran to its end without writing a record for seed {', '.join(map(str, missing))}; it must call record_run(out, …) for every seed.")
-    if job["baseline"]: _beat(job["baseline"], records)
-    atomic_write(folder/f"{job['name']}.ipynb", text)
-    atomic_write(folder/ROW_FILE, json.dumps(dict(row=job["name"], suite=job["context"]["suite"], template=Path(job["notebook"]).stem, hash=job["hash"], seeds=job["seeds"],
-                 params=job["params"], wall_seconds=round(sum(r.wall_seconds for r in records), 1)), indent=1) + "\n")
-    shutil.rmtree(folder/PARTIAL, ignore_errors=True)
-    for path in folder.glob("seed*.json"):            # of older code, or of arms that are gone: never averaged with these
-        try: older = read_record(path).hash != job["hash"]
-        except RecordError: continue
+    if missing:
+        raise RunnerError(
+            f"the template ran to its end without writing a record for seed {', '.join(map(str, missing))}; it must call record_run(out, …) for every seed."
+        )
+    if job["baseline"]:
+        _beat(job["baseline"], records)
+    atomic_write(folder / f"{job['name']}.ipynb", text)
+    atomic_write(
+        folder / ROW_FILE,
+        json.dumps(
+            dict(
+                row=job["name"],
+                suite=job["context"]["suite"],
+                template=Path(job["notebook"]).stem,
+                hash=job["hash"],
+                seeds=job["seeds"],
+                params=job["params"],
+                wall_seconds=round(sum(r.wall_seconds for r in records), 1),
+            ),
+            indent=1,
+        )
+        + "\n",
+    )
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    for path in folder.glob("seed*.json"):  # of older code, or of arms that are gone: never averaged with these
+        try:
+            older = read_record(path).hash != job["hash"]
+        except RecordError:
+            continue
         if older:
-            (folder/OLDER).mkdir(exist_ok=True)
-            os.replace(path, folder/OLDER/path.name)
+            (folder / OLDER).mkdir(exist_ok=True)
+            os.replace(path, folder / OLDER / path.name)
     return notes
+
 
 def _need(names):
     "FileNotFoundError with the next step if a data set is not on this machine"
-    if not names: return
+    if not names:
+        return
     from bayesbinn_nb.library.data import NAMES, SETS, data_root, how_to_get
+
     for name in names:
-        if name not in SETS and name not in NAMES: raise RunnerError(f"the row needs {name!r}, and there is no such data set; there are {', '.join(NAMES)}.")
-        if name not in SETS: continue
-        folder = data_root()/SETS[name]["folder"]
-        if not folder.is_dir() or any(not (folder/f).is_file() for f in SETS[name]["files"]):
+        if name not in SETS and name not in NAMES:
+            raise RunnerError(f"the row needs {name!r}, and there is no such data set; there are {', '.join(NAMES)}.")
+        if name not in SETS:
+            continue
+        folder = data_root() / SETS[name]["folder"]
+        if not folder.is_dir() or any(not (folder / f).is_file() for f in SETS[name]["files"]):
             raise RunnerError(f"{SETS[name]['title']} is not on this machine. {how_to_get(name)}")
+
 
 def _beat(name, records):
     "RunnerError unless the mean over seeds is better than the named baseline, for every arm that carries it"
     arms = {}
     for r in records:
-        if r.baseline and fnmatchcase(r.baseline["name"], name): arms.setdefault((r.arm, r.baseline["metric"]), []).append(r)
-    if not arms: raise RunnerError(f"the row wants to beat the baseline {name!r}, but its records carry no baseline of that name; give record_run(baseline=…).")
+        if r.baseline and fnmatchcase(r.baseline["name"], name):
+            arms.setdefault((r.arm, r.baseline["metric"]), []).append(r)
+    if not arms:
+        raise RunnerError(
+            f"the row wants to beat the baseline {name!r}, but its records carry no baseline of that name; give record_run(baseline=…)."
+        )
     for (arm, metric), group in arms.items():
         values, bar = [r.metric(metric) for r in group], group[0].baseline["value"]
-        if None in values: raise RunnerError(f"the baseline {name!r} is about {metric}, which the records do not hold at the last epoch.")
-        mean = sum(values)/len(values)
+        if None in values:
+            raise RunnerError(
+                f"the baseline {name!r} is about {metric}, which the records do not hold at the last epoch."
+            )
+        mean = sum(values) / len(values)
         if (mean <= bar) if better(metric) == "higher" else (mean >= bar):
-            raise RunnerError(f"{arm}: {metric} {mean:.4g} does not beat the baseline '{group[0].baseline['name']}' ({bar:.4g}).")
+            raise RunnerError(
+                f"{arm}: {metric} {mean:.4g} does not beat the baseline '{group[0].baseline['name']}' ({bar:.4g})."
+            )
+
 
 def _keep_partial(job):
     "Keep a failed notebook aside, with its traceback; its path"
     folder = Path(job["folder"])
-    running, target = folder/"_work"/f"{job['name']}.ipynb", folder/PARTIAL/f"{job['name']}.failed.ipynb"
-    if not running.exists(): return None
-    try: atomic_write(target, running.read_bytes())
-    except OSError: return str(running)
+    running, target = folder / "_work" / f"{job['name']}.ipynb", folder / PARTIAL / f"{job['name']}.failed.ipynb"
+    if not running.exists():
+        return None
+    try:
+        atomic_write(target, running.read_bytes())
+    except OSError:
+        return str(running)
     return str(target)
 
 # %% ../../nbs/repro/runner.ipynb #1574bddb
 _EPOCH = re.compile(r"^\s*(seed \S+\W+)?epoch\b", re.I)
+
 
 def _clean_text(text, stream, swaps):
     kept = []
     for line in text.split("\n"):
         bar = "\r" in line.rstrip("\r")
         line = line.rstrip("\r").rpartition("\r")[2]
-        if stream and (_EPOCH.match(line) or (stream == "stderr" and (bar or re.search(r"\d+%\|", line)))): continue
+        if stream and (_EPOCH.match(line) or (stream == "stderr" and (bar or re.search(r"\d+%\|", line)))):
+            continue
         kept.append(line)
     text = "\n".join(kept)
-    if stream == "stderr" and not text.strip(): text = ""
-    for old, new in swaps: text = text.replace(old, new)
+    if stream == "stderr" and not text.strip():
+        text = ""
+    for old, new in swaps:
+        text = text.replace(old, new)
     return re.sub(r"(?<=[ \w]) at 0x[0-9a-f]{6,}", "", text)
 
+
 def clean_notebook(
-    nb:dict,              # an executed notebook
-    folders=(),           # absolute folders to be written as "."
-)->dict:                  # the same notebook, changed in place
+    nb: dict,  # an executed notebook
+    folders=(),  # absolute folders to be written as "."
+) -> dict:  # the same notebook, changed in place
     "Take out what is volatile, what is progress, and what names this machine"
-    named = [(str(f), ".") for f in folders] + [(str(package_dir().parent), "."), (sys.prefix, "$PREFIX"), (os.path.expanduser("~"), "~")]
-    if os.environ.get("BAYESBINN_DATA"): named.insert(0, (os.path.abspath(os.environ["BAYESBINN_DATA"]), "$BAYESBINN_DATA"))
-    swaps = [pair for old, new in named if len(old) > 1 for pair in ((old + "/", "" if new == "." else new + "/"), (old, new))]
+    named = [(str(f), ".") for f in folders] + [
+        (str(package_dir().parent), "."),
+        (sys.prefix, "$PREFIX"),
+        (os.path.expanduser("~"), "~"),
+    ]
+    if os.environ.get("BAYESBINN_DATA"):
+        named.insert(0, (os.path.abspath(os.environ["BAYESBINN_DATA"]), "$BAYESBINN_DATA"))
+    swaps = [
+        pair
+        for old, new in named
+        if len(old) > 1
+        for pair in ((old + "/", "" if new == "." else new + "/"), (old, new))
+    ]
     nb["metadata"] = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     for cell in nb["cells"]:
         cell["metadata"] = {"tags": tags} if (tags := cell.get("metadata", {}).get("tags")) else {}
@@ -376,88 +627,143 @@ def clean_notebook(
             o.pop("transient", None)
             if o["output_type"] == "stream":
                 text = "".join(o["text"])
-                if outputs and outputs[-1]["output_type"] == "stream" and outputs[-1]["name"] == o["name"]: outputs[-1]["text"] += text
-                else: outputs.append(dict(o, text=text))
+                if outputs and outputs[-1]["output_type"] == "stream" and outputs[-1]["name"] == o["name"]:
+                    outputs[-1]["text"] += text
+                else:
+                    outputs.append(dict(o, text=text))
                 continue
             data = o.get("data", {})
-            if any("widget" in kind for kind in data): continue
-            o["metadata"] = {k: v for k, v in o.get("metadata", {}).items() if not k.startswith("application/vnd.jupyter")}
+            if any("widget" in kind for kind in data):
+                continue
+            o["metadata"] = {
+                k: v for k, v in o.get("metadata", {}).items() if not k.startswith("application/vnd.jupyter")
+            }
             for kind, value in data.items():
-                if kind.startswith("text/"): data[kind] = _clean_text("".join(value), None, swaps)
+                if kind.startswith("text/"):
+                    data[kind] = _clean_text("".join(value), None, swaps)
             outputs.append(o)
         for o in outputs:
-            if o["output_type"] == "stream": o["text"] = _clean_text(o["text"], o["name"], swaps)
-        if "outputs" in cell: cell["outputs"] = [o for o in outputs if o["output_type"] != "stream" or o["text"].strip()]
+            if o["output_type"] == "stream":
+                o["text"] = _clean_text(o["text"], o["name"], swaps)
+        if "outputs" in cell:
+            cell["outputs"] = [o for o in outputs if o["output_type"] != "stream" or o["text"].strip()]
     return nb
 
+
 def shrink_notebook(
-    nb:dict,                   # an executed notebook
-    limit:int=KEPT_BYTES,      # bytes
-)->dict:                       # the same notebook, changed in place
+    nb: dict,  # an executed notebook
+    limit: int = KEPT_BYTES,  # bytes
+) -> dict:  # the same notebook, changed in place
     "Leave out the largest outputs until the notebook is small enough; each leaves a line that says so"
-    size = lambda x: len(json.dumps(x, ensure_ascii=False).encode())
-    outputs = sorted(((size(o), c, i) for c in nb["cells"] for i, o in enumerate(c.get("outputs", []))), key=lambda t: -t[0])
+
+    def size(x):
+        return len(json.dumps(x, ensure_ascii=False).encode())
+
+    outputs = sorted(
+        ((size(o), c, i) for c in nb["cells"] for i, o in enumerate(c.get("outputs", []))), key=lambda t: -t[0]
+    )
     for n, cell, i in outputs:
-        if len((json.dumps(nb, indent=1, ensure_ascii=False) + "\n").encode()) <= limit: break
-        cell["outputs"][i] = {"output_type": "stream", "name": "stdout", "text": f"[an output of {n//1000} kB was left out to keep this notebook under {limit//1000} kB]\n"}
+        if len((json.dumps(nb, indent=1, ensure_ascii=False) + "\n").encode()) <= limit:
+            break
+        cell["outputs"][i] = {
+            "output_type": "stream",
+            "name": "stdout",
+            "text": f"[an output of {n // 1000} kB was left out to keep this notebook under {limit // 1000} kB]\n",
+        }
     return nb
 
 # %% ../../nbs/repro/runner.ipynb #b3f0c7f6
 @dataclass
 class Outcome:
     "What a batch did"
-    suite:str
-    out:Path
-    rows:list = field(default_factory=list)      # {"name", "status": whole|kept|failed|stopped, "seconds", "error", "notebook"}
-    pages:list = field(default_factory=list)
-    stopped:bool = False
-    problems:list = field(default_factory=list)  # files left unread
+
+    suite: str
+    out: Path
+    rows: list = field(
+        default_factory=list
+    )  # {"name", "status": whole|kept|failed|stopped, "seconds", "error", "notebook"}
+    pages: list = field(default_factory=list)
+    stopped: bool = False
+    problems: list = field(default_factory=list)  # files left unread
 
     @property
-    def failed(self): return [r for r in self.rows + self.pages if r["status"] == "failed"]
+    def failed(self):
+        return [r for r in self.rows + self.pages if r["status"] == "failed"]
+
     @property
-    def ok(self)->bool: return not self.failed and not self.stopped
+    def ok(self) -> bool:
+        return not self.failed and not self.stopped
 
 # %% ../../nbs/repro/runner.ipynb #91032ad7
 def _shown(path):
     "A path as short as it can be from here"
-    try: relative = os.path.relpath(path)
-    except ValueError: return str(path)
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return str(path)
     return str(path) if relative.startswith(os.path.join("..", "..")) else relative
 
-def _duration(s): return f"{s:.1f} s" if s < 60 else f"{int(s)//60} min {int(s)%60:02d} s" if s < 3600 else f"{int(s)//3600} h {int(s)%3600//60:02d} min"
+
+def _duration(s):
+    return (
+        f"{s:.1f} s"
+        if s < 60
+        else f"{int(s) // 60} min {int(s) % 60:02d} s"
+        if s < 3600
+        else f"{int(s) // 3600} h {int(s) % 3600 // 60:02d} min"
+    )
+
 
 class _Display:
     "Lines for the log, and one changing line on a terminal"
-    def __init__(self, stream, quiet): self.stream, self.quiet, self.live = stream, quiet, not quiet and getattr(stream, "isatty", lambda: False)()
+
+    def __init__(self, stream, quiet):
+        self.stream, self.quiet, self.live = stream, quiet, not quiet and getattr(stream, "isatty", lambda: False)()
+
     def line(self, text=""):
-        if self.quiet: return
-        self.clear(); print(text, file=self.stream, flush=True)
+        if self.quiet:
+            return
+        self.clear()
+        print(text, file=self.stream, flush=True)
+
     def clear(self):
-        if self.live: self.stream.write("\r\x1b[K"); self.stream.flush()
+        if self.live:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
     def status(self, text):
-        if self.live: self.stream.write("\r\x1b[K" + text[:shutil.get_terminal_size().columns - 1]); self.stream.flush()
+        if self.live:
+            self.stream.write("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1])
+            self.stream.flush()
+
 
 def _last_epoch(job):
     try:
-        with open(Path(job["folder"])/"_work"/"log.txt", "rb") as f:
-            f.seek(0, 2); f.seek(max(0, f.tell() - 2000))
+        with open(Path(job["folder"]) / "_work" / "log.txt", "rb") as f:
+            f.seek(0, 2)
+            f.seek(max(0, f.tell() - 2000))
             lines = [l.rpartition("\r")[2] for l in f.read().decode(errors="replace").split("\n")]
-    except OSError: return ""
+    except OSError:
+        return ""
     return next((l.strip() for l in reversed(lines) if _EPOCH.match(l)), "")
 
+
 def stop_jobs(
-    folder:str|None=None,    # only the job of this folder
+    folder: str | None = None,  # only the job of this folder
 ):
     "End the running jobs of this process, gently and then firmly"
     live = [p for f, p in list(_LIVE.items()) if folder in (None, f)]
     for gentle in (True, False):
         for p in live:
             if p.poll() is None:
-                try: os.killpg(p.pid, signal.SIGTERM if gentle else signal.SIGKILL)
-                except OSError: pass
+                try:
+                    os.killpg(p.pid, signal.SIGTERM if gentle else signal.SIGKILL)
+                except OSError:
+                    pass
         end = time.time() + (10 if gentle else 2)
-        while time.time() < end and any(p.poll() is None for p in live): time.sleep(.1)
+        while time.time() < end and any(p.poll() is None for p in live):
+            time.sleep(0.1)
+
 
 def _run_jobs(jobs, executor, display, started, total, n_jobs, first=1):
     "Submit jobs and report each as it ends; yields answers"
@@ -465,159 +771,284 @@ def _run_jobs(jobs, executor, display, started, total, n_jobs, first=1):
     futures = {executor.submit(execute_job, job): job for job in jobs}
     try:
         while futures:
-            ended, _ = wait(futures, timeout=.5, return_when=FIRST_COMPLETED)
+            ended, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
             for f in ended:
                 job = futures.pop(f)
-                try: answer = f.result()
-                except Exception as e: answer = dict(name=job["name"], error=_sentence(e), seconds=0., notes=[])
+                try:
+                    answer = f.result()
+                except Exception as e:
+                    answer = dict(name=job["name"], error=_sentence(e), seconds=0.0, notes=[])
                 done += 1
                 yield job, answer, first + done - 1
             running = [job for f, job in futures.items() if f.running()][:n_jobs]
             if display.live and running and not ended:
-                for job in running: begin.setdefault(job["name"], time.time())
-                job = running[int(time.time()/3) % len(running)]
-                display.status(f"  [{first + done}/{total}] {job['name']}  {_duration(time.time() - begin[job['name']])}  {_last_epoch(job)}")
+                for job in running:
+                    begin.setdefault(job["name"], time.time())
+                job = running[int(time.time() / 3) % len(running)]
+                display.status(
+                    f"  [{first + done}/{total}] {job['name']}  {_duration(time.time() - begin[job['name']])}  {_last_epoch(job)}"
+                )
     except BaseException:
-        for f in futures: f.cancel()
-        end = time.time() + 15                    # a job that is just being started has no process to stop yet
+        for f in futures:
+            f.cancel()
+        end = time.time() + 15  # a job that is just being started has no process to stop yet
         while True:
             stop_jobs()
-            if not wait(futures, timeout=.1).not_done or time.time() > end: break
+            if not wait(futures, timeout=0.1).not_done or time.time() > end:
+                break
         raise
 
 # %% ../../nbs/repro/runner.ipynb #472b07b9
 def run_suite(
-    suite:Suite|str|Path,            # a suite, its name, or a YAML file
-    only:str|None=None,              # glob over row names
-    jobs:int=1,                      # rows at a time
-    out:str|Path|None=None,          # results folder; default_out(suite)
-    executor:Executor|None=None,     # any concurrent.futures Executor; it is not shut down here
-    pages:bool=True,                 # execute the result pages afterwards
-    keep_older:bool=False,           # leave rows alone that are whole but ran with older code
-    keep:bool=False,                 # keep the checkpoints with the trained networks, in each row's folder _work
-    quiet:bool=False,                # print nothing
-    stream=None,                     # where to print; default sys.stdout
-)->Outcome:
+    suite: Suite | str | Path,  # a suite, its name, or a YAML file
+    only: str | None = None,  # glob over row names
+    jobs: int = 1,  # rows at a time
+    out: str | Path | None = None,  # results folder; default_out(suite)
+    executor: Executor | None = None,  # any concurrent.futures Executor; it is not shut down here
+    pages: bool = True,  # execute the result pages afterwards
+    keep_older: bool = False,  # leave rows alone that are whole but ran with older code
+    keep: bool = False,  # keep the checkpoints with the trained networks, in each row's folder _work
+    quiet: bool = False,  # print nothing
+    stream=None,  # where to print; default sys.stdout
+) -> Outcome:
     "Run what is not whole; raises SuiteError or RunnerError before anything starts, and never because a row failed"
-    if not isinstance(suite, Suite): suite = load_suite(suite)
-    if jobs < 1: raise SuiteError(f"jobs is {jobs}: it must be at least 1.")
+    if not isinstance(suite, Suite):
+        suite = load_suite(suite)
+    if jobs < 1:
+        raise SuiteError(f"jobs is {jobs}: it must be at least 1.")
     rows = suite.select(only)
     in_place = out is None and suite.name in ("short", "paper") and results_dir() is not None
-    out, display, started = Path(out) if out else default_out(suite.name), _Display(stream or sys.stdout, quiet), time.time()
+    out, display, started = (
+        Path(out) if out else default_out(suite.name),
+        _Display(stream or sys.stdout, quiet),
+        time.time(),
+    )
     outcome, plan = Outcome(suite.name, out), []
     with folder_lock(out):
         for row in rows:
-            state = row_state(row, out/row.name, outcome.problems)
-            if state == "whole" or (keep_older and state == "older code"): outcome.rows.append(dict(name=row.name, status="kept" if state == "whole" else "older", seconds=0., error=None))
-            else: plan.append(row_job(row, out, jobs, keep))
-        if plan and importlib.util.find_spec("papermill") is None: raise RunnerError("running notebooks needs papermill: pip install 'bayesbinn_nb[repro]'.")
+            state = row_state(row, out / row.name, outcome.problems)
+            if state == "whole" or (keep_older and state == "older code"):
+                outcome.rows.append(
+                    dict(name=row.name, status="kept" if state == "whole" else "older", seconds=0.0, error=None)
+                )
+            else:
+                plan.append(row_job(row, out, jobs, keep))
+        if plan and importlib.util.find_spec("papermill") is None:
+            raise RunnerError("running notebooks needs papermill: pip install 'bayesbinn_nb[repro]'.")
         _mark_untested(out, rows)
-        display.line(", ".join([f"{suite.name}: {len(plan)} of {len(rows)} rows to run", *_counts(outcome, _KEPT)] + [f"{jobs} at a time"]*(jobs > 1)))
-        for p in outcome.problems: display.line(f"  {p}")
+        display.line(
+            ", ".join(
+                [f"{suite.name}: {len(plan)} of {len(rows)} rows to run", *_counts(outcome, _KEPT)]
+                + [f"{jobs} at a time"] * (jobs > 1)
+            )
+        )
+        for p in outcome.problems:
+            display.line(f"  {p}")
         own = executor is None
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="row") if own else executor
         try:
             for job, answer, n in _run_jobs(plan, pool, display, started, len(plan), jobs):
                 error = answer["error"]
-                left = (time.time() - started)/n*(len(plan) - n)
-                display.line(f"  [{n}/{len(plan)}] {job['name']:40} {'FAILED' if error else 'whole ':6} {_duration(answer['seconds']):>9}" + (f"   about {_duration(left)} left" if n < len(plan) else ""))
-                if error: display.line(f"          {error}")
-                for note in answer["notes"]: display.line(f"          note: {note}")
-                outcome.rows.append(dict(name=job["name"], status="failed" if error else "whole", seconds=answer["seconds"], error=error, notebook=answer.get("notebook")))
-            if pages: _run_pages(suite, rows, out, in_place, pool, display, outcome, jobs)
+                left = (time.time() - started) / n * (len(plan) - n)
+                display.line(
+                    f"  [{n}/{len(plan)}] {job['name']:40} {'FAILED' if error else 'whole ':6} {_duration(answer['seconds']):>9}"
+                    + (f"   about {_duration(left)} left" if n < len(plan) else "")
+                )
+                if error:
+                    display.line(f"          {error}")
+                for note in answer["notes"]:
+                    display.line(f"          note: {note}")
+                outcome.rows.append(
+                    dict(
+                        name=job["name"],
+                        status="failed" if error else "whole",
+                        seconds=answer["seconds"],
+                        error=error,
+                        notebook=answer.get("notebook"),
+                    )
+                )
+            if pages:
+                _run_pages(suite, rows, out, in_place, pool, display, outcome, jobs)
         except KeyboardInterrupt:
             outcome.stopped = True
             finished = {r["name"] for r in outcome.rows}
-            outcome.rows += [dict(name=j["name"], status="stopped", seconds=0., error="stopped") for j in plan if j["name"] not in finished]
+            outcome.rows += [
+                dict(name=j["name"], status="stopped", seconds=0.0, error="stopped")
+                for j in plan
+                if j["name"] not in finished
+            ]
         finally:
-            if own: pool.shutdown(wait=True, cancel_futures=True)
+            if own:
+                pool.shutdown(wait=True, cancel_futures=True)
     _summary(outcome, display, time.time() - started)
-    if keep: _say_kept(outcome, display)
+    if keep:
+        _say_kept(outcome, display)
     return outcome
+
 
 def _mark_untested(out, rows):
     "nbdev skips folders holding .notest, one by one: pass the mark on to the folders of results inside its tree"
-    if not any((p/".notest").exists() for p in [out.resolve(), *out.resolve().parents][:4]): return
-    for folder in [out, *(out/r.name for r in rows)]:
-        folder.mkdir(parents=True, exist_ok=True); (folder/".notest").touch()
+    if not any((p / ".notest").exists() for p in [out.resolve(), *out.resolve().parents][:4]):
+        return
+    for folder in [out, *(out / r.name for r in rows)]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".notest").touch()
+
 
 _KEPT = {"kept": "already whole", "older": "of older code kept"}
 
+
 def _counts(outcome, labels):
-    return [f"{n} {label}" for status, label in labels.items() if (n := sum(r["status"] == status for r in outcome.rows))]
+    return [
+        f"{n} {label}" for status, label in labels.items() if (n := sum(r["status"] == status for r in outcome.rows))
+    ]
+
 
 def _summary(outcome, display, seconds):
-    parts = [f"{sum(r['status'] == 'whole' for r in outcome.rows)} rows run", *_counts(outcome, _KEPT | {"failed": "FAILED", "stopped": "not run"})]
-    if outcome.pages: parts.append(f"{sum(p['status'] != 'failed' for p in outcome.pages)} pages")
+    parts = [
+        f"{sum(r['status'] == 'whole' for r in outcome.rows)} rows run",
+        *_counts(outcome, _KEPT | {"failed": "FAILED", "stopped": "not run"}),
+    ]
+    if outcome.pages:
+        parts.append(f"{sum(p['status'] != 'failed' for p in outcome.pages)} pages")
     display.line(f"{outcome.suite}: {', '.join(parts)} in {_duration(seconds)}")
     for r in outcome.failed:
         display.line(f"  {r['name']}: {r['error']}")
-        if r.get("notebook"): display.line(f"    how far it came: {_shown(r['notebook'])}")
-    if outcome.failed: display.line("  Nothing that was finished is lost. Mend the cause and run the same command again; whole rows are not repeated.")
-    if outcome.stopped: display.line("  Stopped. Run the same command again to go on; what is whole is kept, and training resumes from its checkpoints.")
+        if r.get("notebook"):
+            display.line(f"    how far it came: {_shown(r['notebook'])}")
+    if outcome.failed:
+        display.line(
+            "  Nothing that was finished is lost. Mend the cause and run the same command again; whole rows are not repeated."
+        )
+    if outcome.stopped:
+        display.line(
+            "  Stopped. Run the same command again to go on; what is whole is kept, and training resumes from its checkpoints."
+        )
     display.line(f"Results: {_shown(outcome.out)}")
+
 
 def _say_kept(outcome, display):
     "Where the trained networks are, or why there are none"
     ended = [r for r in outcome.rows if r["status"] in ("whole", "kept", "older")]
-    found = {r["name"]: folder for r in ended if (folder := kept_networks(outcome.out/r["name"]))}
-    if found: display.line(f"Networks: {', '.join(_shown(f) for f in list(found.values())[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}")
-    if one := next((p for f in found.values() for p in sorted(f.rglob("last.pt"))), None): display.line(f"Look into one with: bayesbinn inspect {_shown(one)}")
+    found = {r["name"]: folder for r in ended if (folder := kept_networks(outcome.out / r["name"]))}
+    if found:
+        display.line(
+            f"Networks: {', '.join(_shown(f) for f in list(found.values())[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+        )
+    if one := next((p for f in found.values() for p in sorted(f.rglob("last.pt"))), None):
+        display.line(f"Look into one with: bayesbinn inspect {_shown(one)}")
     for r in ended:
-        if r["name"] in found: continue
-        display.line(f"  {r['name']}: " + ("its template keeps no checkpoints" if r["status"] == "whole" else "it was whole already, and its networks were not kept; run it with --keep into another folder (--out)"))
+        if r["name"] in found:
+            continue
+        display.line(
+            f"  {r['name']}: "
+            + (
+                "its template keeps no checkpoints"
+                if r["status"] == "whole"
+                else "it was whole already, and its networks were not kept; run it with --keep into another folder (--out)"
+            )
+        )
 
 # %% ../../nbs/repro/runner.ipynb #12c6fc06
 def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
     "Execute the result pages of these rows, those whose inputs have changed"
     folder = results_dir()
     names = list(dict.fromkeys([p for row in rows for p in row.pages] + suite.pages))
-    local = suite.path.parent if suite.path and suite.path.parent != experiments_dir()/"suites" else None      # a suite of one's own may bring its pages
-    if not names: return
-    plan, states, state_file = [], {}, out/".pages.json"
+    local = (
+        suite.path.parent if suite.path and suite.path.parent != experiments_dir() / "suites" else None
+    )  # a suite of one's own may bring its pages
+    if not names:
+        return
+    plan, states, state_file = [], {}, out / ".pages.json"
     before, package = _read_json(state_file), package_hash()
-    lists = [p.read_text(encoding="utf-8") for p in (experiments_dir()/"published.yaml", *sorted((experiments_dir()/"suites").glob("*.yaml")))]
-    records = [(r.row, r.seed, r.arm, r.hash, r.metrics) for r in load_records(out.parent if in_place else out, problems=[])]
+    lists = [
+        p.read_text(encoding="utf-8")
+        for p in (experiments_dir() / "published.yaml", *sorted((experiments_dir() / "suites").glob("*.yaml")))
+    ]
+    records = [
+        (r.row, r.seed, r.arm, r.hash, r.metrics) for r in load_records(out.parent if in_place else out, problems=[])
+    ]
     for name in names:
-        source = next(((f/f"{name}.ipynb").resolve() for f in (local, folder) if f and (f/f"{name}.ipynb").exists()), None)
+        source = next(
+            ((f / f"{name}.ipynb").resolve() for f in (local, folder) if f and (f / f"{name}.ipynb").exists()), None
+        )
         if source is None:
-            if (local or folder) is not None: display.line(f"  page {name}: there is no notebook {name}.ipynb{f' in {_shown(folder)}' if folder else ''}; write it, or take it out of the suite")
+            if (local or folder) is not None:
+                display.line(
+                    f"  page {name}: there is no notebook {name}.ipynb{f' in {_shown(folder)}' if folder else ''}; write it, or take it out of the suite"
+                )
             continue
-        target = source if in_place else out.resolve()/"pages"/f"{name}.ipynb"
+        target = source if in_place else out.resolve() / "pages" / f"{name}.ipynb"
         declared = template_parameters(source)
-        params = {} if in_place else {k: v for k, v in dict(suite=suite.name, records_root="..").items() if k in declared}
-        states[name] = _digest([cell_source(c) for c in read_notebook(source)["cells"]], package, lists, records, params)
+        params = (
+            {} if in_place else {k: v for k, v in dict(suite=suite.name, records_root="..").items() if k in declared}
+        )
+        states[name] = _digest(
+            [cell_source(c) for c in read_notebook(source)["cells"]], package, lists, records, params
+        )
         if target.exists() and before.get(name) == states[name]:
-            outcome.pages.append(dict(name=name, status="kept", seconds=0., error=None))
+            outcome.pages.append(dict(name=name, status="kept", seconds=0.0, error=None))
             continue
-        cwd = folder if in_place else out.resolve()/"pages"
+        cwd = folder if in_place else out.resolve() / "pages"
         cwd.mkdir(parents=True, exist_ok=True)
-        plan.append(dict(kind="page", name=name, notebook=str(source), folder=str(out.resolve()/"_pages"/name), target=str(target), cwd=str(cwd), params=params,
-                         seeds=[], hash="", baseline=None, needs=[], threads=max(1, cores()//n_jobs), context={}))
+        plan.append(
+            dict(
+                kind="page",
+                name=name,
+                notebook=str(source),
+                folder=str(out.resolve() / "_pages" / name),
+                target=str(target),
+                cwd=str(cwd),
+                params=params,
+                seeds=[],
+                hash="",
+                baseline=None,
+                needs=[],
+                threads=max(1, cores() // n_jobs),
+                context={},
+            )
+        )
     for job, answer, n in _run_jobs(plan, pool, display, 0, len(plan), n_jobs):
         error = answer["error"]
         display.line(f"  page {job['name']:38} {'FAILED' if error else 'drawn ':6} {_duration(answer['seconds']):>9}")
-        if error: display.line(f"          {error}")
-        else: before[job["name"]] = states[job["name"]]
-        outcome.pages.append(dict(name=job["name"], status="failed" if error else "whole", seconds=answer["seconds"], error=error, notebook=answer.get("notebook")))
+        if error:
+            display.line(f"          {error}")
+        else:
+            before[job["name"]] = states[job["name"]]
+        outcome.pages.append(
+            dict(
+                name=job["name"],
+                status="failed" if error else "whole",
+                seconds=answer["seconds"],
+                error=error,
+                notebook=answer.get("notebook"),
+            )
+        )
     atomic_write(state_file, json.dumps(before, indent=1) + "\n")
-    if not any(p["status"] == "failed" for p in outcome.pages): shutil.rmtree(out/"_pages", ignore_errors=True)
+    if not any(p["status"] == "failed" for p in outcome.pages):
+        shutil.rmtree(out / "_pages", ignore_errors=True)
 
 # %% ../../nbs/repro/runner.ipynb #4d134bc0
 def run_template(
-    template:str|Path,        # a template's name or the path of a notebook
-    params:dict|None=None,    # its parameters; may hold `seeds`
-    out:str|Path|None=None,   # results folder; default _runs/single
-    **kwargs,                 # as for run_suite
-)->Outcome:
+    template: str | Path,  # a template's name or the path of a notebook
+    params: dict | None = None,  # its parameters; may hold `seeds`
+    out: str | Path | None = None,  # results folder; default _runs/single
+    **kwargs,  # as for run_suite
+) -> Outcome:
     "Run one template once, with the same care as a suite"
     path, params = find_template(str(template)), dict(params or {})
     for name in ("out", "work_dir"):
-        if name in params: raise SuiteError(f"{name!r} is given by the runner; choose the folder with --out.")
+        if name in params:
+            raise SuiteError(f"{name!r} is given by the runner; choose the folder with --out.")
     checked = check_parameters(path, params)
     seeds = checked.pop("seeds", None)
-    if seeds is None: seeds = template_parameters(path).get("seeds").default if "seeds" in template_parameters(path) else [0]
-    tag = "-".join([path.stem.replace("_", "-").lower(), _digest(checked)[:6]]) if checked else path.stem.replace("_", "-").lower()
+    if seeds is None:
+        seeds = template_parameters(path).get("seeds").default if "seeds" in template_parameters(path) else [0]
+    tag = (
+        "-".join([path.stem.replace("_", "-").lower(), _digest(checked)[:6]])
+        if checked
+        else path.stem.replace("_", "-").lower()
+    )
     row = Row(tag, path, checked, check_seeds(list(seeds), path.stem), suite="single")
     return run_suite(Suite("single", [row]), out=out or default_out("single"), pages=False, **kwargs)
 
@@ -625,35 +1056,46 @@ def run_template(
 def _reached(folder):
     "The histories of the checkpoints below a running row's folder: (place among the seeds that train together, or None; one dict per epoch)"
     from bayesbinn_nb.library.checkpoint import load_checkpoint
+
     found = []
-    for path in sorted((Path(folder)/"_work").rglob("last.pt")):
+    for path in sorted((Path(folder) / "_work").rglob("last.pt")):
         state = load_checkpoint(path)
-        together = [h for _, c in state["callbacks"] if isinstance(c, dict) for h in c.get("histories", [])]     # several seeds in one training
+        together = [
+            h for _, c in state["callbacks"] if isinstance(c, dict) for h in c.get("histories", [])
+        ]  # several seeds in one training
         found += list(enumerate(together)) or [(None, state["history"])]
     return found
 
+
 def _first_difference(
-    rows:list,               # one dict per epoch: a trainer's history
-    record:Record,
-)->tuple:                    # (epochs compared, the first number that differs, in words)
+    rows: list,  # one dict per epoch: a trainer's history
+    record: Record,
+) -> tuple:  # (epochs compared, the first number that differs, in words)
     columns, n = record.history, 0
     for row in rows:
-        if row["epoch"] not in columns.get("epoch", []): return n, f"epoch {row['epoch']} is not in the record"
+        if row["epoch"] not in columns.get("epoch", []):
+            return n, f"epoch {row['epoch']} is not in the record"
         i = columns["epoch"].index(row["epoch"])
         for k, now in row.items():
             name = k if k in columns else f"train_{k}"
-            if "seconds" in k or name not in columns or now is None or columns[name][i] is None: continue
-            if now != columns[name][i]: return n, f"{name} after epoch {row['epoch']} is {columns[name][i]!r} in the record and {now!r} now"
+            if "seconds" in k or name not in columns or now is None or columns[name][i] is None:
+                continue
+            if now != columns[name][i]:
+                return n, f"{name} after epoch {row['epoch']} is {columns[name][i]!r} in the record and {now!r} now"
         n += 1
     return n, ""
+
 
 def _leaves(x, place=""):
     "(place, value) of everything inside nested dicts and lists but times"
     inside = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else None
-    if inside is None: yield place, x
+    if inside is None:
+        yield place, x
     else:
         for k, v in inside:
-            if "seconds" not in str(k): yield from _leaves(v, f"{place}.{k}")
+            if "seconds" not in str(k):
+                yield from _leaves(v, f"{place}.{k}")
+
 
 def _whole_difference(now, then):
     "The same for a record that came to its end: all of its numbers, and none may be missing"
@@ -661,61 +1103,93 @@ def _whole_difference(now, then):
     for part in ("history", "metrics", "extra"):
         old, new = (dict(_leaves(getattr(r, part), part)) for r in (then, now))
         for k in old | new:
-            if not text and old.get(k) != new.get(k): text = f"{k} is {old.get(k)!r} in the record and {new.get(k)!r} now"
+            if not text and old.get(k) != new.get(k):
+                text = f"{k} is {old.get(k)!r} in the record and {new.get(k)!r} now"
     return n, text
 
+
 def confirm_row(
-    row:Row,
-    folder:str|Path,         # the row's folder, with its records
-    minutes:float=2.,        # how long to run it, at least until a checkpoint is there
-)->tuple:                    # (True, False, or None where nothing could be compared; what was found, in words)
+    row: Row,
+    folder: str | Path,  # the row's folder, with its records
+    minutes: float = 2.0,  # how long to run it, at least until a checkpoint is there
+) -> tuple:  # (True, False, or None where nothing could be compared; what was found, in words)
     "Run a row again for a while and compare every number with its records"
     folder = Path(folder)
-    note = _read_json(folder/ROW_FILE)
-    row = replace(row, seeds=note.get("seeds") or row.seeds)          # those of the records: seeds that train together make one run of all
+    note = _read_json(folder / ROW_FILE)
+    row = replace(
+        row, seeds=note.get("seeds") or row.seeds
+    )  # those of the records: seeds that train together make one run of all
     state, records = row_state(row, folder), load_records(folder, problems=[])
-    if state not in ("whole", "older code"): return None, f"{state}; nothing to compare with"
+    if state not in ("whole", "older code"):
+        return None, f"{state}; nothing to compare with"
     given = {k: v for k, v in note.get("params", {}).items() if k not in ("seeds", "out", "work_dir")}
-    if given != json.loads(json.dumps(row.params)): return None, "its parameters have changed; run it again instead"
+    if given != json.loads(json.dumps(row.params)):
+        return None, "its parameters have changed; run it again instead"
     every = [r for r in records if r.hash == note["hash"] and r.seed in row.seeds]
     records = [r for r in every if r.extra.get("trained_together", row.seeds) == row.seeds]
-    if not records: return None, "its seeds were trained in other company than that of today; run it again instead"
-    if any(d not in r.deviations for r in records for d in row.deviations): return None, "its deviations have changed; run it again instead"
-    if not any("seconds" not in k for r in records for m in r.metrics.values() for k in m): return None, "its records are of measured times; run it again instead"
+    if not records:
+        return None, "its seeds were trained in other company than that of today; run it again instead"
+    if any(d not in r.deviations for r in records for d in row.deviations):
+        return None, "its deviations have changed; run it again instead"
+    if not any("seconds" not in k for r in records for m in r.metrics.values() for k in m):
+        return None, "its records are of measured times; run it again instead"
     with tempfile.TemporaryDirectory(prefix="bayesbinn-confirm-") as scratch, ThreadPoolExecutor(1) as pool:
-        job, end = row_job(row, scratch), time.time() + 60*minutes
-        if threads := re.search(r"\((\d+) thread", records[0].device): job["threads"] = int(threads[1])
+        job, end = row_job(row, scratch), time.time() + 60 * minutes
+        if threads := re.search(r"\((\d+) thread", records[0].device):
+            job["threads"] = int(threads[1])
         running, stopped = pool.submit(execute_job, job), False
         try:
             while not running.done():
-                time.sleep(.5)
-                if not stopped and time.time() > end and any((Path(job["folder"])/"_work").rglob("last.pt")): stopped = True; stop_jobs(job["folder"])
+                time.sleep(0.5)
+                if not stopped and time.time() > end and any((Path(job["folder"]) / "_work").rglob("last.pt")):
+                    stopped = True
+                    stop_jobs(job["folder"])
         except BaseException:
-            while not running.done():                 # a job that is just being started has no process to stop yet
+            while not running.done():  # a job that is just being started has no process to stop yet
                 stop_jobs(job["folder"])
-                wait([running], timeout=.1)
+                wait([running], timeout=0.1)
             raise
         answer = running.result()
-        if answer["error"] and not stopped: return None, f"it did not run: {answer['error']}"
+        if answer["error"] and not stopped:
+            return None, f"it did not run: {answer['error']}"
         ended, histories = load_records(job["folder"], problems=[]), _reached(job["folder"])
     ended_alone, which = answer["error"] is None, lambda r: (r.seed, r.arm)
     left_out = {which(r) for r in every} - {which(r) for r in records}
-    found = {}                       # (epochs, difference) of each seed and arm
+    found = {}  # (epochs, difference) of each seed and arm
     for now in ended:
-        if which(now) in left_out: continue
+        if which(now) in left_out:
+            continue
         then = next((r for r in records if which(r) == which(now)), None)
-        found[which(now)] = _whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}")
-    for place, rows in histories:    # a checkpoint does not say whose it is: it is that of the record it agrees with longest
+        found[which(now)] = (
+            _whole_difference(now, then) if then else (0, f"there is no record of seed {now.seed}, {now.arm}")
+        )
+    for (
+        place,
+        rows,
+    ) in histories:  # a checkpoint does not say whose it is: it is that of the record it agrees with longest
         candidates = records if place is None else [r for r in records if r.seed == row.seeds[place]]
-        if not candidates: continue
+        if not candidates:
+            continue
         best, r = max(((_first_difference(rows, r), r) for r in candidates), key=lambda f: (not f[0][1], f[0][0]))
-        if which(r) not in found or best[1]: found[which(r)] = best
-    for r in records if ended_alone else []: found.setdefault(which(r), (0, f"seed {r.seed}, {r.arm} has a record and gives none now"))
-    if wrong := next((text for _, text in found.values() if text), None): return False, wrong
+        if which(r) not in found or best[1]:
+            found[which(r)] = best
+    for r in records if ended_alone else []:
+        found.setdefault(which(r), (0, f"seed {r.seed}, {r.arm} has a record and gives none now"))
+    if wrong := next((text for _, text in found.values() if text), None):
+        return False, wrong
     n = sum(n for n, _ in found.values())
-    if not n and not ended_alone: return None, "it was stopped before its first epoch was complete; give it more minutes"
-    said = f"{n} epoch{'s' * (n != 1)}" + (" and all final numbers" if ended_alone else f" of {sum(r.epochs or 0 for r in records)}")
-    if left_out: said += f"; without seed {', '.join(str(s) for s in sorted({s for s, _ in left_out}))}, trained in other company"
+    if not n and not ended_alone:
+        return None, "it was stopped before its first epoch was complete; give it more minutes"
+    said = f"{n} epoch{'s' * (n != 1)}" + (
+        " and all final numbers" if ended_alone else f" of {sum(r.epochs or 0 for r in records)}"
+    )
+    if left_out:
+        said += (
+            f"; without seed {', '.join(str(s) for s in sorted({s for s, _ in left_out}))}, trained in other company"
+        )
     wanted = run_hash(row)
-    if note["hash"] != wanted: atomic_write(folder/ROW_FILE, json.dumps(note | dict(confirmed=dict(hash=wanted, compared=said)), indent=1) + "\n")
+    if note["hash"] != wanted:
+        atomic_write(
+            folder / ROW_FILE, json.dumps(note | dict(confirmed=dict(hash=wanted, compared=said)), indent=1) + "\n"
+        )
     return True, said

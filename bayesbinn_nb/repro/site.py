@@ -8,7 +8,19 @@ __all__ = ['ROOMS', 'FOLD_ABOVE', 'LONG', 'SiteError', 'find_root', 'Page', 'sit
            'check_links', 'check_equations', 'quarto_config', 'build_site', 'readme_text', 'write_readme']
 
 # %% ../../nbs/repro/site.ipynb #da4b9237
-import ast, base64, copy, html, json, os, posixpath, re, shutil, subprocess, sys, tempfile, time
+import ast
+import base64
+import copy
+import html
+import json
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,228 +31,356 @@ import yaml
 # %% ../../nbs/repro/site.ipynb #1b645389
 class SiteError(RuntimeError):
     "The site cannot be built, or was built with faults; `faults` lists them, one sentence each"
-    def __init__(self, message:str, faults:list[str]=()):
+
+    def __init__(self, message: str, faults: list[str] = ()):
         self.faults = list(faults)
         super().__init__("\n  ".join([message, *self.faults]))
 
 # %% ../../nbs/repro/site.ipynb #ac3478d6
 def find_root(
-    start:str|Path|None=None,  # where to begin looking; the working directory, then the package's own folder, when left out
-)->Path:                       # the checkout: the folder that holds _quarto.yml and nbs/
+    start: str
+    | Path
+    | None = None,  # where to begin looking; the working directory, then the package's own folder, when left out
+) -> Path:  # the checkout: the folder that holds _quarto.yml and nbs/
     "The checkout around `start`. Raises FileNotFoundError when there is none."
-    starts = [Path(start)] if start is not None else [Path.cwd(), Path(__file__).parent if "__file__" in globals() else Path.cwd()]
+    starts = (
+        [Path(start)]
+        if start is not None
+        else [Path.cwd(), Path(__file__).parent if "__file__" in globals() else Path.cwd()]
+    )
     for begin in starts:
         for folder in (begin.resolve(), *begin.resolve().parents):
-            if (folder / "_quarto.yml").is_file() and (folder / "nbs" / "index.ipynb").is_file(): return folder
-    raise FileNotFoundError(f"No _quarto.yml with nbs/ beside it in {starts[0]} or above: the site is built from the notebooks, "
-                            "so run this inside a checkout of the repository.")
+            if (folder / "_quarto.yml").is_file() and (folder / "nbs" / "index.ipynb").is_file():
+                return folder
+    raise FileNotFoundError(
+        f"No _quarto.yml with nbs/ beside it in {starts[0]} or above: the site is built from the notebooks, "
+        "so run this inside a checkout of the repository."
+    )
 
 # %% ../../nbs/repro/site.ipynb #c1dfd96e
 @dataclass
 class Page:
     "One notebook and its place on the site"
-    file: Path           # the notebook on disk
-    source: str          # its place in the tree of pages, e.g. "math/bernoulli.ipynb"
-    section: str = ""    # heading of the navigation it stands under
-    text: str = ""       # its name in the navigation; the notebook's own title when _quarto.yml gives none
+
+    file: Path  # the notebook on disk
+    source: str  # its place in the tree of pages, e.g. "math/bernoulli.ipynb"
+    section: str = ""  # heading of the navigation it stands under
+    text: str = ""  # its name in the navigation; the notebook's own title when _quarto.yml gives none
     listed: bool = True  # in the navigation or only reached by links
-    banner: str = ""     # a warning above the text
-    origin: str = ""     # for a copy that the runner executed: the folder of the tree that its links were written for
+    banner: str = ""  # a warning above the text
+    origin: str = ""  # for a copy that the runner executed: the folder of the tree that its links were written for
     title: str = ""
-    promise: str = ""    # the one line under the title
+    promise: str = ""  # the one line under the title
     nb: object = field(default=None, repr=False)
+
     @property
-    def href(self)->str: return self.source.removesuffix(".ipynb") + ".html"
+    def href(self) -> str:
+        return self.source.removesuffix(".ipynb") + ".html"
+
     @property
-    def is_home(self)->bool: return self.source == "index.ipynb"
+    def is_home(self) -> bool:
+        return self.source == "index.ipynb"
 
 # %% ../../nbs/repro/site.ipynb #902ba3cd
-def site_config(root:Path)->dict:
+def site_config(root: Path) -> dict:
     "The content of `_quarto.yml`. Raises SiteError when it is no description of a site."
-    try: config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
-    except yaml.YAMLError as e: raise SiteError(f"_quarto.yml cannot be read as YAML: {e}") from e
+    try:
+        config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
+    except yaml.YAMLError as e:
+        raise SiteError(f"_quarto.yml cannot be read as YAML: {e}") from e
     if not isinstance(config, dict) or not (config.get("website") or {}).get("sidebar", {}).get("contents"):
         raise SiteError("_quarto.yml lists no pages: website → sidebar → contents is missing or empty.")
     return config
 
-def listed_pages(config:dict)->list[tuple[str, str, str]]:
+
+def listed_pages(config: dict) -> list[tuple[str, str, str]]:
     "(section, text, notebook path) of every page in `_quarto.yml`, in reading order"
     pages = []
     for entry in config["website"]["sidebar"]["contents"]:
-        if isinstance(entry, str): entry = {"href": entry}
+        if isinstance(entry, str):
+            entry = {"href": entry}
         for item in entry.get("contents", [entry]):
-            if isinstance(item, str): item = {"href": item}
+            if isinstance(item, str):
+                item = {"href": item}
             pages.append((entry.get("section", ""), item.get("text", ""), item["href"]))
     return pages
 
 # %% ../../nbs/repro/site.ipynb #0ade7c2c
 ROOMS = ("math", "methods", "library", "repro", "results")
-_QUICK = ("From the <b>quick</b> suite, run on this machine: small or generated stand-in data and short schedules. "
-          "It shows that every part works; it says nothing about the published numbers.")
+_QUICK = (
+    "From the <b>quick</b> suite, run on this machine: small or generated stand-in data and short schedules. "
+    "It shows that every part works; it says nothing about the published numbers."
+)
 _LOCAL = "From the suite <b>{suite}</b>, run on this machine. It is not one of the committed results."
 
-def _notebooks(folder:Path, pattern:str="*.ipynb")->list[Path]:
-    return sorted(p for p in folder.glob(pattern) if not p.name.endswith(".failed.ipynb")
-                  and not any(part.startswith((".", "_")) for part in p.relative_to(folder).parts))
+
+def _notebooks(folder: Path, pattern: str = "*.ipynb") -> list[Path]:
+    return sorted(
+        p
+        for p in folder.glob(pattern)
+        if not p.name.endswith(".failed.ipynb")
+        and not any(part.startswith((".", "_")) for part in p.relative_to(folder).parts)
+    )
+
 
 def collect_pages(
-    root:Path,     # the checkout
-    config:dict,   # content of _quarto.yml
-    suites:list[str]|None=None, # show the runs of these suites only; of every suite that was run when left out
-)->tuple[list[Page], list[str], list[str]]:  # pages in reading order · listed but not there · there but not listed
+    root: Path,  # the checkout
+    config: dict,  # content of _quarto.yml
+    suites: list[str] | None = None,  # show the runs of these suites only; of every suite that was run when left out
+) -> tuple[list[Page], list[str], list[str]]:  # pages in reading order · listed but not there · there but not listed
     "Find every notebook that becomes a page"
     nbs, pages, missing = root / "nbs", [], []
     for section, text, source in listed_pages(config):
-        if (nbs / source).is_file(): pages.append(Page(nbs / source, source, section, text))
-        else: missing.append(source)
+        if (nbs / source).is_file():
+            pages.append(Page(nbs / source, source, section, text))
+        else:
+            missing.append(source)
     listed = {p.source for p in pages}
-    unlisted = [f for f in [*_notebooks(nbs), *(f for room in ROOMS for f in _notebooks(nbs / room))]
-                if f.relative_to(nbs).as_posix() not in listed]
+    unlisted = [
+        f
+        for f in [*_notebooks(nbs), *(f for room in ROOMS for f in _notebooks(nbs / room))]
+        if f.relative_to(nbs).as_posix() not in listed
+    ]
     pages += [Page(f, f.relative_to(nbs).as_posix(), f.parent.name.capitalize(), listed=False) for f in unlisted]
-    pages += [Page(f, f.relative_to(nbs).as_posix(), "Run template", listed=False) for f in _notebooks(nbs / "experiments")]
+    pages += [
+        Page(f, f.relative_to(nbs).as_posix(), "Run template", listed=False) for f in _notebooks(nbs / "experiments")
+    ]
     local = [p for p in sorted((root / "_runs").glob("*")) if p.is_dir() and (suites is None or p.name in suites)]
-    committed = [p for p in sorted((nbs / "results" / "runs").glob("*")) if p.is_dir() and (suites is None or p.name in suites)]
+    committed = [
+        p for p in sorted((nbs / "results" / "runs").glob("*")) if p.is_dir() and (suites is None or p.name in suites)
+    ]
     for name in suites or ():
         if name not in {p.name for p in local + committed}:
-            raise SiteError(f"The suite {name!r} has not been run: there is neither _runs/{name} nor nbs/results/runs/{name}. Run it first: bayesbinn batch {name}")
+            raise SiteError(
+                f"The suite {name!r} has not been run: there is neither _runs/{name} nor nbs/results/runs/{name}. Run it first: bayesbinn batch {name}"
+            )
     for suite in committed:
-        for f in _notebooks(suite, "**/*.ipynb"): pages.append(Page(f, f.relative_to(nbs).as_posix(), f"Executed run · {suite.name} · {f.stem}", listed=False, origin="experiments"))
+        for f in _notebooks(suite, "**/*.ipynb"):
+            pages.append(
+                Page(
+                    f,
+                    f.relative_to(nbs).as_posix(),
+                    f"Executed run · {suite.name} · {f.stem}",
+                    listed=False,
+                    origin="experiments",
+                )
+            )
     for suite in local:
         banner = _QUICK if suite.name == "quick" else _LOCAL.format(suite=html.escape(suite.name))
         for f in _notebooks(suite, "**/*.ipynb"):
             inside = f.relative_to(suite).as_posix()
             if inside.startswith("pages/"):
-                pages.append(Page(f, f"results/{suite.name}/{f.name}", f"Your {suite.name} run", banner=banner, origin="results"))
-            else: pages.append(Page(f, f"results/runs/{suite.name}/{inside}", f"Executed run · {suite.name} · {f.stem}", listed=False, banner=banner, origin="experiments"))
+                pages.append(
+                    Page(f, f"results/{suite.name}/{f.name}", f"Your {suite.name} run", banner=banner, origin="results")
+                )
+            else:
+                pages.append(
+                    Page(
+                        f,
+                        f"results/runs/{suite.name}/{inside}",
+                        f"Executed run · {suite.name} · {f.stem}",
+                        listed=False,
+                        banner=banner,
+                        origin="experiments",
+                    )
+                )
     return pages, missing, [f.relative_to(nbs).as_posix() for f in unlisted]
 
 # %% ../../nbs/repro/site.ipynb #17ba0791
 _DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 
+
 def split_directives(
-    source:str,               # source of a code cell
-)->tuple[dict[str, str], str]: # directives by name · the source without them
+    source: str,  # source of a code cell
+) -> tuple[dict[str, str], str]:  # directives by name · the source without them
     "Take the `#| name: value` lines off the head of a cell"
     found, lines = {}, source.splitlines()
     for k, line in enumerate(lines):
         match = _DIRECTIVE.match(line)
-        if match: found[match[1]] = match[2]; lines[k] = None
-        elif line.strip() and not line.lstrip().startswith(("#", "%")): break
+        if match:
+            found[match[1]] = match[2]
+            lines[k] = None
+        elif line.strip() and not line.lstrip().startswith(("#", "%")):
+            break
     return found, "\n".join(line for line in lines if line is not None).strip("\n")
 
 # %% ../../nbs/repro/site.ipynb #fa35e192
-def _bare(args:ast.arguments, skip_self:bool)->str:
+def _bare(args: ast.arguments, skip_self: bool) -> str:
     args = copy.deepcopy(args)
     every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, [args.vararg, args.kwarg])]
-    for a in every: a.annotation = None
-    if skip_self and args.args and args.args[0].arg in ("self", "cls"): args.args.pop(0)
+    for a in every:
+        a.annotation = None
+    if skip_self and args.args and args.args[0].arg in ("self", "cls"):
+        args.args.pop(0)
     return ast.unparse(args)
 
+
 def exported_names(
-    source:str,      # source of an exported cell
-)->list[dict]:       # name, signature, doc and, for a class, methods
+    source: str,  # source of an exported cell
+) -> list[dict]:  # name, signature, doc and, for a class, methods
     "The public functions and classes that a cell defines"
-    try: tree = ast.parse(source)
-    except SyntaxError: return []
-    doc = lambda node: re.split(r"(?<=[.!?])(?<!eq\.)(?<!e\.g\.)\s+(?=[A-Z])|\n\s*\n", (ast.get_docstring(node) or "").strip(), maxsplit=1)[0].replace("\n", " ")
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+
+    def doc(node):
+        return re.split(
+            r"(?<=[.!?])(?<!eq\.)(?<!e\.g\.)\s+(?=[A-Z])|\n\s*\n", (ast.get_docstring(node) or "").strip(), maxsplit=1
+        )[0].replace("\n", " ")
+
     function, items = (ast.FunctionDef, ast.AsyncFunctionDef), []
     for node in tree.body:
-        if not isinstance(node, (*function, ast.ClassDef)) or node.name.startswith("_"): continue
+        if not isinstance(node, (*function, ast.ClassDef)) or node.name.startswith("_"):
+            continue
         if isinstance(node, function):
-            items.append(dict(name=node.name, signature=f"{node.name}({_bare(node.args, False)})", doc=doc(node), methods=[]))
+            items.append(
+                dict(name=node.name, signature=f"{node.name}({_bare(node.args, False)})", doc=doc(node), methods=[])
+            )
             continue
         methods, init = [], None
         for m in (m for m in node.body if isinstance(m, function)):
-            if m.name == "__init__": init = _bare(m.args, True)
-            elif not m.name.startswith("_"): methods.append(dict(signature=f"{m.name}({_bare(m.args, True)})", doc=doc(m)))
-        items.append(dict(name=node.name, signature=f"{node.name}({init})" if init is not None else node.name, doc=doc(node), methods=methods))
+            if m.name == "__init__":
+                init = _bare(m.args, True)
+            elif not m.name.startswith("_"):
+                methods.append(dict(signature=f"{m.name}({_bare(m.args, True)})", doc=doc(m)))
+        items.append(
+            dict(
+                name=node.name,
+                signature=f"{node.name}({init})" if init is not None else node.name,
+                doc=doc(node),
+                methods=methods,
+            )
+        )
     return items
 
 # %% ../../nbs/repro/site.ipynb #1574bddb
-_doc_html = lambda doc: re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(doc))
-FOLD_ABOVE = 14  # cells under `export` longer than this many lines are folded under their signature
-LONG = 40        # cells under `exports` longer than this can be folded by the reader
+def _doc_html(doc):
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(doc))
 
-def _only_imports(source:str)->bool:
-    try: return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body)
-    except SyntaxError: return False
+
+FOLD_ABOVE = 14  # cells under `export` longer than this many lines are folded under their signature
+LONG = 40  # cells under `exports` longer than this can be folded by the reader
+
+
+def _only_imports(source: str) -> bool:
+    try:
+        return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body)
+    except SyntaxError:
+        return False
+
 
 def visible_notebook(
-    nb,              # a notebook (nbformat 4)
-    module:str="",   # the module it exports to, shown beside exported cells
-    without:set[str]=frozenset(), # tags of further cells to leave out
-):                   # a copy that holds only what a reader sees, with notes for the template in `metadata.site`
+    nb,  # a notebook (nbformat 4)
+    module: str = "",  # the module it exports to, shown beside exported cells
+    without: set[str] = frozenset(),  # tags of further cells to leave out
+):  # a copy that holds only what a reader sees, with notes for the template in `metadata.site`
     "Drop hidden cells and directives; note what is exported and what is folded"
     nb, cells, unseen = copy.deepcopy(nb), [], {"remove-cell", "hide"} | without
     for cell in nb.cells:
         tags = set(cell.metadata.get("tags", ()))
         if cell.cell_type != "code":
-            if cell.cell_type == "markdown" and not tags & unseen: cells.append(cell)
+            if cell.cell_type == "markdown" and not tags & unseen:
+                cells.append(cell)
             continue
         found, cell.source = split_directives(cell.source)
-        if {"hide", "default_exp"} & set(found) or found.get("include") == "false" or tags & unseen: continue
-        site = {"caption": found.get("fig-cap", ""), "alt": found.get("fig-alt", ""),
-                "no_source": found.get("echo") == "false" or "hide_input" in found or bool(tags & {"remove-input", "hide-input"})}
-        if found.get("output") == "false" or "hide_output" in found: cell.outputs = []
+        if {"hide", "default_exp"} & set(found) or found.get("include") == "false" or tags & unseen:
+            continue
+        site = {
+            "caption": found.get("fig-cap", ""),
+            "alt": found.get("fig-alt", ""),
+            "no_source": found.get("echo") == "false"
+            or "hide_input" in found
+            or bool(tags & {"remove-input", "hide-input"}),
+        }
+        if found.get("output") == "false" or "hide_output" in found:
+            cell.outputs = []
         if {"export", "exports", "exporti"} & set(found):
             items = exported_names(cell.source)
             site |= {"export": module or "exported", "api": items, "names": [i["name"] for i in items]}
             only_imports, lines = _only_imports(cell.source), len(cell.source.splitlines())
             if only_imports or lines > (LONG if "exports" in found else FOLD_ABOVE):
-                one = lambda i: f"<code>{html.escape(i['signature'])}</code><span class=doc>{_doc_html(i['doc'])}</span>"
-                site |= {"fold": True, "open": "exports" in found and not only_imports,
-                         "summary": "".join(map(one, items)) or ("Imports" if only_imports else "Helpers")}
-        elif found.get("code-fold") in ("true", "show"): site |= {"fold": True, "summary": found.get("code-summary", "Code")}
+
+                def one(i):
+                    return f"<code>{html.escape(i['signature'])}</code><span class=doc>{_doc_html(i['doc'])}</span>"
+
+                site |= {
+                    "fold": True,
+                    "open": "exports" in found and not only_imports,
+                    "summary": "".join(map(one, items)) or ("Imports" if only_imports else "Helpers"),
+                }
+        elif found.get("code-fold") in ("true", "show"):
+            site |= {"fold": True, "summary": found.get("code-summary", "Code")}
         cell.metadata["site"] = site
-        if cell.source.strip() or cell.outputs: cells.append(cell)
+        if cell.source.strip() or cell.outputs:
+            cells.append(cell)
     nb.cells = cells
     return nb
 
 # %% ../../nbs/repro/site.ipynb #9e6a55b6
 _OUTSIDE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.I)
 
+
 def find_target(
-    page:Page,                 # where the link stands
-    path:str,                  # the link without its anchor
-    pages:dict[str, Page],     # every page by its place in the tree
-    by_file:dict[Path, Page],  # every page by its file
-)->Page|Path|str:              # the page, or a file on disk, or the place in the tree where a page is missing
+    page: Page,  # where the link stands
+    path: str,  # the link without its anchor
+    pages: dict[str, Page],  # every page by its place in the tree
+    by_file: dict[Path, Page],  # every page by its file
+) -> Page | Path | str:  # the page, or a file on disk, or the place in the tree where a page is missing
     "What a relative link in a notebook points at"
     path = unquote(path)
-    places = [posixpath.normpath(posixpath.join(folder, path)) for folder in [posixpath.dirname(page.source), *filter(None, [page.origin])]]
+    places = [
+        posixpath.normpath(posixpath.join(folder, path))
+        for folder in [posixpath.dirname(page.source), *filter(None, [page.origin])]
+    ]
     files = [(page.file.parent / path).resolve()]
-    if page.origin: files += [(root / "nbs" / page.origin / path).resolve() for root in page.file.parents if (root / "nbs" / page.origin).is_dir()][:1]
+    if page.origin:
+        files += [
+            (root / "nbs" / page.origin / path).resolve()
+            for root in page.file.parents
+            if (root / "nbs" / page.origin).is_dir()
+        ][:1]
     for file in files:
-        if file in by_file: return by_file[file]
+        if file in by_file:
+            return by_file[file]
     for place in places:
-        if place in pages: return pages[place]
+        if place in pages:
+            return pages[place]
     return next((file for file in files if file.is_file()), places[-1])
 
 # %% ../../nbs/repro/site.ipynb #91032ad7
 def slug(
-    text:str,  # a heading, may hold HTML
-)->str:        # the anchor Quarto gives it
+    text: str,  # a heading, may hold HTML
+) -> str:  # the anchor Quarto gives it
     "Anchor of a heading: lower case, words joined by hyphens"
     text = html.unescape(re.sub(r"<[^>]+>", "", text)).lower()
     text = re.sub(r"[^\w\s.-]", "", text).strip()
     return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", text)) or "section"
 
 # %% ../../nbs/repro/site.ipynb #12c6fc06
-def _title(nb)->tuple[str, str]:
+def _title(nb) -> tuple[str, str]:
     "Title and promise: the first heading and the quotation under it"
     for cell in nb.cells:
-        match = re.search(r"(?m)^#\s+(.+?)\s*$(?:\s*((?:^>.*\n?)+))?", cell.source) if cell.cell_type == "markdown" else None
-        if match: return match[1], re.sub(r"(?m)^>\s?", "", match[2] or "").strip()
+        match = (
+            re.search(r"(?m)^#\s+(.+?)\s*$(?:\s*((?:^>.*\n?)+))?", cell.source)
+            if cell.cell_type == "markdown"
+            else None
+        )
+        if match:
+            return match[1], re.sub(r"(?m)^>\s?", "", match[2] or "").strip()
     return "", ""
 
-def _module(nb)->str:
+
+def _module(nb) -> str:
     "The module a notebook exports to, or an empty string"
     for cell in nb.cells:
         match = re.search(r"(?m)^#\s*\|\s*default_exp\s+(\S+)", cell.source) if cell.cell_type == "code" else None
-        if match: return f"bayesbinn_nb.{match[1]}"
+        if match:
+            return f"bayesbinn_nb.{match[1]}"
     return ""
 
-def _plain(markdown:str)->str:
+
+def _plain(markdown: str) -> str:
     "Words of a piece of Markdown, for the search index and descriptions"
     text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]+>", " ", markdown, flags=re.S)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
@@ -249,162 +389,257 @@ def _plain(markdown:str)->str:
 # %% ../../nbs/repro/site.ipynb #d435a6cd
 class Renderer:
     "Turns notebooks into the pages of one site, with nbconvert and the templates in nbs/theme"
-    def __init__(self,
-        root:Path,           # the checkout
-        config:dict,         # content of _quarto.yml
-        pages:list[Page],    # every page of the site
-        missing:list[str]=(),# pages that are listed and not written yet
+
+    def __init__(
+        self,
+        root: Path,  # the checkout
+        config: dict,  # content of _quarto.yml
+        pages: list[Page],  # every page of the site
+        missing: list[str] = (),  # pages that are listed and not written yet
     ):
         from jinja2 import Environment, FileSystemLoader
         from nbconvert.exporters import HTMLExporter
         from nbconvert.filters import Highlight2HTML
         from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
         self.root, self.config, self.pages, self.missing = root, config, pages, set(missing)
         self.theme, self.files, self.search, self.notes = root / "nbs" / "theme", {}, [], []
         self.by_source, self.by_file = {p.source: p for p in pages}, {p.file.resolve(): p for p in pages}
         self.symbols = self._symbols()
-        renderer = lambda attachments: IPythonRenderer(escape=False, exclude_anchor_links=True, attachments=attachments)
-        self.markdown = lambda text, attachments=None: MarkdownWithMath(renderer=renderer(attachments)).render(text)
-        self.exporter = HTMLExporter(template_name="basic", template_file="body.html.j2", extra_template_paths=[str(self.theme)])
-        for name, function in {"highlight_code": Highlight2HTML(pygments_lexer="ipython3", parent=self.exporter), "site_markdown": self._markdown_cell, "site_markdown_text": self._markdown_text, "site_links": self._links,
-                               "svg_uri": lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()}.items():
-            self.exporter.register_filter(name, function)
-        self.page_template = Environment(loader=FileSystemLoader(self.theme), autoescape=False).get_template("page.html.j2")
 
-    def _symbols(self)->dict[str, Page]:
+        def renderer(attachments):
+            return IPythonRenderer(escape=False, exclude_anchor_links=True, attachments=attachments)
+
+        self.markdown = lambda text, attachments=None: MarkdownWithMath(renderer=renderer(attachments)).render(text)
+        self.exporter = HTMLExporter(
+            template_name="basic", template_file="body.html.j2", extra_template_paths=[str(self.theme)]
+        )
+        for name, function in {
+            "highlight_code": Highlight2HTML(pygments_lexer="ipython3", parent=self.exporter),
+            "site_markdown": self._markdown_cell,
+            "site_markdown_text": self._markdown_text,
+            "site_links": self._links,
+            "svg_uri": lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(),
+        }.items():
+            self.exporter.register_filter(name, function)
+        self.page_template = Environment(loader=FileSystemLoader(self.theme), autoescape=False).get_template(
+            "page.html.j2"
+        )
+
+    def _symbols(self) -> dict[str, Page]:
         found = {}
         for page in self.pages:
             for cell in page.nb.cells if _module(page.nb) else ():
-                if cell.cell_type != "code" or not re.search(r"(?m)^#\s*\|\s*exports?\b", cell.source): continue
-                for item in exported_names(split_directives(cell.source)[1]): found.setdefault(item["name"], page)
+                if cell.cell_type != "code" or not re.search(r"(?m)^#\s*\|\s*exports?\b", cell.source):
+                    continue
+                for item in exported_names(split_directives(cell.source)[1]):
+                    found.setdefault(item["name"], page)
         return found
 
-    def relative(self, target:str)->str:
+    def relative(self, target: str) -> str:
         "Address of a place on the site as seen from the page being rendered"
         return posixpath.relpath(target, posixpath.dirname(self.page.href) or ".")
 
-    def _resolve(self, link:str)->str|None:
+    def _resolve(self, link: str) -> str | None:
         "New address for a link found in a notebook; None for a page that is not written yet"
-        if _OUTSIDE.match(link) or link == "": return link
+        if _OUTSIDE.match(link) or link == "":
+            return link
         path, mark, anchor = link.partition("#")
-        anchor = mark + (anchor if not path or not path.endswith(".ipynb") else anchor.lower() if anchor.lower() == slug(anchor.replace("-", " ")) else anchor)
-        if not path: return mark + (link[1:].lower() if link[1:].lower() in self.anchors_lower else link[1:])
+        anchor = mark + (
+            anchor
+            if not path or not path.endswith(".ipynb")
+            else anchor.lower()
+            if anchor.lower() == slug(anchor.replace("-", " "))
+            else anchor
+        )
+        if not path:
+            return mark + (link[1:].lower() if link[1:].lower() in self.anchors_lower else link[1:])
         target = find_target(self.page, path, self.by_source, self.by_file)
-        if isinstance(target, Page): return self.relative(target.href) + anchor
-        if target in self.missing: return None
-        if isinstance(target, Path) and target.is_relative_to(self.root):  # a record, a figure, the licence: it travels with the site
+        if isinstance(target, Page):
+            return self.relative(target.href) + anchor
+        if target in self.missing:
+            return None
+        if isinstance(target, Path) and target.is_relative_to(
+            self.root
+        ):  # a record, a figure, the licence: it travels with the site
             nbs = self.root / "nbs"
             self.files[name := target.relative_to(nbs if target.is_relative_to(nbs) else self.root).as_posix()] = target
             return self.relative(name) + anchor
         return link
 
-    def _links(self, text:str)->str:
+    def _links(self, text: str) -> str:
         def link(m):
             new = self._resolve(html.unescape(m[2]))
-            if new is not None: return f'{m[1]}"{html.escape(new)}"'
+            if new is not None:
+                return f'{m[1]}"{html.escape(new)}"'
             self.notes.append(f"{self.page.source} links to {html.unescape(m[2])}, which is not written yet")
             return m[1].rsplit(" ", 1)[0] + ' class="missing" title="This page is not written yet"'
+
         return re.sub(r'(<(?:a|img)\b[^>]*?\s(?:href|src)=)"([^"]*)"', link, text.replace(" ± ", "\u00a0±\u00a0"))
 
-    def _code_links(self, text:str)->str:
+    def _code_links(self, text: str) -> str:
         def code(m):
-            if m[1] is None: return m[0]
+            if m[1] is None:
+                return m[0]
             target = self.symbols.get(m[1])
-            if not target or (target is not self.page and not re.search(r"[A-Z_]", m[1])): return m[0]
+            if not target or (target is not self.page and not re.search(r"[A-Z_]", m[1])):
+                return m[0]
             return f'<a class="api-link" href="{self.relative(target.href) if target is not self.page else ""}#{m[1]}">{m[0]}</a>'
+
         return re.sub(r"(?s)<(?:a|pre|h[1-6])\b.*?</(?:a|pre|h[1-6])>|<code>(\w+)(?:\(\))?</code>", code, text)
 
-    def _headings(self, text:str)->str:
+    def _headings(self, text: str) -> str:
         def heading(m):
             level, inner, base = int(m[1]), m[2], slug(m[2])
             anchor, k = base, 1
-            while anchor in self.anchors: anchor, k = f"{base}-{k}", k + 1
+            while anchor in self.anchors:
+                anchor, k = f"{base}-{k}", k + 1
             self.anchors.add(anchor)
-            if 2 <= level <= 3: self.toc.append(dict(level=level, id=anchor, html=re.sub(r"</?a\b[^>]*>", "", inner)))
+            if 2 <= level <= 3:
+                self.toc.append(dict(level=level, id=anchor, html=re.sub(r"</?a\b[^>]*>", "", inner)))
             return f'<h{level} id="{anchor}">{inner}<a class="heading-link" href="#{anchor}" aria-label="Link to this heading">#</a></h{level}>'
+
         return re.sub(r"(?s)<h([1-6])[^>]*>(.*?)</h\1>", heading, text)
 
-    def _markdown_text(self, text:str, attachments=None)->str:
+    def _markdown_text(self, text: str, attachments=None) -> str:
         return self._headings(self._code_links(self._links(self.markdown(text, attachments))))
 
-    def _markdown_cell(self, cell)->str:
+    def _markdown_cell(self, cell) -> str:
         text = self._markdown_text(cell.source, cell.get("attachments"))
         return re.sub(r"(?s)(</h1>\s*)<blockquote>(.*?)</blockquote>", r'\1<div class="lead">\2</div>', text, count=1)
 
-    def _index(self, nb)->None:
+    def _index(self, nb) -> None:
         "Search entries of one page: one for each heading"
         entry, anchors = None, [h["id"] for h in self.toc]
         for cell in nb.cells:
             if cell.cell_type == "code":
-                if entry: entry["n"] = " ".join([entry["n"], *cell.metadata.site.get("names", [])]).strip()
+                if entry:
+                    entry["n"] = " ".join([entry["n"], *cell.metadata.site.get("names", [])]).strip()
                 continue
             for part in re.split(r"(?m)^(?=#{1,3}\s)", re.sub(r"(?s)```.*?```", " ", cell.source)):
                 match = re.match(r"(#{1,3})\s+(.*)", part)
                 if match and (len(match[1]) == 1 or anchors):
                     mark = "" if len(match[1]) == 1 else "#" + anchors.pop(0)
-                    self.search.append(entry := dict(u=self.page.href + mark, h=_plain(match[2]), p=_plain(self.page.title), n="", t=""))
-                    part = part[match.end():]
-                if entry: entry["t"] = (entry["t"] + " " + _plain(part)).strip()[:500]
+                    self.search.append(
+                        entry := dict(
+                            u=self.page.href + mark, h=_plain(match[2]), p=_plain(self.page.title), n="", t=""
+                        )
+                    )
+                    part = part[match.end() :]
+                if entry:
+                    entry["t"] = (entry["t"] + " " + _plain(part)).strip()[:500]
 
-    def render(self, page:Page)->str:
+    def render(self, page: Page) -> str:
         "The page as one HTML document"
         from nbconvert.exporters import TemplateExporter
+
         self.page, self.toc, self.anchors = page, [], set()
         module = _module(page.nb)
         # the parameters of a page of results say where its records lie: of use to the runner, not to a reader
-        nb = visible_notebook(page.nb, module, {"parameters", "injected-parameters"} if page.source.startswith("results/") and page.origin != "experiments" else set())
-        self.anchors_lower = {slug(m) for c in nb.cells if c.cell_type == "markdown" for m in re.findall(r"(?m)^#{1,6}\s+(.+?)\s*$", c.source)}
-        body, _ = TemplateExporter.from_notebook_node(self.exporter, nb)  # HTMLExporter's own reads the page again to add alt texts
-        if page.listed: self._index(nb)
+        nb = visible_notebook(
+            page.nb,
+            module,
+            {"parameters", "injected-parameters"}
+            if page.source.startswith("results/") and page.origin != "experiments"
+            else set(),
+        )
+        self.anchors_lower = {
+            slug(m)
+            for c in nb.cells
+            if c.cell_type == "markdown"
+            for m in re.findall(r"(?m)^#{1,6}\s+(.+?)\s*$", c.source)
+        }
+        body, _ = TemplateExporter.from_notebook_node(
+            self.exporter, nb
+        )  # HTMLExporter's own reads the page again to add alt texts
+        if page.listed:
+            self._index(nb)
         reading = [p for p in self.pages if p.listed]
         k = reading.index(page) if page in reading else None
-        name = lambda p: dict(href=self.relative(p.href), text=html.escape(p.text or p.title), current=p is page)
+
+        def name(p):
+            return dict(href=self.relative(p.href), text=html.escape(p.text or p.title), current=p is page)
+
         nav = []
         for p in reading:
-            if not p.section: nav.append(name(p))
+            if not p.section:
+                nav.append(name(p))
             else:
-                if not nav or nav[-1].get("section") != p.section: nav.append(dict(section=p.section, text=html.escape(p.section), pages=[]))
+                if not nav or nav[-1].get("section") != p.section:
+                    nav.append(dict(section=p.section, text=html.escape(p.section), pages=[]))
                 nav[-1]["pages"].append(name(p))
                 nav[-1]["open"] = nav[-1].get("open") or p.section == page.section or page.is_home
         records = sorted(page.file.parent.glob("seed*.json")) if page.origin == "experiments" else []
         records = [dict(text=r.name, href=self._resolve(r.name)) for r in records]
         up = posixpath.relpath(".", posixpath.dirname(page.href) or ".") + "/"
         return self.page_template.render(
-            page=page, body=body, records=records, nav=nav, toc=self.toc, up="" if up == "./" else up, module=module, site_title=self.config["website"]["title"],
-            description=html.escape(self.config["website"].get("description", "")), footer=(self.config["website"].get("page-footer") or {}).get("left", ""),
-            api=[{**i, "signature": html.escape(i["signature"]), "doc": _doc_html(i["doc"]),
-                  "methods": [dict(signature=html.escape(m["signature"]), doc=_doc_html(m["doc"])) for m in i["methods"]]}
-                 for c in nb.cells if c.cell_type == "code" for i in c.metadata.site.get("api", [])],
-            has_math=bool(re.search(r"\$|\\begin\{|\\\(", body)), mathjax_config=(self.theme / "mathjax.html").read_text(encoding="utf-8"),
-            previous=name(reading[k - 1]) if k else None, next=name(reading[k + 1]) if k is not None and k + 1 < len(reading) else None)
+            page=page,
+            body=body,
+            records=records,
+            nav=nav,
+            toc=self.toc,
+            up="" if up == "./" else up,
+            module=module,
+            site_title=self.config["website"]["title"],
+            description=html.escape(self.config["website"].get("description", "")),
+            footer=(self.config["website"].get("page-footer") or {}).get("left", ""),
+            api=[
+                {
+                    **i,
+                    "signature": html.escape(i["signature"]),
+                    "doc": _doc_html(i["doc"]),
+                    "methods": [
+                        dict(signature=html.escape(m["signature"]), doc=_doc_html(m["doc"])) for m in i["methods"]
+                    ],
+                }
+                for c in nb.cells
+                if c.cell_type == "code"
+                for i in c.metadata.site.get("api", [])
+            ],
+            has_math=bool(re.search(r"\$|\\begin\{|\\\(", body)),
+            mathjax_config=(self.theme / "mathjax.html").read_text(encoding="utf-8"),
+            previous=name(reading[k - 1]) if k else None,
+            next=name(reading[k + 1]) if k is not None and k + 1 < len(reading) else None,
+        )
 
 # %% ../../nbs/repro/site.ipynb #f6e1126c
-def mathjax_file()->Path:
+def mathjax_file() -> Path:
     "The copy of MathJax that the package sphinx-mathjax-offline carries. Raises SiteError when it is not installed."
     for folder in sys.path:
         file = Path(folder or ".") / "sphinx-mathjax-offline" / "static" / "mathjax" / "tex-svg-full.js"
-        if file.is_file(): return file
-    raise SiteError("MathJax is not installed, and the site's formulas are read without a network: pip install sphinx-mathjax-offline "
-                    "(it comes with the `site` extra: pip install 'bayesbinn_nb[site]').")
+        if file.is_file():
+            return file
+    raise SiteError(
+        "MathJax is not installed, and the site's formulas are read without a network: pip install sphinx-mathjax-offline "
+        "(it comes with the `site` extra: pip install 'bayesbinn_nb[site]')."
+    )
 
 # %% ../../nbs/repro/site.ipynb #bc33ea4e
 class _Links(HTMLParser):
     "Anchors, links and loaded files of one page"
+
     LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
+
     def __init__(self):
         super().__init__()
         self.ids, self.links, self.loads = set(), [], []
+
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         for key in ("id", "name"):
-            if attrs.get(key): self.ids.add(attrs[key])
-        if tag == "a" and attrs.get("href") is not None: self.links.append(attrs["href"])
-        if tag == "link" and attrs.get("rel", "") in ("canonical", "prev", "next", "alternate"): return
-        if tag in self.LOADS and attrs.get(self.LOADS[tag]): self.loads.append(attrs[self.LOADS[tag]])
+            if attrs.get(key):
+                self.ids.add(attrs[key])
+        if tag == "a" and attrs.get("href") is not None:
+            self.links.append(attrs["href"])
+        if tag == "link" and attrs.get("rel", "") in ("canonical", "prev", "next", "alternate"):
+            return
+        if tag in self.LOADS and attrs.get(self.LOADS[tag]):
+            self.loads.append(attrs[self.LOADS[tag]])
+
 
 def check_links(
-    site:Path,    # a rendered site
-)->list[str]:     # faults, one sentence each; empty when all is well
+    site: Path,  # a rendered site
+) -> list[str]:  # faults, one sentence each; empty when all is well
     "Find dead links, dead anchors, missing pictures, and anything loaded from another site"
     site, pages, faults = Path(site).resolve(), {}, []
     for file in sorted(site.rglob("*.html")):
@@ -413,134 +648,208 @@ def check_links(
     for file, parser in pages.items():
         where = file.relative_to(site).as_posix()
         for load in parser.loads:
-            if load.startswith("data:"): continue
-            if _OUTSIDE.match(load): faults.append(f"{where} loads {load[:100]} from the network")
-            elif not (file.parent / unquote(load.split("?")[0].split("#")[0])).is_file(): faults.append(f"{where} needs {load[:100]}, which is not there")
+            if load.startswith("data:"):
+                continue
+            if _OUTSIDE.match(load):
+                faults.append(f"{where} loads {load[:100]} from the network")
+            elif not (file.parent / unquote(load.split("?")[0].split("#")[0])).is_file():
+                faults.append(f"{where} needs {load[:100]}, which is not there")
         for link in dict.fromkeys(parser.links):
-            if _OUTSIDE.match(link): continue
+            if _OUTSIDE.match(link):
+                continue
             path, _, anchor = unquote(link).partition("#")
             path = path.split("?")[0]
-            if path.startswith("/"): faults.append(f"{where} links to {link}: start from the page, not from the root of the server"); continue
+            if path.startswith("/"):
+                faults.append(f"{where} links to {link}: start from the page, not from the root of the server")
+                continue
             target = (file.parent / path).resolve() if path else file
-            if target.is_dir(): target /= "index.html"
-            if not target.is_file(): faults.append(f"{where} links to {link}, which is not there")
-            elif anchor and target in pages and anchor not in pages[target].ids | {"top"}: faults.append(f"{where} links to {link}, but that page has no anchor “{anchor}”")
+            if target.is_dir():
+                target /= "index.html"
+            if not target.is_file():
+                faults.append(f"{where} links to {link}, which is not there")
+            elif anchor and target in pages and anchor not in pages[target].ids | {"top"}:
+                faults.append(f"{where} links to {link}, but that page has no anchor “{anchor}”")
     return faults
 
 # %% ../../nbs/repro/site.ipynb #0a57cb53
 def check_equations(
-    nb,          # a notebook
-    where:str,   # its name, for the sentences
-)->list[str]:    # faults, one sentence each
+    nb,  # a notebook
+    where: str,  # its name, for the sentences
+) -> list[str]:  # faults, one sentence each
     "Find references to equations that are not on the page, labels given twice, and labels without a number"
     text = "\n\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
     text = re.sub(r"(?s)```.*?```|`[^`\n]*`", " ", text)
     labels, faults = re.findall(r"\\label\{([^}]*)\}", text), []
-    faults += [f"{where}: the label {x} is given {labels.count(x)} times" for x in dict.fromkeys(labels) if labels.count(x) > 1]
-    faults += [f"{where}: \\eqref{{{x}}} has no \\label on this page" for x in dict.fromkeys(re.findall(r"\\(?:eq)?ref\{([^}]*)\}", text)) if x not in labels]
+    faults += [
+        f"{where}: the label {x} is given {labels.count(x)} times" for x in dict.fromkeys(labels) if labels.count(x) > 1
+    ]
+    faults += [
+        f"{where}: \\eqref{{{x}}} has no \\label on this page"
+        for x in dict.fromkeys(re.findall(r"\\(?:eq)?ref\{([^}]*)\}", text))
+        if x not in labels
+    ]
     for block in re.findall(r"(?s)\$\$(.*?)\$\$", text):
-        if "\\label" in block and "\\tag" not in block and not re.search(r"\\begin\{(equation|align|gather|multline)\}", block):
-            faults.append(f"{where}: the label {re.search(r'label.(.*?)}', block)[1]} stands on an equation without \\tag, so a reference to it would read ???")
+        if (
+            "\\label" in block
+            and "\\tag" not in block
+            and not re.search(r"\\begin\{(equation|align|gather|multline)\}", block)
+        ):
+            faults.append(
+                f"{where}: the label {re.search(r'label.(.*?)}', block)[1]} stands on an equation without \\tag, so a reference to it would read ???"
+            )
     return faults
 
 # %% ../../nbs/repro/site.ipynb #63266754
-def _load(pages:list[Page])->None:
+def _load(pages: list[Page]) -> None:
     import nbformat
+
     for page in pages:
-        try: page.nb = nbformat.read(page.file, as_version=4)
-        except Exception as e: raise SiteError(f"{page.file} cannot be read as a notebook ({type(e).__name__}: {e}). Restore it, or run it again.") from e
+        try:
+            page.nb = nbformat.read(page.file, as_version=4)
+        except Exception as e:
+            raise SiteError(
+                f"{page.file} cannot be read as a notebook ({type(e).__name__}: {e}). Restore it, or run it again."
+            ) from e
         title, page.promise = _title(page.nb)
         page.title, page.promise = title or page.file.stem, html.escape(_plain(page.promise))
 
-def _with_nbconvert(root:Path, config:dict, pages:list[Page], missing:list[str], out:Path)->list[str]:
+
+def _with_nbconvert(root: Path, config: dict, pages: list[Page], missing: list[str], out: Path) -> list[str]:
     renderer = Renderer(root, config, pages, missing)
     for page in pages:
         (out / page.href).parent.mkdir(parents=True, exist_ok=True)
         (out / page.href).write_text(renderer.render(page), encoding="utf-8")
     (out / "theme").mkdir(exist_ok=True)
-    for name in ("site.css", "site.js", "favicon.svg"): shutil.copy(root / "nbs" / "theme" / name, out / "theme" / name)
+    for name in ("site.css", "site.js", "favicon.svg"):
+        shutil.copy(root / "nbs" / "theme" / name, out / "theme" / name)
     for name, file in renderer.files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, out / name)
-    (out / "search.js").write_text("window.SITE_INDEX = " + json.dumps(renderer.search, ensure_ascii=False) + ";\n", encoding="utf-8")
+    (out / "search.js").write_text(
+        "window.SITE_INDEX = " + json.dumps(renderer.search, ensure_ascii=False) + ";\n", encoding="utf-8"
+    )
     return renderer.notes
 
 # %% ../../nbs/repro/site.ipynb #b6692ea5
-def quarto_config(config:dict, pages:list[Page])->dict:
+def quarto_config(config: dict, pages: list[Page]) -> dict:
     "`_quarto.yml` for the pages that exist: an explicit list to render, and a sidebar without holes"
     config, there = copy.deepcopy(config), {p.source for p in pages}
-    href = lambda item: item if isinstance(item, str) else item["href"]
+
+    def href(item):
+        return item if isinstance(item, str) else item["href"]
+
     contents = []
     for entry in config["website"]["sidebar"]["contents"]:
         if not isinstance(entry, str) and "contents" in entry:
             entry["contents"] = [item for item in entry["contents"] if href(item) in there]
-            if entry["contents"]: contents.append(entry)
-        elif href(entry) in there: contents.append(entry)
+            if entry["contents"]:
+                contents.append(entry)
+        elif href(entry) in there:
+            contents.append(entry)
     known = {source for _, _, source in listed_pages(config)}
     for page in pages:  # results of suites run on this machine
         if page.listed and page.source not in known:
-            if not isinstance(contents[-1], dict) or contents[-1].get("section") != page.section: contents.append({"section": page.section, "contents": []})
+            if not isinstance(contents[-1], dict) or contents[-1].get("section") != page.section:
+                contents.append({"section": page.section, "contents": []})
             contents[-1]["contents"].append(page.source)
     config["website"]["sidebar"]["contents"] = contents
     config["project"] |= {"render": [p.source for p in pages], "output-dir": "_docs"}
     return config
 
-def _offline(file:Path, mathjax:str)->None:
+
+def _offline(file: Path, mathjax: str) -> None:
     "Point one page rendered by Quarto at the site's own MathJax and drop other scripts from the network"
+
     def script(m):
         address = m[1]
-        if re.search(r"mathjax", address, re.I): return f'<script defer src="{mathjax}"></script>'
+        if re.search(r"mathjax", address, re.I):
+            return f'<script defer src="{mathjax}"></script>'
         return "" if re.match(r"https?:|//", address) else m[0]
+
     text = file.read_text(encoding="utf-8")
     file.write_text(re.sub(r'(?s)<script\b[^>]*?\bsrc="([^"]*)"[^>]*>\s*</script>', script, text), encoding="utf-8")
 
-def _with_quarto(root:Path, config:dict, pages:list[Page], out:Path)->list[str]:
+
+def _with_quarto(root: Path, config: dict, pages: list[Page], out: Path) -> list[str]:
     import nbformat
+
     proc = root / "_proc"
     shutil.rmtree(proc, ignore_errors=True)
+
     def run(what, command, **kw):
         done = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
-        if done.returncode: raise SiteError(f"{what} failed with exit code {done.returncode}. Its last words:", done.stdout.strip().splitlines()[-12:])
+        if done.returncode:
+            raise SiteError(
+                f"{what} failed with exit code {done.returncode}. Its last words:",
+                done.stdout.strip().splitlines()[-12:],
+            )
+
     left_behind = [f for f in (root / "nbs" / n for n in ("_quarto.yml", "nbdev.yml", "sidebar.yml")) if not f.exists()]
-    run("nbdev_proc_nbs", [sys.executable, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs.__wrapped__(n_workers=1)"])
-    for file in left_behind: file.unlink(missing_ok=True)  # nbdev's own description of a site; ours is the root _quarto.yml
+    run(
+        "nbdev_proc_nbs",
+        [sys.executable, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs.__wrapped__(n_workers=1)"],
+    )
+    for file in left_behind:
+        file.unlink(missing_ok=True)  # nbdev's own description of a site; ours is the root _quarto.yml
     by_source, by_file = {p.source: p for p in pages}, {p.file.resolve(): p for p in pages}
     for page in pages:  # executed copies: not through nbdev, and with links that were written for another folder
         if page.origin:
             nb = visible_notebook(page.nb)
+
             def link(m):
                 path, mark, anchor = m[1].partition("#")
                 target = find_target(page, path, by_source, by_file) if path and not _OUTSIDE.match(path) else None
-                return f"]({posixpath.relpath(target.source, posixpath.dirname(page.source))}{mark}{anchor})" if isinstance(target, Page) else m[0]
+                return (
+                    f"]({posixpath.relpath(target.source, posixpath.dirname(page.source))}{mark}{anchor})"
+                    if isinstance(target, Page)
+                    else m[0]
+                )
+
             for cell in nb.cells:
-                if cell.cell_type == "markdown": cell.source = re.sub(r"\]\(([^)\s]+)\)", link, cell.source)
-                else: cell.metadata.pop("site")
-            if page.banner: nb.cells.insert(min(1, len(nb.cells)), nbformat.v4.new_markdown_cell("> " + page.banner))
+                if cell.cell_type == "markdown":
+                    cell.source = re.sub(r"\]\(([^)\s]+)\)", link, cell.source)
+                else:
+                    cell.metadata.pop("site")
+            if page.banner:
+                nb.cells.insert(min(1, len(nb.cells)), nbformat.v4.new_markdown_cell("> " + page.banner))
             (proc / page.source).parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(nb, proc / page.source)
-    (proc / "_quarto.yml").write_text(yaml.safe_dump(quarto_config(config, pages), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (proc / "_quarto.yml").write_text(
+        yaml.safe_dump(quarto_config(config, pages), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     run("quarto render", ["quarto", "render", str(proc)])
-    if not (proc / "_docs" / "index.html").is_file(): raise SiteError("quarto render ended without error, but wrote no index.html to _proc/_docs.")
+    if not (proc / "_docs" / "index.html").is_file():
+        raise SiteError("quarto render ended without error, but wrote no index.html to _proc/_docs.")
     shutil.copytree(proc / "_docs", out, dirs_exist_ok=True)
-    for file in out.rglob("*.html"): _offline(file, posixpath.relpath("mathjax/tex-svg-full.js", posixpath.dirname(file.relative_to(out).as_posix()) or "."))
+    for file in out.rglob("*.html"):
+        _offline(
+            file,
+            posixpath.relpath("mathjax/tex-svg-full.js", posixpath.dirname(file.relative_to(out).as_posix()) or "."),
+        )
     return []
 
 # %% ../../nbs/repro/site.ipynb #f1f836cb
 def build_site(
-    out:str|Path|None=None,        # where to write; _docs in the checkout when left out
-    use:str="auto",                # "quarto", "nbconvert", or "auto": Quarto where it is installed
-    suites:list[str]|None=None,    # show the runs of these suites only; of every suite that was run when left out
-    root:str|Path|None=None,       # the checkout; found from the working directory when left out
-    quiet:bool=False,              # print nothing
-)->Path:                           # the site's index.html
+    out: str | Path | None = None,  # where to write; _docs in the checkout when left out
+    use: str = "auto",  # "quarto", "nbconvert", or "auto": Quarto where it is installed
+    suites: list[str] | None = None,  # show the runs of these suites only; of every suite that was run when left out
+    root: str | Path | None = None,  # the checkout; found from the working directory when left out
+    quiet: bool = False,  # print nothing
+) -> Path:  # the site's index.html
     "Render the site and check it. Raises SiteError when a link, a picture or an equation's reference leads nowhere."
-    if use not in ("auto", "quarto", "nbconvert"): raise ValueError(f"use={use!r}: choose 'auto', 'quarto' or 'nbconvert'.")
+    if use not in ("auto", "quarto", "nbconvert"):
+        raise ValueError(f"use={use!r}: choose 'auto', 'quarto' or 'nbconvert'.")
     has_quarto = shutil.which("quarto") is not None
     if use == "quarto" and not has_quarto:
-        raise SiteError("Quarto is not installed (pip install quarto-cli downloads it, or see quarto.org); use='nbconvert' renders the same pages without it.")
+        raise SiteError(
+            "Quarto is not installed (pip install quarto-cli downloads it, or see quarto.org); use='nbconvert' renders the same pages without it."
+        )
     use = "quarto" if use == "quarto" or (use == "auto" and has_quarto) else "nbconvert"
-    try: import nbconvert, nbformat  # noqa: F401
-    except ImportError as e: raise SiteError("nbconvert is not installed: pip install 'bayesbinn_nb[site]'.") from e
+    try:
+        import nbconvert  # noqa: F401
+        import nbformat
+    except ImportError as e:
+        raise SiteError("nbconvert is not installed: pip install 'bayesbinn_nb[site]'.") from e
     say, start = (lambda *a: None) if quiet else print, time.perf_counter()
     root = find_root(root)
     out = Path(out).resolve() if out else root / "_docs"
@@ -555,7 +864,11 @@ def build_site(
         fresh.chmod(0o755)
         (fresh / "mathjax").mkdir()
         shutil.copy(mathjax, fresh / "mathjax" / mathjax.name)
-        notes = _with_quarto(root, config, pages, fresh) if use == "quarto" else _with_nbconvert(root, config, pages, missing, fresh)
+        notes = (
+            _with_quarto(root, config, pages, fresh)
+            if use == "quarto"
+            else _with_nbconvert(root, config, pages, missing, fresh)
+        )
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -563,27 +876,37 @@ def build_site(
     shutil.rmtree(out, ignore_errors=True)
     os.replace(fresh, out)
     faults = [f for page in pages for f in check_equations(page.nb, page.source)] + check_links(out)
-    say(f"{len(pages)} pages rendered with {use} in {time.perf_counter() - start:.0f} s" + ("" if has_quarto else " (Quarto is not installed)"))
-    for source in missing: say(f"WARNING: {source} is listed in _quarto.yml and not written yet")
-    for source in unlisted: say(f"WARNING: nbs/{source} is not listed in _quarto.yml, so no reader will find it")
-    for note in dict.fromkeys(notes): say(f"WARNING: {note}")
-    if faults: raise SiteError(f"The site was written to {out}, with {len(faults)} fault{'s' * (len(faults) > 1)}:", faults)
+    say(
+        f"{len(pages)} pages rendered with {use} in {time.perf_counter() - start:.0f} s"
+        + ("" if has_quarto else " (Quarto is not installed)")
+    )
+    for source in missing:
+        say(f"WARNING: {source} is listed in _quarto.yml and not written yet")
+    for source in unlisted:
+        say(f"WARNING: nbs/{source} is not listed in _quarto.yml, so no reader will find it")
+    for note in dict.fromkeys(notes):
+        say(f"WARNING: {note}")
+    if faults:
+        raise SiteError(f"The site was written to {out}, with {len(faults)} fault{'s' * (len(faults) > 1)}:", faults)
     say(f"The site is at {out / 'index.html'}")
     return out / "index.html"
 
 # %% ../../nbs/repro/site.ipynb #fc074d50
 def readme_text(
-    root:str|Path|None=None,    # the checkout
-)->tuple[str, dict[str, str]]:  # the text · pictures by path in the checkout
+    root: str | Path | None = None,  # the checkout
+) -> tuple[str, dict[str, str]]:  # the text · pictures by path in the checkout
     "README.md as nbs/index.ipynb says it, without writing anything"
     import nbformat
     from nbconvert.exporters import MarkdownExporter
+
     root, pictures = find_root(root), {}
     nb = visible_notebook(nbformat.read(root / "nbs" / "index.ipynb", as_version=4))
     nb.metadata["language_info"] = {"name": "python"}
     for cell in nb.cells:
-        if cell.cell_type != "code": continue
-        if cell.metadata.site.get("no_source"): cell.source = ""
+        if cell.cell_type != "code":
+            continue
+        if cell.metadata.site.get("no_source"):
+            cell.source = ""
         for output in cell.outputs:
             svg = output.get("data", {}).get("image/svg+xml")
             if svg:
@@ -592,14 +915,20 @@ def readme_text(
                 output["data"] = {"text/markdown": f"![{cell.metadata.site.get('alt') or 'figure'}]({path})"}
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = re.sub(r"(?m)^```\w*\s*\n\s*```\n", "", text)
+
     def link(m):
         path = m[1].partition("#")[0]
         return m[0] if re.match(r"[a-z]+:|#|nbs/", m[1]) else f"]({posixpath.normpath('nbs/' + m[1])})"
+
     text = re.sub(r"\]\(([^)\s]+)\)", link, text)
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines())).strip() + "\n"
-    return "<!-- Written from nbs/index.ipynb by `bayesbinn_nb.repro.site.write_readme`; edit the notebook. -->\n" + text, pictures
+    return (
+        "<!-- Written from nbs/index.ipynb by `bayesbinn_nb.repro.site.write_readme`; edit the notebook. -->\n" + text,
+        pictures,
+    )
 
-def write_readme(root:str|Path|None=None)->Path:
+
+def write_readme(root: str | Path | None = None) -> Path:
     "Write README.md and its pictures from nbs/index.ipynb"
     root = find_root(root)
     text, pictures = readme_text(root)

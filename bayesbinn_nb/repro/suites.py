@@ -4,11 +4,17 @@
 
 # %% ../../nbs/repro/suites.ipynb #da4b9237
 from __future__ import annotations
-import ast, difflib, importlib.util, json, re
+
+import ast
+import difflib
+import importlib.util
+import json
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
+
 import yaml
 
 # %% auto #0
@@ -20,50 +26,73 @@ __all__ = ['SuiteError', 'package_dir', 'checkout_root', 'experiments_dir', 'res
 class SuiteError(ValueError):
     "A suite, a row or a parameter that cannot be run; the message says what to change"
 
-def package_dir()->Path:
+
+def package_dir() -> Path:
     "Folder of the package bayesbinn_nb"
     return Path(importlib.util.find_spec("bayesbinn_nb").origin).resolve().parent
 
-def checkout_root()->Path|None:
+
+def checkout_root() -> Path | None:
     "Root of the checkout this package runs from; None when it is installed"
     root = package_dir().parent
-    return root if (root/"settings.ini").exists() and (root/"nbs").is_dir() else None
+    return root if (root / "settings.ini").exists() and (root / "nbs").is_dir() else None
 
-def experiments_dir()->Path:
+
+def experiments_dir() -> Path:
     "Folder of the run templates, suites and published numbers"
-    for folder in (package_dir()/"experiments", package_dir().parent/"nbs"/"experiments"):
-        if folder.is_dir(): return folder
-    raise FileNotFoundError("the run templates are missing from this installation; reinstall bayesbinn_nb, or run from a checkout.")
+    for folder in (package_dir() / "experiments", package_dir().parent / "nbs" / "experiments"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        "the run templates are missing from this installation; reinstall bayesbinn_nb, or run from a checkout."
+    )
 
-def results_dir()->Path|None:
+
+def results_dir() -> Path | None:
     "Folder of the result pages (only in a checkout)"
     root = checkout_root()
-    return root/"nbs"/"results" if root else None
+    return root / "nbs" / "results" if root else None
+
 
 def default_out(
-    suite:str,          # a suite's name
-)->Path:
+    suite: str,  # a suite's name
+) -> Path:
     "Where a suite's results go: _runs/<suite>, but nbs/results/runs/<suite> for the committed suites of a checkout"
     root = checkout_root()
-    if suite in ("short", "paper") and root: return root/"nbs"/"results"/"runs"/suite
-    return (root or Path.cwd())/"_runs"/suite
+    if suite in ("short", "paper") and root:
+        return root / "nbs" / "results" / "runs" / suite
+    return (root or Path.cwd()) / "_runs" / suite
 
 # %% ../../nbs/repro/suites.ipynb #902ba3cd
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)): pass
-_Loader.yaml_implicit_resolvers = {k: [(t, r) for t, r in v if t != "tag:yaml.org,2002:float"] for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$", re.I), list("-+0123456789."))
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    pass
+
+
+_Loader.yaml_implicit_resolvers = {
+    k: [(t, r) for t, r in v if t != "tag:yaml.org,2002:float"]
+    for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$", re.I),
+    list("-+0123456789."),
+)
+
 
 def _mapping(loader, node, deep=False):
     keys = [loader.construct_object(k, deep=True) for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
     for k in keys:
-        if keys.count(k) > 1: raise yaml.YAMLError(f"the key {k!r} appears twice (line {node.start_mark.line + 1})")
+        if keys.count(k) > 1:
+            raise yaml.YAMLError(f"the key {k!r} appears twice (line {node.start_mark.line + 1})")
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
+
 def load_yaml(
-    source:str|Path,     # text, or the path of a file
+    source: str | Path,  # text, or the path of a file
 ):
     "YAML with 1e-10 as a number and duplicate keys as an error"
     return yaml.load(source.read_text(encoding="utf-8") if isinstance(source, Path) else source, Loader=_Loader)
@@ -72,258 +101,377 @@ def load_yaml(
 @dataclass
 class Parameter:
     "One line of a template's parameter cell"
-    name:str
-    default:object          # its value, or the source text where that is not a literal
-    annotation:str|None     # "float | None"; None where there is none
-    help:str = ""
-    literal:bool = True
+
+    name: str
+    default: object  # its value, or the source text where that is not a literal
+    annotation: str | None  # "float | None"; None where there is none
+    help: str = ""
+    literal: bool = True
 
     @property
-    def kind(self)->str:
+    def kind(self) -> str:
         "The type as a reader would write it"
-        if self.annotation: return self.annotation
+        if self.annotation:
+            return self.annotation
         return "any" if self.default is None or not self.literal else type(self.default).__name__
 
+
 def read_notebook(
-    path:str|Path,
-)->dict:                 # the notebook's JSON
+    path: str | Path,
+) -> dict:  # the notebook's JSON
     "A notebook as plain JSON; raises SuiteError when it is none"
-    try: nb = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError: raise SuiteError(f"there is no notebook {path}.") from None
-    except ValueError as e: raise SuiteError(f"{path} is not a notebook ({e}).") from None
-    if not isinstance(nb, dict) or "cells" not in nb: raise SuiteError(f"{path} is not a notebook: it has no cells.")
+    try:
+        nb = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SuiteError(f"there is no notebook {path}.") from None
+    except ValueError as e:
+        raise SuiteError(f"{path} is not a notebook ({e}).") from None
+    if not isinstance(nb, dict) or "cells" not in nb:
+        raise SuiteError(f"{path} is not a notebook: it has no cells.")
     return nb
 
-def cell_source(cell:dict)->str:
+
+def cell_source(cell: dict) -> str:
     "A cell's text"
     return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
 
+
 def template_parameters(
-    template:str|Path,       # path of a notebook
-)->dict:                     # name -> Parameter; {} if no cell is tagged `parameters`
+    template: str | Path,  # path of a notebook
+) -> dict:  # name -> Parameter; {} if no cell is tagged `parameters`
     "The parameters a template declares in its cell tagged `parameters`"
     for cell in read_notebook(template)["cells"]:
-        if cell["cell_type"] == "code" and "parameters" in cell.get("metadata", {}).get("tags", []): break
-    else: return {}
+        if cell["cell_type"] == "code" and "parameters" in cell.get("metadata", {}).get("tags", []):
+            break
+    else:
+        return {}
     source = cell_source(cell)
     lines, found = source.splitlines(), {}
     for node in ast.parse(source).body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-        if not isinstance(target, ast.Name) or node.value is None: continue
-        try: default, literal = ast.literal_eval(node.value), True
-        except ValueError: default, literal = ast.unparse(node.value), False
-        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset:].decode().partition("#")[2].strip()
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign) and len(node.targets) == 1
+            else None
+        )
+        if not isinstance(target, ast.Name) or node.value is None:
+            continue
+        try:
+            default, literal = ast.literal_eval(node.value), True
+        except ValueError:
+            default, literal = ast.unparse(node.value), False
+        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().partition("#")[2].strip()
         annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else None
         found[target.id] = Parameter(target.id, default, annotation, comment, literal)
     return found
 
 # %% ../../nbs/repro/suites.ipynb #7b52009b
-class _Mismatch(Exception): pass
+class _Mismatch(Exception):
+    pass
+
 
 def _convert(value, kind):
     "value as the annotation (an ast node) wants it, else _Mismatch"
     if isinstance(kind, ast.BinOp) and isinstance(kind.op, ast.BitOr):
         for side in (kind.left, kind.right):
-            if _fits_exactly(value, side): return value
+            if _fits_exactly(value, side):
+                return value
         for side in (kind.left, kind.right):
-            try: return _convert(value, side)
-            except _Mismatch: pass
+            try:
+                return _convert(value, side)
+            except _Mismatch:
+                pass
         raise _Mismatch
     if isinstance(kind, ast.Constant):
-        if value is None and kind.value is None: return value
-        if isinstance(kind.value, str): return _convert(value, ast.parse(kind.value, mode="eval").body)
+        if value is None and kind.value is None:
+            return value
+        if isinstance(kind.value, str):
+            return _convert(value, ast.parse(kind.value, mode="eval").body)
         raise _Mismatch
     if isinstance(kind, ast.Subscript):
         base = getattr(kind.value, "id", getattr(kind.value, "attr", ""))
         inside = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]
-        if base == "Optional": return None if value is None else _convert(value, inside[0])
+        if base == "Optional":
+            return None if value is None else _convert(value, inside[0])
         if base == "Literal":
-            if any(isinstance(c, ast.Constant) and type(c.value) is type(value) and c.value == value for c in inside): return value
+            if any(isinstance(c, ast.Constant) and type(c.value) is type(value) and c.value == value for c in inside):
+                return value
             raise _Mismatch
-        if base in ("list", "List", "tuple", "Tuple", "Sequence") and isinstance(value, (list, tuple)): return [_convert(v, inside[0]) for v in value]
-        if base in ("dict", "Dict") and isinstance(value, dict): return {k: _convert(v, inside[-1]) for k, v in value.items()}
+        if base in ("list", "List", "tuple", "Tuple", "Sequence") and isinstance(value, (list, tuple)):
+            return [_convert(v, inside[0]) for v in value]
+        if base in ("dict", "Dict") and isinstance(value, dict):
+            return {k: _convert(v, inside[-1]) for k, v in value.items()}
         raise _Mismatch
     name = getattr(kind, "id", getattr(kind, "attr", "any"))
     if name == "float":
         if isinstance(value, str):
-            try: return float(value)
-            except ValueError: raise _Mismatch from None
-        if isinstance(value, (int, float)) and not isinstance(value, bool): return float(value)
-    elif name == "int" and isinstance(value, int) and not isinstance(value, bool): return value
-    elif name == "bool" and isinstance(value, bool): return value
-    elif name == "str" and isinstance(value, str): return value
-    elif name in ("list", "tuple") and isinstance(value, (list, tuple)): return list(value)
-    elif name == "dict" and isinstance(value, dict): return value
-    elif name not in ("float", "int", "bool", "str", "list", "tuple", "dict"): return value
+            try:
+                return float(value)
+            except ValueError:
+                raise _Mismatch from None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif name == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif name == "bool" and isinstance(value, bool):
+        return value
+    elif name == "str" and isinstance(value, str):
+        return value
+    elif name in ("list", "tuple") and isinstance(value, (list, tuple)):
+        return list(value)
+    elif name == "dict" and isinstance(value, dict):
+        return value
+    elif name not in ("float", "int", "bool", "str", "list", "tuple", "dict"):
+        return value
     raise _Mismatch
 
+
 def _fits_exactly(value, kind):
-    if isinstance(kind, ast.Constant): return value is None and kind.value is None
+    if isinstance(kind, ast.Constant):
+        return value is None and kind.value is None
     return type(value).__name__ == getattr(kind, "id", None)
 
+
 def check_parameters(
-    template:str|Path,      # path of a notebook
-    values:dict,            # parameter -> value
-    row:str="",             # who asks, for the error message
-)->dict:                    # the values, converted to the declared types; raises SuiteError
+    template: str | Path,  # path of a notebook
+    values: dict,  # parameter -> value
+    row: str = "",  # who asks, for the error message
+) -> dict:  # the values, converted to the declared types; raises SuiteError
     "Check names and types of parameters against a template"
     declared, where = template_parameters(template), f"{row}: " if row else ""
     title = Path(template).stem
-    if not declared: raise SuiteError(f"{where}the notebook {title} has no cell tagged 'parameters'; tag its parameter cell (in JupyterLab: property inspector → add tag).")
+    if not declared:
+        raise SuiteError(
+            f"{where}the notebook {title} has no cell tagged 'parameters'; tag its parameter cell (in JupyterLab: property inspector → add tag)."
+        )
     checked = {}
     for name, value in values.items():
         if name not in declared:
             near = difflib.get_close_matches(name, declared, 1)
-            raise SuiteError(f"{where}template {title} has no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(declared)}."))
+            raise SuiteError(
+                f"{where}template {title} has no parameter {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(declared)}.")
+            )
         p = declared[name]
-        try: checked[name] = value if p.kind == "any" else _convert(value, ast.parse(p.kind, mode="eval").body)
+        try:
+            checked[name] = value if p.kind == "any" else _convert(value, ast.parse(p.kind, mode="eval").body)
         except _Mismatch:
-            raise SuiteError(f"{where}parameter {name!r} of template {title} must be {p.kind}, not {value!r} ({type(value).__name__}); its default is {p.default!r}.") from None
+            raise SuiteError(
+                f"{where}parameter {name!r} of template {title} must be {p.kind}, not {value!r} ({type(value).__name__}); its default is {p.default!r}."
+            ) from None
     return checked
 
 # %% ../../nbs/repro/suites.ipynb #1574bddb
 @dataclass
 class Row:
     "One run of a suite: a template and its parameters"
-    name:str
-    template:Path
-    params:dict = field(default_factory=dict)       # checked against the template
-    seeds:list = field(default_factory=lambda: [0])
-    published:list = field(default_factory=list)    # ids of published numbers
-    baseline:str|None = None
-    needs:list = field(default_factory=list)
-    deviations:list = field(default_factory=list)
-    pages:list = field(default_factory=list)
-    suite:str = ""
+
+    name: str
+    template: Path
+    params: dict = field(default_factory=dict)  # checked against the template
+    seeds: list = field(default_factory=lambda: [0])
+    published: list = field(default_factory=list)  # ids of published numbers
+    baseline: str | None = None
+    needs: list = field(default_factory=list)
+    deviations: list = field(default_factory=list)
+    pages: list = field(default_factory=list)
+    suite: str = ""
+
 
 @dataclass
 class Suite:
     "A named list of rows"
-    name:str
-    rows:list
-    about:str = ""
-    pages:list = field(default_factory=list)
-    path:Path|None = None
 
-    def select(self,
-        only:str|None=None,       # glob over row names; several separated by commas
-    )->list:                      # of Row; raises SuiteError when one of the globs matches nothing
+    name: str
+    rows: list
+    about: str = ""
+    pages: list = field(default_factory=list)
+    path: Path | None = None
+
+    def select(
+        self,
+        only: str | None = None,  # glob over row names; several separated by commas
+    ) -> list:  # of Row; raises SuiteError when one of the globs matches nothing
         "The rows whose name matches"
-        if only is None: return list(self.rows)
+        if only is None:
+            return list(self.rows)
         names, globs = [r.name for r in self.rows], [g.strip() for g in only.split(",")]
         for g in globs:
-            if any(fnmatchcase(n, g) for n in names): continue
-            near = difflib.get_close_matches(g, names, 3, .4)
-            raise SuiteError(f"no row of suite {self.name} matches {g!r}; " + (f"near it: {', '.join(near)}." if near else f"see them all with: bayesbinn batch {self.name} --list"))
+            if any(fnmatchcase(n, g) for n in names):
+                continue
+            near = difflib.get_close_matches(g, names, 3, 0.4)
+            raise SuiteError(
+                f"no row of suite {self.name} matches {g!r}; "
+                + (f"near it: {', '.join(near)}." if near else f"see them all with: bayesbinn batch {self.name} --list")
+            )
         return [r for r in self.rows if any(fnmatchcase(r.name, g) for g in globs)]
+
 
 _ROW_KEYS = ("row", "template", "params", "seeds", "each", "published", "baseline", "needs", "deviations", "pages")
 _SUITE_KEYS = ("about", "rows", "defaults", "pages", "anchors")
 
-def short_number(x)->str:
+
+def short_number(x) -> str:
     "A value as it appears in row names and published ids: .001 → 1e-3, 10. → 10"
     if isinstance(x, float) and 0 < abs(x) < 1:
         mantissa, exponent = f"{x:e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     return f"{x:g}" if isinstance(x, float) else str(x)
 
+
 def known_suites(
-    folder:str|Path|None=None,      # default: the package's own suites
-)->list:
+    folder: str | Path | None = None,  # default: the package's own suites
+) -> list:
     "Names of the suites that come with the package"
-    folder = Path(folder) if folder else experiments_dir()/"suites"
+    folder = Path(folder) if folder else experiments_dir() / "suites"
     return sorted(p.stem for p in folder.glob("*.yaml"))
 
+
 def find_template(
-    name:str,                # a template's name, or the path of a notebook
-    near:Path|None=None,     # folder to search first
-)->Path:                     # raises SuiteError, listing what there is
+    name: str,  # a template's name, or the path of a notebook
+    near: Path | None = None,  # folder to search first
+) -> Path:  # raises SuiteError, listing what there is
     "The notebook of a run template"
     if str(name).endswith(".ipynb"):
-        if Path(name).exists(): return Path(name).resolve()
+        if Path(name).exists():
+            return Path(name).resolve()
         raise SuiteError(f"there is no notebook {name}.")
     folders = [f for f in (near, near.parent if near else None, experiments_dir()) if f]
     for f in folders:
-        if (f/f"{name}.ipynb").exists(): return (f/f"{name}.ipynb").resolve()
+        if (f / f"{name}.ipynb").exists():
+            return (f / f"{name}.ipynb").resolve()
     known = sorted({p.stem for f in folders for p in f.glob("*.ipynb")})
     near_names = difflib.get_close_matches(str(name), known, 1)
-    raise SuiteError(f"there is no run template {name!r}; " + (f"did you mean {near_names[0]!r}?" if near_names else f"there are {', '.join(known) or 'none'}."))
+    raise SuiteError(
+        f"there is no run template {name!r}; "
+        + (f"did you mean {near_names[0]!r}?" if near_names else f"there are {', '.join(known) or 'none'}.")
+    )
+
 
 def load_suite(
-    name:str|Path,       # "quick", "short", "paper", or the path of a YAML file
-    check:bool=True,     # also check templates, parameters and published ids
-)->Suite:                # raises SuiteError
+    name: str | Path,  # "quick", "short", "paper", or the path of a YAML file
+    check: bool = True,  # also check templates, parameters and published ids
+) -> Suite:  # raises SuiteError
     "Read a suite and check every row of it"
     if str(name).endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.exists(): raise SuiteError(f"there is no suite file {name}.")
+        if not path.exists():
+            raise SuiteError(f"there is no suite file {name}.")
     else:
-        path = experiments_dir()/"suites"/f"{name}.yaml"
-        if not path.exists(): raise SuiteError(f"unknown suite {str(name)!r}; the suites are {', '.join(known_suites()) or '(none)'}, or give the path of a YAML file.")
-    try: content = load_yaml(path)
-    except yaml.YAMLError as e: raise SuiteError(f"{path.name} is not valid YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("rows"), list): raise SuiteError(f"{path.name} needs a list 'rows'.")
+        path = experiments_dir() / "suites" / f"{name}.yaml"
+        if not path.exists():
+            raise SuiteError(
+                f"unknown suite {str(name)!r}; the suites are {', '.join(known_suites()) or '(none)'}, or give the path of a YAML file."
+            )
+    try:
+        content = load_yaml(path)
+    except yaml.YAMLError as e:
+        raise SuiteError(f"{path.name} is not valid YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise SuiteError(f"{path.name} needs a list 'rows'.")
     _known(content, _SUITE_KEYS, path.name)
     defaults = content.get("defaults") or {}
     _known(defaults, _ROW_KEYS, f"{path.name}, defaults")
     ids = _published_ids(path) if check else None
     rows = [row for i, spec in enumerate(content["rows"]) for row in _rows(spec, defaults, path, i, check, ids)]
     names = [r.name for r in rows]
-    if twice := sorted({n for n in names if names.count(n) > 1}): raise SuiteError(f"{path.name}: two rows are called {twice[0]!r}; each row needs its own name.")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise SuiteError(f"{path.name}: two rows are called {twice[0]!r}; each row needs its own name.")
     return Suite(path.stem, rows, content.get("about") or "", _strings(content.get("pages"), "pages", path.name), path)
 
+
 def _known(mapping, keys, where):
-    if not isinstance(mapping, dict): raise SuiteError(f"{where}: expected keys and values, found {mapping!r}.")
+    if not isinstance(mapping, dict):
+        raise SuiteError(f"{where}: expected keys and values, found {mapping!r}.")
     for k in mapping:
-        if k not in keys: raise SuiteError(f"{where}: unknown key {k!r}; the keys are {', '.join(keys)}.")
+        if k not in keys:
+            raise SuiteError(f"{where}: unknown key {k!r}; the keys are {', '.join(keys)}.")
+
 
 def _strings(value, key, where):
     value = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value): raise SuiteError(f"{where}: {key!r} must be a string or a list of strings, not {value!r}.")
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise SuiteError(f"{where}: {key!r} must be a string or a list of strings, not {value!r}.")
     return value
 
+
 def _published_ids(path):
-    for file in (path.parent/"published.yaml", path.parent.parent/"published.yaml", experiments_dir()/"published.yaml"):
-        if file.exists(): return [p["id"] for p in load_yaml(file)]
+    for file in (
+        path.parent / "published.yaml",
+        path.parent.parent / "published.yaml",
+        experiments_dir() / "published.yaml",
+    ):
+        if file.exists():
+            return [p["id"] for p in load_yaml(file)]
     return []
 
+
 def check_seeds(
-    seeds,                   # what a suite or a command gave
-    where:str,               # for the message
-)->list:
+    seeds,  # what a suite or a command gave
+    where: str,  # for the message
+) -> list:
     "Different whole numbers ≥ 0, at least one; raises SuiteError"
     whole = isinstance(seeds, list) and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds): raise SuiteError(f"{where}: seeds must be a list of different numbers ≥ 0, at least one, not {seeds!r}.")
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise SuiteError(f"{where}: seeds must be a list of different numbers ≥ 0, at least one, not {seeds!r}.")
     return seeds
+
 
 def _rows(spec, defaults, path, index, check, ids):
     where = f"{path.name}, row {spec.get('row', index + 1) if isinstance(spec, dict) else index + 1}"
     _known(spec, _ROW_KEYS, where)
-    if not isinstance(spec.get("params") or {}, dict): raise SuiteError(f"{where}: 'params' wants name: value, not {spec['params']!r}.")
+    if not isinstance(spec.get("params") or {}, dict):
+        raise SuiteError(f"{where}: 'params' wants name: value, not {spec['params']!r}.")
     merged = {**defaults, **spec, "params": {**(defaults.get("params") or {}), **(spec.get("params") or {})}}
-    if not isinstance(merged.get("baseline"), (str, type(None))): raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {merged['baseline']!r}.")
+    if not isinstance(merged.get("baseline"), (str, type(None))):
+        raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {merged['baseline']!r}.")
     for key in ("row", "template"):
-        if not isinstance(merged.get(key), str): raise SuiteError(f"{where}: needs a {key!r}.")
+        if not isinstance(merged.get(key), str):
+            raise SuiteError(f"{where}: needs a {key!r}.")
     each = merged.get("each") or {}
-    if not isinstance(each, dict) or not all(isinstance(v, list) and v for v in each.values()): raise SuiteError(f"{where}: 'each' wants parameter: [values], not {each!r}.")
+    if not isinstance(each, dict) or not all(isinstance(v, list) and v for v in each.values()):
+        raise SuiteError(f"{where}: 'each' wants parameter: [values], not {each!r}.")
     for values in product(*each.values()):
         point = dict(zip(each, values))
+
         def fill(text):
-            for k, v in point.items(): text = text.replace("{" + k + "}", short_number(v))
+            for k, v in point.items():
+                text = text.replace("{" + k + "}", short_number(v))
             return text
+
         name = fill(merged["row"])
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name): raise SuiteError(f"{where}: the name {name!r} must be lower-case letters, digits and - . _ + only.")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name):
+            raise SuiteError(f"{where}: the name {name!r} must be lower-case letters, digits and - . _ + only.")
         seeds = check_seeds(merged.get("seeds", [0]), where)
         params, template = {**merged["params"], **point}, None
         if check:
             template = find_template(merged["template"], path.parent)
             for key in ("seeds", "out", "work_dir"):
-                if key in params: raise SuiteError(f"{name}: {key!r} is given by the runner; " + ("write the row's own key 'seeds' instead." if key == "seeds" else "leave it out."))
+                if key in params:
+                    raise SuiteError(
+                        f"{name}: {key!r} is given by the runner; "
+                        + ("write the row's own key 'seeds' instead." if key == "seeds" else "leave it out.")
+                    )
             params = check_parameters(template, params, name)
         published = []
         for pattern in map(fill, _strings(merged.get("published"), "published", where)):
             hits = [i for i in ids or [] if fnmatchcase(i, pattern)]
-            if check and not hits: raise SuiteError(f"{name}: no published number has the id {pattern!r}; the ids are in experiments/published.yaml.")
+            if check and not hits:
+                raise SuiteError(
+                    f"{name}: no published number has the id {pattern!r}; the ids are in experiments/published.yaml."
+                )
             published += hits or [pattern]
-        yield Row(name, template or Path(merged["template"]), params, seeds, list(dict.fromkeys(published)), merged.get("baseline"),
-                  *([fill(text) for text in _strings(merged.get(key), key, where)] for key in ("needs", "deviations", "pages")), path.stem)
+        yield Row(
+            name,
+            template or Path(merged["template"]),
+            params,
+            seeds,
+            list(dict.fromkeys(published)),
+            merged.get("baseline"),
+            *(
+                [fill(text) for text in _strings(merged.get(key), key, where)]
+                for key in ("needs", "deviations", "pages")
+            ),
+            path.stem,
+        )
