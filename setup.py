@@ -36,6 +36,9 @@ EXTRAS["dev"] = (
         "pytest",
         "pytest-xdist",
         "pytest-timeout",
+        "coverage",
+        "ruff",
+        "basedpyright",
         "tensorboard",
         "build",
     ]

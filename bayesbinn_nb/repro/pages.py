@@ -12,13 +12,13 @@ import re
 from itertools import product
 from pathlib import Path
 
-from .records import Record, Table, load_records
+from .records import Record, Table, load_records, mean_std, runs
 from .report import load_published, schedule_of, show_value
 
 # %% auto #0
-__all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'runs', 'longest', 'notice', 'link', 'mean_std', 'median', 'apart',
-           'own_accuracy', 'undecided', 'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table',
-           'mode_and_mean', 'benchmark_conclusion', 'inversions']
+__all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'longest', 'notice', 'link', 'median', 'apart', 'own_accuracy', 'undecided',
+           'side_by_side', 'benchmark_table', 'benchmark_curves', 'hours_table', 'mode_and_mean',
+           'benchmark_conclusion', 'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #ac3478d6
 def page_records(
@@ -33,17 +33,6 @@ def page_records(
         return records
     real = [r for r in records if r.dataset == dataset]
     return real or [r for r in records if r.dataset == f"{dataset}-standin"]
-
-
-def runs(
-    records: list,
-) -> list:  # of lists of Records that differ in nothing but the seed
-    "Records grouped into runs"
-    groups = {}
-    for r in records:
-        key = json.dumps([r.suite, r.row, r.arm, r.epochs, r.schedule_epochs, r.parameters, r.hash], sort_keys=True)
-        groups.setdefault(key, []).append(r)
-    return [sorted(g, key=lambda r: r.seed) for g in groups.values()]
 
 
 def longest(
@@ -155,21 +144,6 @@ def link(
         return text
     below = f"{record.suite}/{record.row}" if Path(records_root).name == "runs" else record.row
     return f"[{text}]({Path(records_root).as_posix()}/{below}/{record.row}.ipynb)"
-
-
-def mean_std(
-    values: list,  # numbers; None is left out
-) -> tuple:  # (mean, sample standard deviation or None, how many); (None, None, 0) for none
-    "Mean and spread over seeds"
-    values = [v for v in values if v is not None]
-    if not values:
-        return None, None, 0
-    mean = math.fsum(values) / len(values)
-    return (
-        mean,
-        (math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None),
-        len(values),
-    )
 
 
 def median(values: list) -> float:

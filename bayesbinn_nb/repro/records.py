@@ -25,8 +25,8 @@ from pathlib import Path
 # %% auto #0
 __all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'FOLDERS', 'RecordError', 'RecordWarning', 'Record',
            'validate', 'atomic_write', 'write_record', 'read_record', 'load_records', 'Table', 'records_frame',
-           'run_context', 'code_commit', 'versions', 'device_name', 'history_columns', 'better', 'make_record',
-           'record_run', 'pending_seeds']
+           'same_run_key', 'runs', 'mean_std', 'run_context', 'code_commit', 'versions', 'device_name',
+           'history_columns', 'better', 'make_record', 'record_run', 'pending_seeds']
 
 # %% ../../nbs/repro/records.ipynb #ac3478d6
 SCHEMA = 1  # version of the record format
@@ -372,6 +372,55 @@ def records_frame(
         row |= {f"{s}.{k}": v for s, m in r.metrics.items() for k, v in m.items()}
         rows.append(row | {"wall_seconds": r.wall_seconds, "device": r.device, "stand_in": r.stand_in})
     return rows
+
+# %% ../../nbs/repro/records.ipynb #e3142e79
+def same_run_key(
+    record: Record,
+) -> str:  # equal for two records exactly if they differ in nothing but the seed
+    "What the seeds of one run have in common"
+    return json.dumps(
+        [
+            record.suite,
+            record.row,
+            record.experiment.replace("_", "-"),
+            record.dataset,
+            record.method,
+            record.arm,
+            record.schedule_epochs,
+            record.complete,
+            None if record.complete else record.epochs,
+            bool(record.stand_in),
+            record.deviations,
+            record.parameters,
+            record.dtype,
+            record.hash,
+        ],
+        sort_keys=True,
+    )
+
+
+def runs(
+    records: list,
+) -> list:  # of lists of Records, each ordered by seed, in the order of their first records
+    "Records grouped into runs: the seeds of one row and arm"
+    groups = {}
+    for r in records:
+        groups.setdefault(same_run_key(r), {})[r.seed] = r  # one record per seed
+    return [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()]
+
+
+def mean_std(
+    values: list,  # numbers; None is left out
+) -> tuple:  # (mean, sample standard deviation or None for fewer than two, how many); (None, None, 0) for none
+    "Mean and spread over seeds"
+    values = [v for v in values if v is not None]
+    n = len(values)
+    if not n:
+        return None, None, 0
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, None, 1
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)), n
 
 # %% ../../nbs/repro/records.ipynb #12c6fc06
 CONTEXT = "BAYESBINN_RUN"  # environment variable by which the runner tells a template where it stands

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .records import Record, Table, load_records
+from .records import Record, Table, load_records, mean_std, runs
 from bayesbinn_nb.repro.suites import (
     SuiteError,
     checkout_root,
@@ -273,12 +273,6 @@ def _unit(row):
     return 1.0, 0.0
 
 
-def _mean_std(values):
-    n = len(values)
-    mean = math.fsum(values) / n
-    return mean, (math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None)
-
-
 def judge(
     row: dict,  # a published number
     group: list,  # records of one run: same suite, row, arm and parameters, different seeds
@@ -302,7 +296,7 @@ def judge(
     if first.stand_in:
         return no(f"stand-in data: {first.stand_in}")
     if row["metric"] == "wall_hours":
-        found["ours"], found["ours_std"] = _mean_std([r.wall_seconds / 3600 for r in group])
+        found["ours"], found["ours_std"], _ = mean_std([r.wall_seconds / 3600 for r in group])
         return Verdict(
             verdict="not comparable",
             reason=f"another machine: ours ran {first.epochs} epochs on {first.device}",
@@ -345,7 +339,7 @@ def judge(
             + ("" if full else f" at epoch {at}")
             + (" at the best validation epoch" if full and row.get("selection") == "best_validation" else "")
         )
-    mean, s1 = _mean_std([factor * v for v in values])
+    mean, s1, _ = mean_std([factor * v for v in values])
     n1, s2, n2 = len(values), sample_std(row), row.get("n") or 1
     delta = mean - row["value"]
     found |= dict(ours=mean, ours_std=s1, delta=delta)
@@ -366,29 +360,6 @@ def judge(
     )
 
 # %% ../../nbs/repro/report.ipynb #17ba0791
-def _groups(records):
-    groups = {}
-    for r in records:
-        key = json.dumps(
-            [
-                r.suite,
-                r.row,
-                _slug(r.experiment),
-                r.arm,
-                r.schedule_epochs,
-                r.epochs if not r.complete else None,
-                r.complete,
-                bool(r.stand_in),
-                r.deviations,
-                r.parameters,
-                r.hash,
-            ],
-            sort_keys=True,
-        )
-        groups.setdefault(key, {})[r.seed] = r  # one record per seed
-    return [list(g.values()) for g in groups.values()]
-
-
 def scorecard(
     records: list,  # of Record
     published: list | None = None,  # default: load_published()
@@ -396,7 +367,7 @@ def scorecard(
     "Every published number and its verdict"
     card = []
     for row in load_published() if published is None else published:
-        groups = _groups([r for r in records if joins(row, r)])
+        groups = runs([r for r in records if joins(row, r)])
         alike = [
             g for g in groups if all(same_value(setting(g[0], k), v) for k, v in (row.get("requires") or {}).items())
         ]  # made the way the number was made
