@@ -17,8 +17,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['canonical', 'Unit', 'Module', 'module_units', 'read_module', 'package_folder', 'Code', 'current_code', 'reach',
-           'unit_mark', 'unit_digest', 'value_text', 'Identity', 'template_body', 'read_template', 'identify',
-           'changed']
+           'digest_of', 'unit_mark', 'unit_digest', 'value_text', 'Identity', 'template_body', 'read_template',
+           'identify', 'changed']
 
 # %% ../../nbs/repro/identity.ipynb #c7ee3df9
 _WITHOUT_MEANING = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
@@ -336,6 +336,13 @@ def reach(
 # %% ../../nbs/repro/identity.ipynb #a027c825
 def _sha(text: str, digits: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def digest_of(
+    value: object,  # anything that JSON can hold
+) -> str:  # 16 hex digits
+    "Digest of plain values"
+    return _sha(json.dumps(value, sort_keys=True, default=str), 16)
 
 
 def unit_mark(unit: Unit) -> str:  # 12 hex digits: four of its name, eight of its tree
