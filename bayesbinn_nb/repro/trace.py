@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .records import CONTEXT, atomic_write, load_records, versions
-from .runner import FAST_PROCESS, cores
+from ..library.process import FAST_PROCESS, cores
 from bayesbinn_nb.repro.suites import (
     cell_source,
     check_parameters,
