@@ -354,14 +354,15 @@ def test_how_much_is_measured_kind_by_kind(moons):
         t["fits"][0]["constants"]["optimizer 0: lr"]["values"][0] *= 2
 
     amount = largest_difference(moons, mutated(moons, change))
-    assert amount["loss"][:2] == [0, 0] and amount["loss"][2] == amount["loss"][-1] == pytest.approx(1 / 3)
+    first, second = amount["loss"]
+    assert first[:2] == [0, 0] and first[2] == first[-1] == pytest.approx(1 / 3) and set(second) == {0}
     assert 0 < amount["signs"] < 0.02 and amount["accuracy"] == pytest.approx(0.1) and amount["rates"] == 0.5
     gone = largest_difference(moons, mutated(moons, lambda t: t["fits"].pop()))
     assert "one of the traces only" in gone["other"]
 
 
 def test_only_equal_bits_on_one_kind_of_processor_are_the_same(moons):
-    bound = {"loss": [1e-6], "signs": 0.0, "accuracy": 0.0, "numbers": 0.0, "rates": 0.0}
+    bound = {"loss": [[1e-6]], "signs": 0.0, "accuracy": 0.0, "numbers": 0.0, "rates": 0.0}
 
     def elsewhere(t):
         t["machine"]["processor"] = "another"
@@ -396,7 +397,8 @@ def test_every_template_that_trains_has_a_bound():
     trains = {p.stem for p in experiments_dir().glob("*.ipynb") if p.stem != "speed"}
     assert set(table) == trains
     for bound in table.values():
-        assert bound["loss"] == sorted(bound["loss"]) and len(bound["loss"]) >= 2 and len(bound["levels"]) >= 2
+        assert all(losses == sorted(losses) and len(losses) >= 2 for losses in bound["loss"])
+        assert bound["loss"] and len(bound["levels"]) >= 2
         assert 0 <= bound["signs"] < 0.5 and 0 <= bound["accuracy"] < 1 and bound["rates"] == 0
 
 
