@@ -418,12 +418,20 @@ def _comment(lines: Sequence[str], node: ast.stmt) -> str:
     return rest.partition("#")[2].strip()
 
 
+def _annotation(node: ast.AnnAssign, literals: Mapping[str, ast.expr]) -> str:
+    "The source text of a type, spelled out"
+    try:
+        return ast.unparse(_Spelled(literals).visit(copy.deepcopy(node.annotation)))
+    except SyntaxError as e:  # inside quotes, where lines are counted from 1 again
+        raise SyntaxError(e.msg, ("", node.lineno, None, None)) from None
+
+
 def _parameter(node: ast.stmt, lines: Sequence[str], literals: Mapping[str, ast.expr]) -> Parameter | None:
     "The parameter that a statement declares; None where it declares none"
     annotation = None
     if isinstance(node, ast.AnnAssign):
         target, value = node.target, node.value
-        annotation = ast.unparse(_Spelled(literals).visit(copy.deepcopy(node.annotation)))
+        annotation = _annotation(node, literals)
     elif isinstance(node, ast.Assign) and len(node.targets) == 1:
         target, value = node.targets[0], node.value
     else:
