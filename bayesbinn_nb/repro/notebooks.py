@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .executed import clean_notebook
 from .records import atomic_write
-from .runner import clean_notebook
 
 # %% auto #0
 __all__ = ['DOCUMENTATION', 'ONE_THREAD', 'NotebookError', 'documentation_notebooks', 'result_pages', 'Checked', 'run_notebook',
