@@ -963,7 +963,11 @@ def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs):
     before, package = _read_json(state_file), package_hash()
     lists = [
         p.read_text(encoding="utf-8")
-        for p in (experiments_dir() / "published.yaml", *sorted((experiments_dir() / "suites").glob("*.yaml")))
+        for p in (
+            experiments_dir() / "published.yaml",
+            experiments_dir() / "curves.csv",
+            *sorted((experiments_dir() / "suites").glob("*.yaml")),
+        )
     ]
     records = [
         (r.row, r.seed, r.arm, r.hash, r.metrics) for r in load_records(out.parent if in_place else out, problems=[])
