@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import re
+import reprlib
 import subprocess
 import sys
 import warnings
@@ -141,7 +142,12 @@ _TYPES = {
 
 
 def _bad_number(x):
-    return isinstance(x, bool) or not isinstance(x, (int, float)) or not math.isfinite(x)
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        return True
+    try:
+        return not math.isfinite(x)
+    except OverflowError:  # a whole number with more digits than a float can hold
+        return True
 
 
 def validate(
@@ -159,7 +165,15 @@ def validate(
             raise RecordError(f"field {name!r} is missing.")
         value, kind = payload[name], _TYPES[f.type.replace(" ", "")]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise RecordError(f"field {name!r} must be {f.type}, not {value!r}.")
+            raise RecordError(f"field {name!r} must be {f.type}, not {reprlib.repr(value)}.")
+    for text in payload["deviations"]:
+        if not isinstance(text, str):
+            raise RecordError(f"field 'deviations' must be a list of sentences; it holds {reprlib.repr(text)}.")
+    for name in ("parameters", "settings"):
+        for key in ("data", "method_kwargs"):
+            value = payload[name].get(key)
+            if value is not None and not isinstance(value, dict):
+                raise RecordError(f"{name}[{key!r}] must be names and values, not {reprlib.repr(value)}.")
     if payload["seed"] < 0:
         raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
     for name in ("experiment", "arm", "dataset", "method"):
@@ -174,8 +188,9 @@ def validate(
             raise RecordError(f"metrics[{selection!r}] must be a dict of numbers.")
         for name, value in metrics.items():
             if _bad_number(value):
+                where = f"metrics[{selection!r}][{reprlib.repr(name)}]"
                 raise RecordError(
-                    f"metrics[{selection!r}][{name!r}] is {value!r}: metrics are finite numbers. Leave out what was not measured."
+                    f"{where} is {reprlib.repr(value)}: metrics are finite numbers. Leave out what was not measured."
                 )
             _check_proportion(name, value, f"metrics[{selection!r}]")
     lengths = {}
@@ -187,7 +202,8 @@ def validate(
             if value is None:
                 continue
             if _bad_number(value):
-                raise RecordError(f"history[{name!r}] holds {value!r}: use None where nothing was measured.")
+                held = reprlib.repr(value)
+                raise RecordError(f"history[{name!r}] holds {held}: use None where nothing was measured.")
             _check_proportion(name, value, "history")
     if len(set(lengths.values())) > 1:
         raise RecordError(f"the columns of history differ in length: {lengths}.")
@@ -272,7 +288,7 @@ def read_record(
     path = Path(path)
     try:
         payload = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise RecordError(f"{path.name} is not whole JSON ({e}); delete it and run the row again.") from None
     try:
         validate(payload)
