@@ -1285,7 +1285,7 @@ def test_rewording_every_note_and_source_changes_no_verdict():
 @pytest.mark.parametrize(
     "change, said",
     [
-        (dict(deviations=[[[[1]]]]), "deviations must be sentences; one is [[[[1]]]]"),
+        (dict(deviations=[[[[1]]]]), "deviations must be sentences; one is [[[1]]]"),
         (dict(parameters={"data": 2**63}), "parameters['data'] must hold names and values, not 9223372036854775808"),
         (dict(settings={"method_kwargs": ["lr"]}), "settings['method_kwargs'] must hold names and values"),
         (dict(metrics={"last": {"a" * 1000: 10**400}}), "metrics are finite numbers"),
