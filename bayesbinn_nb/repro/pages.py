@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from .records import Record, Table, load_records, mean_std, runs
-from .report import load_published, schedule_of, show_value
+from .report import load_published, show_value
 
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'page_records', 'longest', 'notice', 'link', 'median', 'apart', 'own_accuracy', 'undecided',
@@ -57,8 +57,8 @@ def _published_schedule(record, published):
     lengths = [
         n
         for p in published
-        if (p["experiment"], p["dataset"], p["method"]) == (record.experiment, record.dataset, record.method)
-        and (n := schedule_of(p))
+        if (p.experiment, p.dataset, p.method) == (record.experiment, record.dataset, record.method)
+        and (n := p.schedule)
     ]
     return min(lengths, default=None)
 
@@ -221,21 +221,18 @@ def benchmark_table(
     published = [
         p
         for p in (load_published() if published is None else published)
-        if p["experiment"] == "benchmark" and p["dataset"] == dataset and p["metric"] == "accuracy"
+        if p.experiment == "benchmark" and p.dataset == dataset and p.metric == "accuracy"
     ]
     rows = Table()
     for method, title in METHOD_TITLES.items():
         lines = []
-        for source, text in (("paper v4", "paper, best validation"), ("report", "report, as printed")):
-            mine = [p for p in published if p["method"] == method and p["source"].startswith(source)]
+        for source, text in (("paper", "paper, best validation"), ("report", "report, as printed")):
+            mine = [p for p in published if p.method == method and p.document == source]
             cells = {
-                SPLITS[p["split"]] + (", mean" if p.get("predict") == "mean" else ""): show_value(
-                    p["value"], p.get("std")
-                )
-                for p in mine
+                SPLITS[p.split] + (", mean" if p.predict == "mean" else ""): show_value(p.value, p.std) for p in mine
             }
             if cells:
-                lines.append({"source": text} | cells | {"seeds": max(p.get("n", 1) for p in mine)})
+                lines.append({"source": text} | cells | {"seeds": max(p.n or 1 for p in mine)})
         groups = sorted((g for g in runs(records) if g[0].method == method), key=lambda g: g[0].epochs or 0)
         for group, (selection, text) in product(
             groups, (("best_validation", "ours, best validation"), ("last", "ours, last epoch"))
@@ -287,7 +284,7 @@ def benchmark_curves(
     published = [
         p
         for p in (load_published() if published is None else published)
-        if p["experiment"] == "curve" and p["dataset"] == dataset and p["metric"] == "accuracy" and p["split"] == split
+        if p.experiment == "curve" and p.dataset == dataset and p.metric == "accuracy" and p.split == split
     ]
     with house_style() as plt:
         ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
@@ -326,7 +323,7 @@ def benchmark_curves(
                     )
                 label = None  # a method may have several runs, of several lengths: one entry in the legend
         for method, title in METHOD_TITLES.items():
-            points = [(p["epoch"], p["value"], p.get("std", 0.0)) for p in published if p["method"] == method]
+            points = [(p.epoch, p.value, p.std or 0.0) for p in published if p.method == method]
             if points:
                 epochs, values, spread = zip(*points)
                 ax.errorbar(
@@ -356,15 +353,15 @@ def hours_table(
     "Wall time: the report's, ours, and ours scaled to a full run"
     rows = Table(
         {
-            "method": METHOD_TITLES[p["method"]],
+            "method": METHOD_TITLES[p.method],
             "who": "report",
             "epochs": 500,
-            "hours": f"{p['value']:g}",
-            "hours for the full schedule": f"{p['value']:g}",
-            "on": p.get("note", ""),
+            "hours": f"{p.value:g}",
+            "hours for the full schedule": f"{p.value:g}",
+            "on": p.note,
         }
         for p in (load_published() if published is None else published)
-        if p["metric"] == "wall_hours" and p["dataset"] == dataset
+        if p.metric == "wall_hours" and p.dataset == dataset
     )
     for method, group in longest(records, ("method",)).items():
         h, _, _ = mean_std([r.wall_seconds / 3600 for r in group])
@@ -433,10 +430,8 @@ def benchmark_conclusion(
         return "Nothing yet."
     if any(r.stand_in for r in records):
         return "Nothing about the published data set: these are stand-in data. The run shows that the whole road works."
-    reached = [v.verdict for v in card if v.published["experiment"] == "curve" and v.ours is not None]
-    final = [
-        v.verdict for v in card if v.published["experiment"] == "benchmark" and v.published["metric"] == "accuracy"
-    ]
+    reached = [v.verdict for v in card if v.published.experiment == "curve" and v.ours is not None]
+    final = [v.verdict for v in card if v.published.experiment == "benchmark" and v.published.metric == "accuracy"]
     text = []
     if reached:
         text.append(

@@ -212,7 +212,7 @@ def _check_metrics(metrics: dict) -> None:
         for name, value in found.items():
             if _bad_number(value):
                 raise RecordError(
-                    f"{where}[{name!r}] is {_brief(value)}: metrics are finite numbers. Leave out what was not measured."
+                    f"{where}[{_brief(name)}] is {_brief(value)}: metrics are finite numbers. Leave out what was not measured."
                 )
             _check_proportion(name, value, where)
 

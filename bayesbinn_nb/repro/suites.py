@@ -303,13 +303,13 @@ def find_template(
 # %% ../../nbs/repro/suites.ipynb #8fd86802
 def _published_ids(path: Path) -> list[str]:
     "Ids of the published numbers that a suite refers to: those beside it, or the package's own"
-    for folder in (path.parent, path.parent.parent, experiments_dir()):
+    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
+
+    for folder in (path.parent, path.parent.parent):
         file = folder / "published.yaml"
-        if _is_file(file):
-            content = _parse_yaml(read_text(file, "list of published numbers", LARGEST_YAML), "published.yaml")
-            entries = content if isinstance(content, list) else []
-            return [e["id"] for e in entries if isinstance(e, dict) and isinstance(e.get("id"), str)]
-    return []
+        if _is_file(file) and folder.resolve() != experiments_dir().resolve():
+            return [p.id for p in load_published(file, problems=[])]
+    return [p.id for p in load_published(problems=[])]
 
 
 @dataclass
