@@ -50,34 +50,9 @@ METRICS = {
     "wall_hours": Measure("wall_hours", 1.0, 0.0, "h"),
 }
 
-# %% ../../nbs/repro/published.ipynb #834c9f5b
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    "One published number"
-
-    id: str  # document.table.dataset.method.split, or as much of it as tells it from the others
-    document: str  # one of DOCUMENTS
-    experiment: str  # join key, as in a record: "benchmark", "sweep-temperature", "curve", …
-    dataset: str  # join key: "mnist", "cifar10", …
-    method: str  # join key: "bayesbinn", "ste", "adam", "bop", "pmf", "lrnet"
-    metric: str  # one of METRICS
-    split: str  # "train", "val", "test"
-    value: float  # as printed: percent for accuracies, hours for durations
-    std: float | None  # as printed; None: no spread was published
-    n: int | None  # how many runs stand behind it; None: the source does not say
-    schedule: int | None  # epochs of the published run's schedule; None: its learning rate has none
-    validation: float | str  # share of the training set held out, 0 for none; or the name of the held-out part
-    requires: dict  # settings that a run must share; {}: those of the recipe, no more
-    source: str  # table or section, for readers
-    ddof: int | None = None  # of `std`: 0 population, 1 sample deviation
-    params: dict = field(default_factory=dict)  # settings that tell it from its neighbours; join keys
-    epoch: int | None = None  # when it was read; None: at the end of the run
-    selection: str | None = None  # "last" or "best_validation"; None: not said, and taken as the last epoch
-    predict: str | None = None  # "mode", "mean", "sample"; None: the method has only one way
-    note: str = ""  # for readers
-
-    def __hash__(self):
-        return hash(self.id)
+# %% ../../nbs/repro/published.ipynb #afdc8ef7
+class _Answers:
+    "What follows from the fields of a published number"
 
     @property
     def sample_std(self) -> float | None:
@@ -115,12 +90,45 @@ class Published:
     @property
     def title(self) -> str:
         "What was measured, in a line: mnist bayesbinn (temperature 1e-08) test"
-        settings = ", ".join(f"{k.replace('_', ' ')} {v:g}" if k != "arm" else v for k, v in self.params.items())
+        named = [
+            f"{name.replace('_', ' ')} {value:g}" if isinstance(value, (int, float)) else value
+            for name, value in self.params.items()
+        ]
+        settings = ", ".join(named)
         words = [self.dataset, self.method, f"({settings})" if settings else "", self.split]
         words.append("" if self.percent else self.metric)
         words.append({"mean": "mean", "sample": "average draw"}.get(self.predict, ""))
         words.append(f"epoch {self.epoch}" if self.epoch else "")
         return " ".join(word for word in words if word)
+
+# %% ../../nbs/repro/published.ipynb #2a554a36
+@dataclass(frozen=True, kw_only=True)
+class Published(_Answers):
+    "One published number"
+
+    id: str  # document.table.dataset.method.split, or as much of it as tells it from the others
+    document: str  # one of DOCUMENTS
+    experiment: str  # join key, as in a record: "benchmark", "sweep-temperature", "curve", …
+    dataset: str  # join key: "mnist", "cifar10", …
+    method: str  # join key: "bayesbinn", "ste", "adam", "bop", "pmf", "lrnet"
+    metric: str  # one of METRICS
+    split: str  # "train", "val", "test"
+    value: float  # as printed: percent for accuracies, hours for durations
+    std: float | None  # as printed (a known misprint corrected, as the note tells); None: none was published
+    n: int | None  # how many runs stand behind it; None: the source does not say
+    schedule: int | None  # epochs of the published run's schedule; None: its learning rate has none
+    validation: float | str  # share of the training set held out, 0 for none; or the name of the held-out part
+    requires: dict  # settings that a run must share; {}: those of the recipe, no more
+    source: str  # table or section, for readers
+    ddof: int | None = None  # of `std`: 0 population, 1 sample deviation
+    params: dict = field(default_factory=dict)  # settings that tell it from its neighbours; join keys
+    epoch: int | None = None  # when it was read; None: at the end of the run
+    selection: str | None = None  # "last" or "best_validation"; None: not said, and taken as the last epoch
+    predict: str | None = None  # "mode", "mean", "sample"; None: the method has only one way
+    note: str = ""  # for readers
+
+    def __hash__(self):
+        return hash(self.id)
 
 # %% ../../nbs/repro/published.ipynb #2e141494
 class PublishedError(ValueError):
@@ -253,7 +261,7 @@ def _checked(contents: list, name: str, problems: list | None) -> list[Published
             problems.append(str(e))
     return list(rows.values())
 
-# %% ../../nbs/repro/published.ipynb #d7849b40
+# %% ../../nbs/repro/published.ipynb #57e96301
 def _settings(text: str) -> dict:
     "clip_weights=1.0;mean=lagged → {'clip_weights': 1.0, 'mean': 'lagged'}"
     found = {}
@@ -295,7 +303,7 @@ def _curve_row(line: dict) -> dict:
 
 CURVE_COLUMNS = "dataset method split epoch mean sd runs schedule validation requires source".split()
 
-
+# %% ../../nbs/repro/published.ipynb #1d5140ac
 def load_curves(
     path: str | Path | None = None,  # default: the package's curves.csv
     problems: list | None = None,  # collects what cannot be used; None: the first raises PublishedError
@@ -317,7 +325,7 @@ def load_curves(
     problems.append(str(error))
     return []
 
-
+# %% ../../nbs/repro/published.ipynb #2267f80a
 def load_published(
     path: str | Path | None = None,  # a list of rows; default: the package's published.yaml, and its curves too
     problems: list | None = None,  # collects what cannot be used; None: the first raises PublishedError

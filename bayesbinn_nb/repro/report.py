@@ -159,9 +159,9 @@ def may_have_missed_the_best_epoch(published: Published, run: list) -> str | Non
         return None
     return "not every epoch was validated, so the best may be missing"
 
-# %% ../../nbs/repro/report.ipynb #deb6df14
-# The recipe behind a published number, unless it names one itself in `requires`. Not here: the segmentation template always
-# writes a deviation, and the points of the Bop report's grid require a validation set that no run of ours has.
+# %% ../../nbs/repro/report.ipynb #177b4d33
+# The recipe behind a published number, unless it names one itself in `requires`. Not here: the segmentation template
+# always writes a deviation, and the points of the Bop report's grid require a validation set that no run of ours has.
 _RECIPES = {
     "benchmark": "benchmark",
     "curve": "benchmark",
@@ -192,7 +192,7 @@ def _recipe_settings(dataset: str, method: str, name: str) -> dict:
         found["init"] = ["cold", "pretrained"]  # its authors begin with a trained real network
     return found
 
-
+# %% ../../nbs/repro/report.ipynb #2ba44723
 def _given_settings(record: Record) -> tuple[dict, dict]:
     "(all settings a record tells of itself, those of the method alone)"
     given = record.settings | record.parameters
@@ -332,7 +332,7 @@ def word(
         return "within our spread"
     return "reproduced" if published.at_the_end else "on the curve"
 
-# %% ../../nbs/repro/report.ipynb #4e5dcf59
+# %% ../../nbs/repro/report.ipynb #388d1a65
 EARLIER = "earlier_code"  # in a record's `extra`: how a run of earlier code was found to agree with today's, a sentence
 
 
@@ -357,7 +357,7 @@ class Verdict:
     precision: str = ""  # arithmetic of forward and backward
     earlier: bool = False  # made by code that has changed since
 
-
+# %% ../../nbs/repro/report.ipynb #d8f3616f
 def judge(
     published: Published,
     run: list,  # records of one run: they differ in nothing but the seed
