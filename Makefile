@@ -1,12 +1,17 @@
-# Thin calls of the `bayesbinn` command, which works without make once the package is installed.
+# Thin calls of the `bayesbinn` command and of pytest, which work without make once the package is installed.
 PYTHON ?= python3
-# run notebooks side by side, one thread each: the quick ones are too small to share a notebook between cores
+# how many tests or notebooks run side by side, one thread each: they are too small to share one between cores
 JOBS ?= 2
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce test check site lab clean
+.PHONY: help reproduce test check lint levels site lab clean
 .DEFAULT_GOAL := reproduce
+
+help:  ## say what can be made
+	@echo "make reproduce is what plain make does. JOBS=$(JOBS) run side by side; the environment is $(VENV)."
+	@sed -n 's/^\([a-z]*\):.*##\(.*\)/    make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@echo "Continuous integration (.ci/run) promises: test, check and levels are green on two cores in 45 minutes."
 
 # The environment is rebuilt when what it is made from changes.
 $(VENV)/.ready: setup.py settings.ini constraints.txt
@@ -19,12 +24,20 @@ reproduce: $(VENV)/.ready  ## run the quick suite and render the site
 	$(BIN)/bayesbinn batch quick --jobs $(JOBS); status=$$?; $(BIN)/bayesbinn site && exit $$status
 
 test: $(VENV)/.ready  ## run the test-suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-check: $(VENV)/.ready  ## notebooks and package in step, every documentation notebook runs
+check: lint  ## package and notebooks in step, every documentation notebook runs, results pages show what their records say
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	git diff --exit-code -- bayesbinn_nb
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m bayesbinn_nb.repro.notebooks documentation --jobs $(JOBS)
+	$(BIN)/python -m bayesbinn_nb.repro.notebooks pages --jobs $(JOBS)
+
+lint: $(VENV)/.ready  ## formatting and lint, as pyproject.toml says (part of check)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+levels: $(VENV)/.ready  ## numeric tests, and notebooks of math and methods, with the instructions of older processors
+	$(BIN)/python tests/levels.py run --jobs $(JOBS)
 
 site: $(VENV)/.ready  ## render the site from what has been run
 	$(BIN)/bayesbinn site
@@ -32,5 +45,5 @@ site: $(VENV)/.ready  ## render the site from what has been run
 lab: $(VENV)/.ready  ## open the notebooks
 	$(BIN)/jupyter lab nbs
 
-clean:
+clean:  ## delete what can be made again, but not the environment
 	rm -rf _docs _proc _runs build *.egg-info

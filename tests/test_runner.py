@@ -17,24 +17,13 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from bayesbinn_nb.repro import records, runner
+from bayesbinn_nb.library.process import cores
+from bayesbinn_nb.repro import jobs, records, runner
+from bayesbinn_nb.repro.confirm import confirm_by_running, confirm_row
+from bayesbinn_nb.repro.executed import clean_notebook, shrink_notebook
+from bayesbinn_nb.repro.jobs import RunnerError, execute_job, kept_networks, row_identity, row_job
 from bayesbinn_nb.repro.records import load_records, read_record
-from bayesbinn_nb.repro.runner import (
-    RunnerError,
-    clean_notebook,
-    code_of,
-    confirm_row,
-    execute_job,
-    folder_lock,
-    kept_networks,
-    package_hash,
-    row_job,
-    row_state,
-    run_hash,
-    run_suite,
-    run_template,
-    shrink_notebook,
-)
+from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite, run_template
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
 
 PARAMETERS = """value: float = .5
@@ -123,7 +112,7 @@ def test_good_row_is_whole(batch):
     assert [r.seed for r in records] == [0, 1]
     r = records[0]
     assert (r.suite, r.notebook, r.deviations) == ("mine", "good.ipynb", ["nothing is trained"])
-    assert 1 <= int(r.extra["threads"]) <= max(1, runner.cores() // 2)  # two jobs share the cores
+    assert 1 <= int(r.extra["threads"]) <= max(1, cores() // 2)  # two jobs share the cores
     assert sorted(p.name for p in (folder / "runs" / "good").iterdir()) == [
         "good.ipynb",
         "row.json",

@@ -101,7 +101,7 @@ if triton is not None:
         i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = i < n
         l = tl.load(lam + i, mask=inside, other=1.0)
-        d = tl.zeros([BLOCK], tl.float32)
+        d = tl.full([BLOCK], 0.0, tl.float32)  # tl.zeros is a kernel itself, fixed when Triton is imported
         if HAS_GRAD:
             g = tl.load(grad + i, mask=inside, other=0.0).to(tl.float32)
             if SAMPLED:

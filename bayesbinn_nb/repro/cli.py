@@ -79,7 +79,7 @@ def _first(n):
 
 
 def _code(outcome):
-    return 130 if outcome.stopped else 1 if outcome.failed else 0
+    return 130 if outcome.stopped else 0 if outcome.ok else 1
 
 
 def _batch(args):
@@ -98,9 +98,9 @@ def _batch(args):
             row.seeds = _first(args.seeds)
     out = Path(args.out) if args.out else default_out(suite.name)
     if args.list or args.dry_run:
-        rows, waiting = suite.select(only), 0
+        rows, waiting, problems = suite.select(only), 0, []
         for row in rows:
-            state = runner.row_state(row, out / row.name, [])
+            state = runner.row_state(row, out / row.name, problems)
             waits = state != "whole" and not (args.keep_older and state == "older code")
             waiting += waits
             if args.dry_run and not waits:
@@ -114,8 +114,10 @@ def _batch(args):
                     "  (networks kept)" if runner.kept_networks(out / row.name) else ""
                 )
             print(line.rstrip())
-        print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner._shown(out)}")
-        return 0
+        print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner.shown_path(out)}")
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        return 1 if problems else 0
     outcome = runner.run_suite(
         suite,
         only=only,
@@ -139,19 +141,20 @@ def _globs(args):
 
 def _confirm(args):
     from bayesbinn_nb.repro import runner
+    from bayesbinn_nb.repro.confirm import confirm_row
     from bayesbinn_nb.repro.suites import default_out, load_suite
 
-    suite, wrong = load_suite(args.suite), 0
+    suite, wrong, problems = load_suite(args.suite), 0, []
     out = Path(args.out) if args.out else default_out(suite.name)
     with runner.folder_lock(out):
         for row in suite.select(_globs(args)):
-            same, said = runner.confirm_row(row, out / row.name, args.minutes)
-            wrong += same is False
-            print(
-                f"  {row.name:44} {'the same' if same else 'DIFFERS ' if same is False else 'unknown '}   {said}",
-                flush=True,
-            )
-    return 1 if wrong else 0
+            runner.row_state(row, out / row.name, problems)
+            found = confirm_row(row, out / row.name, args.minutes)
+            wrong += found.answer == "differs"
+            print(f"  {row.name:44} {found.answer:21}   {found.said}", flush=True)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if wrong or problems else 0
 
 
 def _report(args):
@@ -324,9 +327,11 @@ def _parser():
     v = verb(
         "confirm",
         _confirm,
-        "run rows again for a while and compare every number",
+        "do the records' numbers still come out, to the last bit?",
         ["bayesbinn confirm short --only two-moons", "bayesbinn confirm short --minutes 5"],
-        "Run rows again in a scratch folder, each for some minutes, and compare every number reached with the records, to the last digit. Rows of older code that give the same numbers count as whole again.",
+        "Replay the first steps of each row and compare them with its trace, to the last bit; with --minutes, run "
+        "the rows themselves again for a while and compare every number reached with the records. Rows of older "
+        "code that give the same numbers count as whole again.",
     )
     v.add_argument("suite", metavar="SUITE", help="quick, short, paper, or the path of a YAML file")
     v.add_argument(
@@ -338,9 +343,8 @@ def _parser():
     v.add_argument(
         "--minutes",
         type=float,
-        default=2.0,
         metavar="M",
-        help="minutes for each row, at least until an epoch is complete (default 2)",
+        help="the long form: minutes for each row, at least until an epoch is complete",
     )
     v.add_argument("--out", metavar="DIR", help="the folder of the records")
     v = verb(

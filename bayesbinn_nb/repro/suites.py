@@ -5,262 +5,186 @@
 # %% ../../nbs/repro/suites.ipynb #da4b9237
 from __future__ import annotations
 
-import ast
 import difflib
-import importlib.util
-import json
+import math
 import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from bayesbinn_nb.repro.places import (
+    checkout_root,
+    default_out,
+    experiments_dir,
+    package_dir,
+    printable,
+    results_dir,
+    short_path,
+)
+from bayesbinn_nb.repro.templates import (
+    Parameter,
+    SuiteError,
+    Template,
+    cell_source,
+    check_parameters,
+    cut,
+    in_brief,
+    load_template,
+    read_notebook,
+    read_text,
+    structure_fault,
+    template_parameters,
+    value_fault,
+)
+
 # %% auto #0
-__all__ = ['SuiteError', 'package_dir', 'checkout_root', 'experiments_dir', 'results_dir', 'default_out', 'load_yaml',
-           'Parameter', 'read_notebook', 'cell_source', 'template_parameters', 'check_parameters', 'Row', 'Suite',
-           'short_number', 'known_suites', 'find_template', 'load_suite', 'check_seeds']
+__all__ = ['LARGEST_YAML', 'MOST_VALUES', 'DEEPEST', 'LONGEST_NAME', 'LONGEST_TEXT', 'MOST_ROWS', 'YamlError', 'load_yaml', 'Row',
+           'Suite', 'short_number', 'known_suites', 'find_template', 'check_seeds', 'load_suite', 'SuiteError',
+           'package_dir', 'checkout_root', 'experiments_dir', 'results_dir', 'default_out', 'Parameter',
+           'read_notebook', 'cell_source', 'template_parameters', 'check_parameters']
 
-# %% ../../nbs/repro/suites.ipynb #ac3478d6
-class SuiteError(ValueError):
-    "A suite, a row or a parameter that cannot be run; the message says what to change"
+# %% ../../nbs/repro/suites.ipynb #552768fa
+_all_ = [
+    "SuiteError",
+    "package_dir",
+    "checkout_root",
+    "experiments_dir",
+    "results_dir",
+    "default_out",
+    "Parameter",
+    "read_notebook",
+    "cell_source",
+    "template_parameters",
+    "check_parameters",
+]
 
+# %% ../../nbs/repro/suites.ipynb #6494b29b
+class YamlError(SuiteError, yaml.YAMLError):
+    "Text that is not YAML, or YAML too large to be one of our files"
 
-def package_dir() -> Path:
-    "Folder of the package bayesbinn_nb"
-    return Path(importlib.util.find_spec("bayesbinn_nb").origin).resolve().parent
-
-
-def checkout_root() -> Path | None:
-    "Root of the checkout this package runs from; None when it is installed"
-    root = package_dir().parent
-    return root if (root / "settings.ini").exists() and (root / "nbs").is_dir() else None
-
-
-def experiments_dir() -> Path:
-    "Folder of the run templates, suites and published numbers"
-    for folder in (package_dir() / "experiments", package_dir().parent / "nbs" / "experiments"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        "the run templates are missing from this installation; reinstall bayesbinn_nb, or run from a checkout."
-    )
+    problem: str  # the fault alone
+    problem_mark: yaml.Mark | None = None  # where it stands
 
 
-def results_dir() -> Path | None:
-    "Folder of the result pages (only in a checkout)"
-    root = checkout_root()
-    return root / "nbs" / "results" if root else None
-
-
-def default_out(
-    suite: str,  # a suite's name
-) -> Path:
-    "Where a suite's results go: _runs/<suite>, but nbs/results/runs/<suite> for the committed suites of a checkout"
-    root = checkout_root()
-    if suite in ("short", "paper") and root:
-        return root / "nbs" / "results" / "runs" / suite
-    return (root or Path.cwd()) / "_runs" / suite
-
-# %% ../../nbs/repro/suites.ipynb #902ba3cd
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    pass
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
+            kind = node.tag.rpartition(":")[2]
+            raise _fault_at(node, f"{in_brief(node.value)} is no {kind}") from None
 
 
+def _fault_at(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+_FLOAT = "tag:yaml.org,2002:float"
 _Loader.yaml_implicit_resolvers = {
-    k: [(t, r) for t, r in v if t != "tag:yaml.org,2002:float"]
-    for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _FLOAT]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    _FLOAT,
     re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$", re.I),
     list("-+0123456789."),
 )
 
+# %% ../../nbs/repro/suites.ipynb #7b32e46d
+_MERGE = "tag:yaml.org,2002:merge"
 
-def _mapping(loader, node, deep=False):
-    keys = [loader.construct_object(k, deep=True) for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
-    for k in keys:
-        if keys.count(k) > 1:
-            raise yaml.YAMLError(f"the key {k!r} appears twice (line {node.start_mark.line + 1})")
-    loader.flatten_mapping(node)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+def _mapping(loader: _Loader, node: yaml.Node) -> dict[Hashable, Any]:
+    "A mapping whose keys differ, with what it merges underneath"
+    if not isinstance(node, yaml.MappingNode):
+        raise _fault_at(node, f"{in_brief(node.value)} is no mapping")
+    merged: dict[Hashable, Any] = {}
+    own: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        if key_node.tag == _MERGE:
+            merged |= _merged_in(loader, value_node)
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise _fault_at(key_node, f"{in_brief(key)} cannot be a key")
+        if key in own:
+            raise _fault_at(key_node, f"the key {in_brief(key)} appears twice")
+        own[key] = loader.construct_object(value_node, deep=True)
+    return merged | own
+
+
+def _merged_in(loader: _Loader, node: yaml.Node) -> dict[Hashable, Any]:
+    "The mapping, or the list of mappings, behind <<; the first of a list has the last word"
+    sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    merged: dict[Hashable, Any] = {}
+    for source in reversed(sources):
+        content = loader.construct_object(source, deep=True)
+        if not isinstance(content, dict):
+            raise _fault_at(source, "<< takes in mappings only")
+        merged |= content
+    return merged
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
+# %% ../../nbs/repro/suites.ipynb #7f235684
+LARGEST_YAML = 1_000_000  # bytes
+MOST_VALUES = 100_000  # values in a file, each counted as often as it is used
+DEEPEST = 30  # levels of lists and mappings
 
+
+def _check_depth(text: str) -> None:
+    "Raises YAMLError where lists and mappings are nested too deep"
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} deep", problem_mark=event.start_mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    "YAML text as plain values; raises YamlError, naming the file"
+    try:
+        _check_depth(text)
+        content = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeEncodeError) as e:
+        raise _yaml_error(name, e) from None
+    if fault := structure_fault(content, MOST_VALUES, DEEPEST):
+        raise _yaml_error(name, yaml.MarkedYAMLError(problem=f"it {fault}"))
+    return content
+
+
+def _yaml_error(name: str, e: Exception) -> YamlError:
+    mark = getattr(e, "problem_mark", None)
+    problem = cut(printable(" ".join((getattr(e, "problem", None) or str(e)).split())), 300)
+    place = f" in line {mark.line + 1}" if mark else ""
+    error = YamlError(f"{name} is not valid YAML{place}: {problem}.")
+    error.problem, error.problem_mark = problem, mark
+    return error
+
+# %% ../../nbs/repro/suites.ipynb #bd6dbf58
 def load_yaml(
     source: str | Path,  # text, or the path of a file
-):
+) -> Any:  # plain values; raises YamlError, or OSError where there is no such file
     "YAML with 1e-10 as a number and duplicate keys as an error"
-    return yaml.load(source.read_text(encoding="utf-8") if isinstance(source, Path) else source, Loader=_Loader)
-
-# %% ../../nbs/repro/suites.ipynb #b1d57811
-@dataclass
-class Parameter:
-    "One line of a template's parameter cell"
-
-    name: str
-    default: object  # its value, or the source text where that is not a literal
-    annotation: str | None  # "float | None"; None where there is none
-    help: str = ""
-    literal: bool = True
-
-    @property
-    def kind(self) -> str:
-        "The type as a reader would write it"
-        if self.annotation:
-            return self.annotation
-        return "any" if self.default is None or not self.literal else type(self.default).__name__
-
-
-def read_notebook(
-    path: str | Path,
-) -> dict:  # the notebook's JSON
-    "A notebook as plain JSON; raises SuiteError when it is none"
+    if isinstance(source, str):
+        return _parse_yaml(source, "the text")
+    name = cut(printable(source.name))
+    content = source.read_bytes()
+    if len(content) > LARGEST_YAML:
+        raise YamlError(f"{name} has {len(content)} bytes, more than {LARGEST_YAML}.")
     try:
-        nb = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SuiteError(f"there is no notebook {path}.") from None
-    except ValueError as e:
-        raise SuiteError(f"{path} is not a notebook ({e}).") from None
-    if not isinstance(nb, dict) or "cells" not in nb:
-        raise SuiteError(f"{path} is not a notebook: it has no cells.")
-    return nb
-
-
-def cell_source(cell: dict) -> str:
-    "A cell's text"
-    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-
-
-def template_parameters(
-    template: str | Path,  # path of a notebook
-) -> dict:  # name -> Parameter; {} if no cell is tagged `parameters`
-    "The parameters a template declares in its cell tagged `parameters`"
-    for cell in read_notebook(template)["cells"]:
-        if cell["cell_type"] == "code" and "parameters" in cell.get("metadata", {}).get("tags", []):
-            break
-    else:
-        return {}
-    source = cell_source(cell)
-    lines, found = source.splitlines(), {}
-    for node in ast.parse(source).body:
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign) and len(node.targets) == 1
-            else None
-        )
-        if not isinstance(target, ast.Name) or node.value is None:
-            continue
-        try:
-            default, literal = ast.literal_eval(node.value), True
-        except ValueError:
-            default, literal = ast.unparse(node.value), False
-        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().partition("#")[2].strip()
-        annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else None
-        found[target.id] = Parameter(target.id, default, annotation, comment, literal)
-    return found
-
-# %% ../../nbs/repro/suites.ipynb #7b52009b
-class _Mismatch(Exception):
-    pass
-
-
-def _convert(value, kind):
-    "value as the annotation (an ast node) wants it, else _Mismatch"
-    if isinstance(kind, ast.BinOp) and isinstance(kind.op, ast.BitOr):
-        for side in (kind.left, kind.right):
-            if _fits_exactly(value, side):
-                return value
-        for side in (kind.left, kind.right):
-            try:
-                return _convert(value, side)
-            except _Mismatch:
-                pass
-        raise _Mismatch
-    if isinstance(kind, ast.Constant):
-        if value is None and kind.value is None:
-            return value
-        if isinstance(kind.value, str):
-            return _convert(value, ast.parse(kind.value, mode="eval").body)
-        raise _Mismatch
-    if isinstance(kind, ast.Subscript):
-        base = getattr(kind.value, "id", getattr(kind.value, "attr", ""))
-        inside = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]
-        if base == "Optional":
-            return None if value is None else _convert(value, inside[0])
-        if base == "Literal":
-            if any(isinstance(c, ast.Constant) and type(c.value) is type(value) and c.value == value for c in inside):
-                return value
-            raise _Mismatch
-        if base in ("list", "List", "tuple", "Tuple", "Sequence") and isinstance(value, (list, tuple)):
-            return [_convert(v, inside[0]) for v in value]
-        if base in ("dict", "Dict") and isinstance(value, dict):
-            return {k: _convert(v, inside[-1]) for k, v in value.items()}
-        raise _Mismatch
-    name = getattr(kind, "id", getattr(kind, "attr", "any"))
-    if name == "float":
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                raise _Mismatch from None
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-    elif name == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif name == "bool" and isinstance(value, bool):
-        return value
-    elif name == "str" and isinstance(value, str):
-        return value
-    elif name in ("list", "tuple") and isinstance(value, (list, tuple)):
-        return list(value)
-    elif name == "dict" and isinstance(value, dict):
-        return value
-    elif name not in ("float", "int", "bool", "str", "list", "tuple", "dict"):
-        return value
-    raise _Mismatch
-
-
-def _fits_exactly(value, kind):
-    if isinstance(kind, ast.Constant):
-        return value is None and kind.value is None
-    return type(value).__name__ == getattr(kind, "id", None)
-
-
-def check_parameters(
-    template: str | Path,  # path of a notebook
-    values: dict,  # parameter -> value
-    row: str = "",  # who asks, for the error message
-) -> dict:  # the values, converted to the declared types; raises SuiteError
-    "Check names and types of parameters against a template"
-    declared, where = template_parameters(template), f"{row}: " if row else ""
-    title = Path(template).stem
-    if not declared:
-        raise SuiteError(
-            f"{where}the notebook {title} has no cell tagged 'parameters'; tag its parameter cell (in JupyterLab: property inspector → add tag)."
-        )
-    checked = {}
-    for name, value in values.items():
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, 1)
-            raise SuiteError(
-                f"{where}template {title} has no parameter {name!r}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(declared)}.")
-            )
-        p = declared[name]
-        try:
-            checked[name] = value if p.kind == "any" else _convert(value, ast.parse(p.kind, mode="eval").body)
-        except _Mismatch:
-            raise SuiteError(
-                f"{where}parameter {name!r} of template {title} must be {p.kind}, not {value!r} ({type(value).__name__}); its default is {p.default!r}."
-            ) from None
-    return checked
+        return _parse_yaml(content.decode("utf-8-sig"), name)
+    except UnicodeDecodeError as e:
+        raise YamlError(f"{name} is not UTF-8 text (byte {e.start}).") from None
 
 # %% ../../nbs/repro/suites.ipynb #1574bddb
 @dataclass
@@ -269,14 +193,15 @@ class Row:
 
     name: str
     template: Path
-    params: dict = field(default_factory=dict)  # checked against the template
-    seeds: list = field(default_factory=lambda: [0])
-    published: list = field(default_factory=list)  # ids of published numbers
+    params: dict[str, Any] = field(default_factory=dict)  # checked against the template
+    seeds: list[int] = field(default_factory=lambda: [0])
+    published: list[str] = field(default_factory=list)  # ids of published numbers
     baseline: str | None = None
-    needs: list = field(default_factory=list)
-    deviations: list = field(default_factory=list)
-    pages: list = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
     suite: str = ""
+    trace: bool = False  # its records keep a trace of their first steps
 
 
 @dataclass
@@ -284,48 +209,74 @@ class Suite:
     "A named list of rows"
 
     name: str
-    rows: list
+    rows: list[Row]
     about: str = ""
-    pages: list = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
     path: Path | None = None
 
     def select(
         self,
         only: str | None = None,  # glob over row names; several separated by commas
-    ) -> list:  # of Row; raises SuiteError when one of the globs matches nothing
+    ) -> list[Row]:  # raises SuiteError when one of the globs matches nothing
         "The rows whose name matches"
         if only is None:
             return list(self.rows)
-        names, globs = [r.name for r in self.rows], [g.strip() for g in only.split(",")]
-        for g in globs:
-            if any(fnmatchcase(n, g) for n in names):
-                continue
-            near = difflib.get_close_matches(g, names, 3, 0.4)
-            raise SuiteError(
-                f"no row of suite {self.name} matches {g!r}; "
-                + (f"near it: {', '.join(near)}." if near else f"see them all with: bayesbinn batch {self.name} --list")
-            )
-        return [r for r in self.rows if any(fnmatchcase(r.name, g) for g in globs)]
+        globs = [glob.strip() for glob in only.split(",")]
+        for glob in globs:
+            self._check_glob(glob)
+        return [row for row in self.rows if any(fnmatchcase(row.name, glob) for glob in globs)]
 
+    def _check_glob(self, glob: str) -> None:
+        names = [row.name for row in self.rows]
+        if any(fnmatchcase(name, glob) for name in names):
+            return
+        near = difflib.get_close_matches(cut(glob), names, 3, 0.4)
+        hint = f"near it: {', '.join(near)}." if near else f"see them all with: bayesbinn batch {self.name} --list"
+        raise SuiteError(f"no row of suite {self.name} matches {in_brief(glob)}; {hint}")
 
-_ROW_KEYS = ("row", "template", "params", "seeds", "each", "published", "baseline", "needs", "deviations", "pages")
-_SUITE_KEYS = ("about", "rows", "defaults", "pages", "anchors")
-
-
-def short_number(x) -> str:
+# %% ../../nbs/repro/suites.ipynb #195591f8
+def short_number(x: object) -> str:
     "A value as it appears in row names and published ids: .001 → 1e-3, 10. → 10"
     if isinstance(x, float) and 0 < abs(x) < 1:
         mantissa, exponent = f"{x:e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     return f"{x:g}" if isinstance(x, float) else str(x)
 
+# %% ../../nbs/repro/suites.ipynb #a9de8874
+LONGEST_NAME = 100  # characters
+_ROW_NAME = re.compile(r"[a-z0-9]([a-z0-9._+-]*[a-z0-9_+-])?")
+_FILE_NAME = re.compile(r"\w([\w .+-]*[\w+-])?")
 
+
+def _check_row_name(name: str, where: str) -> None:
+    if len(name) > LONGEST_NAME or not _ROW_NAME.fullmatch(name):
+        raise SuiteError(
+            f"{where}: the name {in_brief(name)} must be lower-case letters, digits and - . _ + only, "
+            f"at most {LONGEST_NAME}, the first a letter or digit, the last no dot."
+        )
+
+
+def _check_file_name(name: str, what: str, where: str) -> None:
+    if len(name) > LONGEST_NAME or not _FILE_NAME.fullmatch(name):
+        raise SuiteError(
+            f"{where}: {in_brief(name)} cannot be the name of a {what}; it is letters, digits, spaces and - . _ +, "
+            f"at most {LONGEST_NAME}, and no path."
+        )
+
+# %% ../../nbs/repro/suites.ipynb #c2697ac9
 def known_suites(
     folder: str | Path | None = None,  # default: the package's own suites
-) -> list:
+) -> list[str]:
     "Names of the suites that come with the package"
     folder = Path(folder) if folder else experiments_dir() / "suites"
     return sorted(p.stem for p in folder.glob("*.yaml"))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long for the file system, a zero byte
+        return False
 
 
 def find_template(
@@ -333,144 +284,287 @@ def find_template(
     near: Path | None = None,  # folder to search first
 ) -> Path:  # raises SuiteError, listing what there is
     "The notebook of a run template"
-    if str(name).endswith(".ipynb"):
-        if Path(name).exists():
-            return Path(name).resolve()
-        raise SuiteError(f"there is no notebook {name}.")
-    folders = [f for f in (near, near.parent if near else None, experiments_dir()) if f]
-    for f in folders:
-        if (f / f"{name}.ipynb").exists():
-            return (f / f"{name}.ipynb").resolve()
-    known = sorted({p.stem for f in folders for p in f.glob("*.ipynb")})
-    near_names = difflib.get_close_matches(str(name), known, 1)
-    raise SuiteError(
-        f"there is no run template {name!r}; "
-        + (f"did you mean {near_names[0]!r}?" if near_names else f"there are {', '.join(known) or 'none'}.")
+    name = str(name)
+    if name.endswith(".ipynb"):
+        for path in [Path(name), *([near / name] if near else [])]:
+            if _is_file(path):
+                return path.resolve()
+        raise SuiteError(f"there is no notebook {short_path(name)}.")
+    folders = [folder for folder in (near, near.parent if near else None, experiments_dir()) if folder]
+    for folder in folders:
+        if _is_file(folder / f"{name}.ipynb"):
+            return (folder / f"{name}.ipynb").resolve()
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.ipynb")})
+    close = difflib.get_close_matches(cut(name), known, 1)
+    there_are = cut(printable(", ".join(known)), 600) or "none"
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {there_are}."
+    raise SuiteError(f"there is no run template {in_brief(name)}; {hint}")
+
+# %% ../../nbs/repro/suites.ipynb #8fd86802
+def _published_ids(path: Path) -> list[str]:
+    "Ids of the published numbers that a suite refers to: those beside it, or the package's own"
+    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
+
+    for folder in (path.parent, path.parent.parent):
+        file = folder / "published.yaml"
+        if _is_file(file) and folder.resolve() != experiments_dir().resolve():
+            return [p.id for p in load_published(file, problems=[])]
+    return [p.id for p in load_published(problems=[])]
+
+
+@dataclass
+class _Reading:
+    "What the rows of one suite may refer to, each thing looked up once"
+
+    folder: Path  # of the suite
+    ids: list[str]  # of published numbers
+    templates: dict[str, Template] = field(default_factory=dict)
+    matches: dict[str, list[str]] = field(default_factory=dict)
+
+    def template(self, name: str) -> Template:
+        if name not in self.templates:
+            self.templates[name] = load_template(find_template(name, self.folder))
+        return self.templates[name]
+
+    def published(self, pattern: str) -> list[str]:
+        if pattern not in self.matches:
+            self.matches[pattern] = [i for i in self.ids if fnmatchcase(i, pattern)]
+        return self.matches[pattern]
+
+# %% ../../nbs/repro/suites.ipynb #1b8fe81d
+_ROW_KEYS = (
+    "row",
+    "template",
+    "params",
+    "seeds",
+    "each",
+    "published",
+    "baseline",
+    "needs",
+    "deviations",
+    "pages",
+    "trace",
+)
+_SUITE_KEYS = ("about", "rows", "defaults", "pages", "anchors")
+LONGEST_TEXT = 1000  # characters of a text in a row
+
+
+def _known(mapping: object, keys: Sequence[str], where: str) -> dict[str, Any]:
+    "The mapping itself, where all its keys are known"
+    if not isinstance(mapping, dict):
+        raise SuiteError(f"{where}: expected keys and values, found {in_brief(mapping)}.")
+    for key in mapping:
+        if key not in keys:
+            raise SuiteError(f"{where}: unknown key {in_brief(key)}; the keys are {', '.join(keys)}.")
+    return mapping
+
+
+def _strings(value: object, key: str, where: str) -> list[str]:
+    "A list of texts; one text alone counts as a list of one"
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise SuiteError(f"{where}: {key!r} must be a string or a list of strings, not {in_brief(value)}.")
+    for text in texts:
+        if len(text) > LONGEST_TEXT:
+            raise SuiteError(f"{where}: {key!r} holds a text of more than {LONGEST_TEXT} characters: {in_brief(text)}.")
+    return texts
+
+
+def _params(spec: Mapping[str, Any], where: str) -> dict[str, Any]:
+    params = spec.get("params")
+    if params is None:
+        return {}
+    if not isinstance(params, dict):
+        raise SuiteError(f"{where}: 'params' wants name: value, not {in_brief(params)}.")
+    return params
+
+# %% ../../nbs/repro/suites.ipynb #987f11c3
+def check_seeds(
+    seeds: object,  # what a suite or a command gave
+    where: str,  # for the message
+) -> list[int]:
+    "Different whole numbers from 0 to 2**32 - 1, at least one; raises SuiteError"
+    is_list = isinstance(seeds, list) and len(seeds) > 0
+    if not is_list or not all(_is_seed(seed) for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise SuiteError(
+            f"{where}: seeds must be a list of different numbers ≥ 0 (and below 2**32), "
+            f"at least one, not {in_brief(seeds)}."
+        )
+    return seeds
+
+
+def _is_seed(seed: object) -> bool:
+    return isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
+
+# %% ../../nbs/repro/suites.ipynb #2fa89496
+MOST_ROWS = 10_000  # rows of a suite
+
+
+def _merged(spec: object, defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
+    "A row's own keys over the defaults, their forms checked"
+    own = _known(spec, _ROW_KEYS, where)
+    merged = {**defaults, **own, "params": {**_params(defaults, where), **_params(own, where)}}
+    for key in ("row", "template"):
+        if not isinstance(merged.get(key), str) or len(merged[key]) > LONGEST_TEXT:
+            raise SuiteError(f"{where}: needs a {key!r}, a text of at most {LONGEST_TEXT} characters.")
+    if not isinstance(merged.get("baseline"), (str, type(None))):
+        raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {in_brief(merged['baseline'])}.")
+    if not isinstance(merged.get("trace", False), bool):
+        raise SuiteError(f"{where}: 'trace' is true or false, not {in_brief(merged['trace'])}.")
+    return merged
+
+
+def _points(each: object, where: str) -> list[dict[str, Any]]:
+    "Every combination of the values of `each`; one empty combination where there are none"
+    each = {} if each is None else each
+    if not isinstance(each, dict) or not all(isinstance(values, list) and values for values in each.values()):
+        raise SuiteError(f"{where}: 'each' wants parameter: [values], not {in_brief(each)}.")
+    if math.prod(map(len, each.values())) > MOST_ROWS:
+        raise SuiteError(f"{where}: 'each' makes more than {MOST_ROWS} rows; use fewer values, or several suites.")
+    for name, values in each.items():
+        if not isinstance(name, str):
+            raise SuiteError(f"{where}: 'each' has the key {in_brief(name)}, which is no parameter's name.")
+        if fault := next(filter(None, map(value_fault, values)), None):
+            raise SuiteError(f"{where}: 'each' has a value for {cut(name)!r} that cannot be recorded: it {fault}.")
+    return [dict(zip(each, values, strict=True)) for values in product(*each.values())]
+
+# %% ../../nbs/repro/suites.ipynb #d915967e
+def _filled(text: str, point: Mapping[str, Any]) -> str:
+    "A text with {parameter} replaced by the parameter's value"
+
+    def value(found: re.Match[str]) -> str:
+        return short_number(point[found[1]]) if found[1] in point else found[0]
+
+    return re.sub(r"\{([^{}]*)\}", value, text)
+
+
+def _all_filled(merged: Mapping[str, Any], key: str, point: Mapping[str, Any], where: str) -> list[str]:
+    filled = [_filled(text, point) for text in _strings(merged.get(key), key, where)]
+    return _strings(filled, key, where)
+
+# %% ../../nbs/repro/suites.ipynb #58ebb196
+def _checked_params(template: Template, params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    "Parameters as the template wants them"
+    for key in ("seeds", "out", "work_dir"):
+        if key in params:
+            hint = "write the row's own key 'seeds' instead." if key == "seeds" else "leave it out."
+            raise SuiteError(f"{where}: {key!r} is given by the runner; {hint}")
+    return template.check(params, where)
+
+
+def _answered(patterns: Iterable[str], reading: _Reading | None, where: str) -> list[str]:
+    "Ids of the published numbers that match, each once; the patterns themselves where nothing is checked"
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        hits = reading.published(pattern) if reading else [pattern]
+        if not hits:
+            raise SuiteError(
+                f"{where}: no published number has the id {in_brief(pattern)}; "
+                "the ids are in experiments/published.yaml."
+            )
+        found |= dict.fromkeys(hits)
+    return list(found)
+
+# %% ../../nbs/repro/suites.ipynb #0a3b97f0
+def _row(
+    merged: Mapping[str, Any],  # the specification
+    point: Mapping[str, Any],  # one combination of the values of `each`
+    path: Path,  # of the suite
+    where: str,  # file and specification, for the message
+    reading: _Reading | None,  # None: nothing is looked up
+) -> Row:  # raises SuiteError
+    "One row of a suite"
+    name = _filled(merged["row"], point)
+    _check_row_name(name, where)
+    where = f"{cut(printable(path.name))}, row {name}"
+    seeds = check_seeds(merged.get("seeds", [0]), where)
+    params = {**merged["params"], **point}
+    template = Path(merged["template"])
+    if reading:
+        found = _found_template(reading, merged["template"], where)
+        template, params = found.path, _checked_params(found, params, where)
+    pages = _all_filled(merged, "pages", point, where)
+    for page in pages:
+        _check_file_name(page, "page", where)
+    return Row(
+        name=name,
+        template=template,
+        params=params,
+        seeds=seeds,
+        published=_answered(_all_filled(merged, "published", point, where), reading, where),
+        baseline=merged.get("baseline"),
+        needs=_all_filled(merged, "needs", point, where),
+        deviations=_all_filled(merged, "deviations", point, where),
+        pages=pages,
+        suite=path.stem,
+        trace=merged.get("trace", False),
     )
 
 
+def _found_template(reading: _Reading, name: str, where: str) -> Template:
+    try:
+        return reading.template(name)
+    except SuiteError as e:
+        raise SuiteError(f"{where}: {e}") from None
+
+
+def _rows(content: Mapping[str, Any], path: Path, reading: _Reading | None) -> Iterator[Row]:
+    "All rows of a suite, in order"
+    file = cut(printable(path.name))
+    defaults = content.get("defaults")
+    defaults = _known({} if defaults is None else defaults, _ROW_KEYS, f"{file}, defaults")
+    count = 0
+    for number, spec in enumerate(content["rows"], 1):
+        label = spec.get("row") if isinstance(spec, dict) else None
+        where = f"{file}, row {cut(printable(label)) if isinstance(label, str) else number}"
+        merged = _merged(spec, defaults, where)
+        for point in _points(merged.get("each"), where):
+            count += 1
+            if count > MOST_ROWS:
+                raise SuiteError(f"{where}: a suite has at most {MOST_ROWS} rows; make several suites of it.")
+            yield _row(merged, point, path, where, reading)
+
+# %% ../../nbs/repro/suites.ipynb #7c6a92a2
 def load_suite(
     name: str | Path,  # "quick", "short", "paper", or the path of a YAML file
     check: bool = True,  # also check templates, parameters and published ids
 ) -> Suite:  # raises SuiteError
     "Read a suite and check every row of it"
-    if str(name).endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.exists():
-            raise SuiteError(f"there is no suite file {name}.")
-    else:
-        path = experiments_dir() / "suites" / f"{name}.yaml"
-        if not path.exists():
-            raise SuiteError(
-                f"unknown suite {str(name)!r}; the suites are {', '.join(known_suites()) or '(none)'}, or give the path of a YAML file."
-            )
-    try:
-        content = load_yaml(path)
-    except yaml.YAMLError as e:
-        raise SuiteError(f"{path.name} is not valid YAML: {' '.join(str(e).split())}") from None
+    path = _suite_path(name)
+    file = cut(printable(path.name))
+    _check_file_name(path.stem, "suite", file)
+    content = _parse_yaml(read_text(path, "suite file", LARGEST_YAML), file)
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise SuiteError(f"{path.name} needs a list 'rows'.")
-    _known(content, _SUITE_KEYS, path.name)
-    defaults = content.get("defaults") or {}
-    _known(defaults, _ROW_KEYS, f"{path.name}, defaults")
-    ids = _published_ids(path) if check else None
-    rows = [row for i, spec in enumerate(content["rows"]) for row in _rows(spec, defaults, path, i, check, ids)]
-    names = [r.name for r in rows]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise SuiteError(f"{path.name}: two rows are called {twice[0]!r}; each row needs its own name.")
-    return Suite(path.stem, rows, content.get("about") or "", _strings(content.get("pages"), "pages", path.name), path)
+        raise SuiteError(f"{file} needs a list 'rows'.")
+    _known(content, _SUITE_KEYS, file)
+    about = content.get("about")
+    if not isinstance(about, (str, type(None))):
+        raise SuiteError(f"{file}: 'about' is a text, not {in_brief(about)}.")
+    pages = _strings(content.get("pages"), "pages", file)
+    for page in pages:
+        _check_file_name(page, "page", file)
+    reading = _Reading(path.parent, _published_ids(path)) if check else None
+    rows = list(_rows(content, path, reading))
+    _check_twice(rows, file)
+    return Suite(path.stem, rows, about or "", pages, path)
 
 
-def _known(mapping, keys, where):
-    if not isinstance(mapping, dict):
-        raise SuiteError(f"{where}: expected keys and values, found {mapping!r}.")
-    for k in mapping:
-        if k not in keys:
-            raise SuiteError(f"{where}: unknown key {k!r}; the keys are {', '.join(keys)}.")
-
-
-def _strings(value, key, where):
-    value = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise SuiteError(f"{where}: {key!r} must be a string or a list of strings, not {value!r}.")
-    return value
-
-
-def _published_ids(path):
-    "Ids that a suite may name: those of a published.yaml beside it, else all that the package knows"
-    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
-
-    for file in (path.parent / "published.yaml", path.parent.parent / "published.yaml"):
-        if file.exists() and file.parent.resolve() != experiments_dir().resolve():
-            return [p.id for p in load_published(file, problems=[])]
-    return [p.id for p in load_published(problems=[])]
-
-
-def check_seeds(
-    seeds,  # what a suite or a command gave
-    where: str,  # for the message
-) -> list:
-    "Different whole numbers ≥ 0, at least one; raises SuiteError"
-    whole = isinstance(seeds, list) and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise SuiteError(f"{where}: seeds must be a list of different numbers ≥ 0, at least one, not {seeds!r}.")
-    return seeds
-
-
-def _rows(spec, defaults, path, index, check, ids):
-    where = f"{path.name}, row {spec.get('row', index + 1) if isinstance(spec, dict) else index + 1}"
-    _known(spec, _ROW_KEYS, where)
-    if not isinstance(spec.get("params") or {}, dict):
-        raise SuiteError(f"{where}: 'params' wants name: value, not {spec['params']!r}.")
-    merged = {**defaults, **spec, "params": {**(defaults.get("params") or {}), **(spec.get("params") or {})}}
-    if not isinstance(merged.get("baseline"), (str, type(None))):
-        raise SuiteError(f"{where}: 'baseline' is the name of a baseline, not {merged['baseline']!r}.")
-    for key in ("row", "template"):
-        if not isinstance(merged.get(key), str):
-            raise SuiteError(f"{where}: needs a {key!r}.")
-    each = merged.get("each") or {}
-    if not isinstance(each, dict) or not all(isinstance(v, list) and v for v in each.values()):
-        raise SuiteError(f"{where}: 'each' wants parameter: [values], not {each!r}.")
-    for values in product(*each.values()):
-        point = dict(zip(each, values))
-
-        def fill(text):
-            for k, v in point.items():
-                text = text.replace("{" + k + "}", short_number(v))
-            return text
-
-        name = fill(merged["row"])
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name):
-            raise SuiteError(f"{where}: the name {name!r} must be lower-case letters, digits and - . _ + only.")
-        seeds = check_seeds(merged.get("seeds", [0]), where)
-        params, template = {**merged["params"], **point}, None
-        if check:
-            template = find_template(merged["template"], path.parent)
-            for key in ("seeds", "out", "work_dir"):
-                if key in params:
-                    raise SuiteError(
-                        f"{name}: {key!r} is given by the runner; "
-                        + ("write the row's own key 'seeds' instead." if key == "seeds" else "leave it out.")
-                    )
-            params = check_parameters(template, params, name)
-        published = []
-        for pattern in map(fill, _strings(merged.get("published"), "published", where)):
-            hits = [i for i in ids or [] if fnmatchcase(i, pattern)]
-            if check and not hits:
-                raise SuiteError(
-                    f"{name}: no published number has the id {pattern!r}; the ids are in experiments/published.yaml."
-                )
-            published += hits or [pattern]
-        yield Row(
-            name,
-            template or Path(merged["template"]),
-            params,
-            seeds,
-            list(dict.fromkeys(published)),
-            merged.get("baseline"),
-            *(
-                [fill(text) for text in _strings(merged.get(key), key, where)]
-                for key in ("needs", "deviations", "pages")
-            ),
-            path.stem,
+def _suite_path(name: str | Path) -> Path:
+    "The file of a suite"
+    if str(name).endswith((".yaml", ".yml")):
+        return Path(name)
+    path = experiments_dir() / "suites" / f"{name}.yaml"
+    if not _is_file(path):
+        raise SuiteError(
+            f"unknown suite {in_brief(str(name))}; the suites are {', '.join(known_suites()) or '(none)'}, "
+            "or give the path of a YAML file."
         )
+    return path
+
+
+def _check_twice(rows: Iterable[Row], file: str) -> None:
+    seen = set()
+    for row in rows:
+        if row.name in seen:
+            raise SuiteError(f"{file}: two rows are called {row.name!r}; each row needs its own name.")
+        seen.add(row.name)
