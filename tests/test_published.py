@@ -353,18 +353,18 @@ def test_bad_rows_are_skipped_and_the_others_kept(tmp_path):
 @pytest.mark.parametrize(
     "content, said",
     [
-        ("{", "this is not YAML"),
-        ("- {id: a, value: 1", "this is not YAML"),
-        ('- {id: a, n": 5}\n- {id: [}', "this is not YAML in line 2"),
+        ("{", "is not valid YAML"),
+        ("- {id: a, value: 1", "is not valid YAML"),
+        ('- {id: a, n": 5}\n- {id: [}', "is not valid YAML in line 2"),
         ("- {id: a, id: b}", "the key 'id' appears twice"),
         ("id: a", "a list of rows is wanted"),
         ("", "a list of rows is wanted, not None"),
         ("just words", "a list of rows is wanted"),
-        ("- \x18", "this is not YAML"),
-        ("- {value: *nothing}", "this is not YAML"),
-        ("- !!python/object:os.system {}", "this is not YAML"),
-        ("[" * 5000, "nesting depth"),
-        ("- " + '{"a": ' * 400 + "1" + "}" * 400, "nested too deeply"),
+        ("- \x18", "is not valid YAML"),
+        ("- {value: *nothing}", "is not valid YAML"),
+        ("- !!python/object:os.system {}", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML in line 1"),
+        ("- " + '{"a": ' * 400 + "1" + "}" * 400, "nested more than"),
         ("- {value: 1e999999, std: " + "9" * 5000 + "}", ""),
     ],
 )
@@ -378,7 +378,7 @@ def test_a_file_that_is_no_list_of_rows_is_one_sentence(tmp_path, content, said)
 
 def test_bytes_that_are_no_text_and_a_missing_file(tmp_path):
     (tmp_path / "p.yaml").write_bytes(b"- \xff\xfe{")
-    for name, said in (("p.yaml", "p.yaml: this cannot be read"), ("q.yaml", "q.yaml cannot be read: No such file")):
+    for name, said in (("p.yaml", "p.yaml is not UTF-8 text"), ("q.yaml", "q.yaml cannot be read: No such file")):
         problems = []
         assert load_published(tmp_path / name, problems) == [] and said in problems[0]
         with pytest.raises(PublishedError, match=said):
