@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
+import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -27,6 +29,7 @@ from bayesbinn_nb.repro.places import (
     short_path,
 )
 from bayesbinn_nb.repro.templates import (
+    SETTLED,
     Parameter,
     SuiteError,
     Template,
@@ -306,10 +309,17 @@ def _published_ids(path: Path) -> list[str]:
     for folder in (path.parent, path.parent.parent, experiments_dir()):
         file = folder / "published.yaml"
         if _is_file(file):
-            content = _parse_yaml(read_text(file, "list of published numbers", LARGEST_YAML), "published.yaml")
-            entries = content if isinstance(content, list) else []
-            return [e["id"] for e in entries if isinstance(e, dict) and isinstance(e.get("id"), str)]
+            state = file.stat()
+            settled = time.time() - state.st_mtime > SETTLED
+            return list(_ids_in(file, state.st_mtime_ns if settled else time.time_ns()))
     return []
+
+
+@functools.lru_cache(maxsize=8)
+def _ids_in(file: Path, state: int) -> tuple[str, ...]:
+    content = _parse_yaml(read_text(file, "list of published numbers", LARGEST_YAML), "published.yaml")
+    entries = content if isinstance(content, list) else []
+    return tuple(e["id"] for e in entries if isinstance(e, dict) and isinstance(e.get("id"), str))
 
 
 @dataclass
