@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
+import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -27,6 +29,7 @@ from bayesbinn_nb.repro.places import (
     short_path,
 )
 from bayesbinn_nb.repro.templates import (
+    SETTLED,
     Parameter,
     SuiteError,
     Template,
@@ -303,13 +306,25 @@ def find_template(
 # %% ../../nbs/repro/suites.ipynb #8fd86802
 def _published_ids(path: Path) -> list[str]:
     "Ids of the published numbers that a suite refers to: those beside it, or the package's own"
-    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
-
     for folder in (path.parent, path.parent.parent):
         file = folder / "published.yaml"
         if _is_file(file) and folder.resolve() != experiments_dir().resolve():
-            return [p.id for p in load_published(file, problems=[])]
-    return [p.id for p in load_published(problems=[])]
+            return list(_ids_in(file, _state_of(file)))
+    own = experiments_dir() / "published.yaml"
+    return list(_ids_in(None, _state_of(own)))
+
+
+def _state_of(file: Path) -> int:
+    "A number that changes with a file; never twice the same for a file that was only just written"
+    state = file.stat()
+    return state.st_mtime_ns if time.time() - state.st_mtime > SETTLED else time.time_ns()
+
+
+@functools.lru_cache(maxsize=8)
+def _ids_in(file: Path | None, state: int) -> tuple[str, ...]:
+    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
+
+    return tuple(p.id for p in load_published(file, problems=[]))
 
 
 @dataclass
