@@ -331,7 +331,7 @@ def test_the_first_difference_is_the_first_in_time(moons):
         (both, "fit 1 (bayesbinn), epoch 1: loss"),
         (lambda t: t["fits"][1]["signs"].update(digest="0"), "fit 2 (ste), after epoch 1: binary weights"),
         (lambda t: t["fits"][1].update(real="0"), "fit 2 (ste), after epoch 1: real parameters"),
-        (lambda t: t["fits"][0]["constants"].pop("momentum"), "momentum"),
+        (lambda t: t["fits"][0]["constants"].pop("optimizer 0: momentum"), "momentum"),
         (lambda t: t["fits"][0]["constants"]["optimizer 0: lr"].update(digest="0"), "one of the epochs between"),
         (lambda t: t["records"][1]["history"]["train_loss"].__setitem__(0, 7.0), "record of seed 0, ste: history"),
         (lambda t: t["records"][0].update(data="other"), "record of seed 0, bayesbinn: data"),
