@@ -58,8 +58,14 @@ def unexecuted(
     now: dict,  # the trace of today, with the functions that it executed
 ) -> list:  # "module:name", in order
     "Functions that changed since the record and were not executed in the replay"
-    executed = set(now["executed"]) | set(now.get("at_import", ()))
-    return [place for place in changed(identity, before["marks"]) if place not in executed]
+    executed = {name.removeprefix("bayesbinn_nb.") for name in [*now["executed"], *now.get("at_import", ())]}
+    by_name = {name.partition(":")[2] for name in executed}  # a module of one's own has another name in its trace
+
+    def ran(place: str) -> bool:
+        module, _, name = place.partition(":")
+        return name in by_name if module == "own" else place in executed
+
+    return [place for place in changed(identity, before["marks"]) if not ran(place)]
 
 
 def compare_traces(
@@ -72,7 +78,8 @@ def compare_traces(
     alike, said = agrees(before, now, template)
     if not alike:
         return Confirmation("differs", said)
-    steps = f"{sum(len(fit['losses']) for fit in now['fits'])} passes and one end of an epoch"
+    n, ends = sum(len(fit["losses"]) for fit in now["fits"]), len(now["fits"])
+    steps = f"{n} steps and {ends} end{'s' * (ends != 1)} of an epoch"
     if missing := unexecuted(identity, before, now):
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         return Confirmation("not replayed", f"{steps} are equal, but {named} changed and did not run; use --minutes")
