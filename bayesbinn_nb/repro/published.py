@@ -253,7 +253,7 @@ def _checked(contents: list, name: str, problems: list | None) -> list[Published
             problems.append(str(e))
     return list(rows.values())
 
-# %% ../../nbs/repro/published.ipynb #57e96301
+# %% ../../nbs/repro/published.ipynb #a4f74368
 def _settings(text: str) -> dict:
     "clip_weights=1.0;mean=lagged → {'clip_weights': 1.0, 'mean': 'lagged'}"
     found = {}
@@ -293,7 +293,19 @@ def _curve_row(line: dict) -> dict:
     }
 
 
-CURVE_COLUMNS = "dataset method split epoch mean sd runs schedule validation requires source".split()
+CURVE_COLUMNS = [
+    "dataset",
+    "method",
+    "split",
+    "epoch",
+    "mean",
+    "sd",
+    "runs",
+    "schedule",
+    "validation",
+    "requires",
+    "source",
+]
 
 # %% ../../nbs/repro/published.ipynb #1d5140ac
 def load_curves(
