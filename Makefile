@@ -29,6 +29,7 @@ test: $(VENV)/.ready  ## run the test-suite
 check: lint  ## package and notebooks in step, every documentation notebook runs, results pages show what their records say
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	git diff --exit-code -- bayesbinn_nb
+	@new=$$(git ls-files --others --exclude-standard -- bayesbinn_nb); test -z "$$new" || { echo "exported, not committed: $$new"; exit 1; }
 	$(BIN)/python -m bayesbinn_nb.repro.notebooks documentation --jobs $(JOBS)
 	$(BIN)/python -m bayesbinn_nb.repro.notebooks pages --jobs $(JOBS)
 
