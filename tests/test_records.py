@@ -12,6 +12,7 @@ import torch
 from bayesbinn_nb.repro import records
 from bayesbinn_nb.repro.records import (
     CONTEXT,
+    SCHEMA,
     Record,
     RecordError,
     RecordWarning,

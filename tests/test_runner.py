@@ -610,7 +610,7 @@ def test_networks_are_kept_on_request(tmp_path):
     assert left() == ["_work/job.json", "_work/seed0/last.pt"] and kept_networks(where) == where / "_work"
     assert (
         "Networks: " in said
-        and f"bayesbinn inspect {runner.shown_path(where / '_work' / 'seed0' / 'last.pt')}\n" in said
+        and f"bayesbinn inspect {runner.short_path(where / '_work' / 'seed0' / 'last.pt')}\n" in said
     )
     assert row_state(row, where) == "whole" and len(load_records(out)) == 1
     assert "1 already whole" in batch(0, keep=True) and "Networks: " in batch(0, keep=True)

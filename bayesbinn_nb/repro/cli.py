@@ -84,6 +84,7 @@ def _code(outcome):
 
 def _batch(args):
     from bayesbinn_nb.repro import runner
+    from bayesbinn_nb.repro.places import short_path
     from bayesbinn_nb.repro.suites import checkout_root, default_out, known_suites, load_suite
 
     if args.suite is None:
@@ -114,7 +115,7 @@ def _batch(args):
                     "  (networks kept)" if runner.kept_networks(out / row.name) else ""
                 )
             print(line.rstrip())
-        print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {runner.shown_path(out)}")
+        print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {short_path(out)}")
         for problem in problems:
             print(problem, file=sys.stderr)
         return 1 if problems else 0

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from .suites import package_dir
+from .places import package_dir
 
 # %% auto #0
 __all__ = ['PROGRESS', 'KEPT_BYTES', 'is_progress', 'clean_text', 'clean_notebook', 'notebook_text', 'shrink_notebook']

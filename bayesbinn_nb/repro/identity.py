@@ -433,6 +433,12 @@ class Identity:
 _MAGIC = re.compile(r"^\s*[%!].*$", re.M)
 
 
+def _names_a_type(statement: ast.stmt) -> bool:
+    "`Precision = Literal[…]`: a name for an annotation of the parameters' cell"
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    return isinstance(value, ast.Subscript) and getattr(value.value, "id", "") in ("Literal", "Optional", "Union")
+
+
 def template_body(
     cells: list,  # sources of a template's code cells in order, without that of the parameters
 ) -> list:  # statements
@@ -446,7 +452,7 @@ def template_body(
             body += ast.parse(_MAGIC.sub("", source)).body
         except SyntaxError as e:
             raise SyntaxError(f"code cell {i + 1} cannot be read: {e.msg} (line {e.lineno})") from None
-    return body
+    return [statement for statement in body if not _names_a_type(statement)]
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,9 +21,9 @@ from pathlib import Path
 from ..library.process import FAST_PROCESS, cores
 from .executed import KEPT_BYTES, clean_notebook, notebook_text, shrink_notebook
 from .identity import Identity, changed, identify
+from .places import checkout_root, package_dir
 from bayesbinn_nb.repro.records import (
     CONTEXT,
-    SCHEMA,
     RecordError,
     atomic_write,
     better,
@@ -31,15 +31,8 @@ from bayesbinn_nb.repro.records import (
     read_record,
     write_record,
 )
-from bayesbinn_nb.repro.suites import (
-    Row,
-    SuiteError,
-    cell_source,
-    checkout_root,
-    package_dir,
-    read_notebook,
-    template_parameters,
-)
+from .suites import Row, SuiteError
+from .templates import load_template
 
 # %% auto #0
 __all__ = ['ROW_FILE', 'TRACE_FILE', 'PARTIAL', 'OLDER', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu',
@@ -120,13 +113,11 @@ def identify_template(
     gpu: bool = False,
 ) -> Identity:
     "The identity of a template with some parameters"
-    cells = [cell for cell in read_notebook(template)["cells"] if cell["cell_type"] == "code"]
-    sources = [cell_source(c) for c in cells if "parameters" not in c.get("metadata", {}).get("tags", [])]
-    defaults = {name: p.default for name, p in template_parameters(template).items()}
+    template = load_template(template)
     try:
-        return identify(sources, defaults | params, deviations, gpu)
+        return identify(list(template.code), template.defaults | params, deviations, gpu)
     except SyntaxError as e:
-        raise SuiteError(f"template {Path(template).stem}: {e}") from None
+        raise SuiteError(f"template {template.name}: {e}") from None
 
 
 def row_identity(
@@ -160,16 +151,17 @@ def row_job(
     keep: bool = False,  # leave the checkpoints in the row's folder when it is whole
 ) -> dict:  # plain values; raises SuiteError if the template cannot be driven
     "What has to be known to execute one row"
-    declared, template = template_parameters(row.template), Path(row.template).resolve()
+    template = load_template(row.template)
+    declared = template.parameters
     for name in ("seeds", "out"):
         if name not in declared:
             raise SuiteError(
-                f"template {template.stem} must declare {name!r} in its parameter cell: "
+                f"template {template.name} must declare {name!r} in its parameter cell: "
                 "seeds: list[int] = [0] and out: str = '.'."
             )
     folder = Path(out).resolve() / row.name
     earlier = read_note(folder).get("source") or read_json(folder / "_work" / "job.json").get("source")
-    if earlier and earlier != _source_of(template):
+    if earlier and earlier != _source_of(template.path):
         raise SuiteError(
             f"{row.name}: the folder {folder.name} holds results of another notebook called {Path(earlier).name.split()[0]}. "
             "Choose another folder with --out, or rename one of the two."
@@ -179,8 +171,8 @@ def row_job(
     return dict(
         kind="row",
         name=row.name,
-        notebook=str(template),
-        source=_source_of(template),
+        notebook=str(template.path),
+        source=_source_of(template.path),
         folder=str(folder),
         given=row.params,
         params={**row.params, "seeds": row.seeds, "out": STAGED} | work_dir,
@@ -190,7 +182,7 @@ def row_job(
         baseline=row.baseline,
         needs=row.needs,
         keep=keep,
-        trace=getattr(row, "trace", False),
+        trace=row.trace,
         threads=max(1, cores() // max(1, jobs)),
         context=dict(suite=row.suite, row=row.name, notebook=notebook, deviations=row.deviations),
     )
@@ -513,7 +505,7 @@ def _unchanged(job: dict, when: str) -> None:
     now = identify_job(job)
     if now.hash == job["hash"]:
         return
-    names = [place for place in changed(now, job["marks"])]
+    names = changed(now, job["marks"])
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     raise RunnerError(
         f"the code changed {when}{f' ({shown})' if shown else ''}, so its numbers cannot be filed. "

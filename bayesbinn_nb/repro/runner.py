@@ -32,26 +32,13 @@ from bayesbinn_nb.repro.jobs import (
     stop_jobs,
     sweep,
 )
+from .places import checkout_root, default_out, experiments_dir, results_dir, short_path
 from .records import atomic_write, load_records
-from bayesbinn_nb.repro.suites import (
-    Row,
-    Suite,
-    SuiteError,
-    cell_source,
-    check_parameters,
-    check_seeds,
-    checkout_root,
-    default_out,
-    experiments_dir,
-    find_template,
-    load_suite,
-    read_notebook,
-    results_dir,
-    template_parameters,
-)
+from .suites import Row, Suite, SuiteError, check_seeds, find_template, load_suite
+from .templates import cell_source, load_template, read_notebook
 
 # %% auto #0
-__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'shown_path', 'duration_text', 'Display', 'install_hint', 'run_suite',
+__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'duration_text', 'Display', 'install_hint', 'run_suite',
            'run_template']
 
 # %% ../../nbs/repro/runner.ipynb #be94bbc0
@@ -156,15 +143,6 @@ class Outcome:
         return sum(r["status"] == status for r in self.rows)
 
 # %% ../../nbs/repro/runner.ipynb #40cb1e31
-def shown_path(path):
-    "A path as short as it can be from here"
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:
-        return str(path)
-    return str(path) if relative.startswith(os.path.join("..", "..")) else relative
-
-
 def duration_text(
     s: float,  # seconds
 ) -> str:
@@ -273,7 +251,7 @@ def install_hint(
 ) -> str:
     "The command that installs an extra of this package, from a clone or from an index"
     root = checkout_root()
-    return f"pip install -e '{shown_path(root)}[{extra}]'" if root else f"pip install 'bayesbinn_nb[{extra}]'"
+    return f"pip install -e '{short_path(root)}[{extra}]'" if root else f"pip install 'bayesbinn_nb[{extra}]'"
 
 
 def _report_row(
@@ -360,7 +338,7 @@ def _summary(outcome: Outcome, display: Display, seconds: float) -> None:
     for r in outcome.failed:
         display.line(f"  {r['name']}: {r['error']}")
         if r.get("notebook"):
-            display.line(f"    how far it came: {shown_path(r['notebook'])}")
+            display.line(f"    how far it came: {short_path(r['notebook'])}")
     for problem in outcome.problems:
         display.line(f"  {problem}")
     if outcome.failed:
@@ -369,7 +347,7 @@ def _summary(outcome: Outcome, display: Display, seconds: float) -> None:
     if outcome.stopped:
         display.line("  Stopped. Run the same command again to go on; what is whole is kept, and training resumes from")
         display.line("  its checkpoints.")
-    display.line(f"Results: {shown_path(outcome.out)}")
+    display.line(f"Results: {short_path(outcome.out)}")
 
 
 def _mark_untested(out: Path, rows: list) -> None:
@@ -386,12 +364,12 @@ def _say_kept(outcome: Outcome, display: Display) -> None:
     ended = [r for r in outcome.rows if r["status"] in ("whole", "kept", "older")]
     found = {r["name"]: folder for r in ended if (folder := kept_networks(outcome.out / r["name"]))}
     if found:
-        folders = [shown_path(folder) for folder in found.values()]
+        folders = [short_path(folder) for folder in found.values()]
         more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
         display.line(f"Networks: {', '.join(folders[:3])}{more}")
     one = next((p for folder in found.values() for p in sorted(folder.rglob("last.pt"))), None)
     if one:
-        display.line(f"Look into one with: bayesbinn inspect {shown_path(one)}")
+        display.line(f"Look into one with: bayesbinn inspect {short_path(one)}")
     for r in ended:
         if r["name"] in found:
             continue
@@ -422,7 +400,7 @@ def _inputs_of_pages(out: Path, in_place: bool) -> list:
 
 def _page_job(name: str, source: Path, suite: Suite, out: Path, in_place: bool, n_jobs: int) -> dict:
     "A page as a job"
-    declared, pages = template_parameters(source), out.resolve() / "pages"
+    declared, pages = load_template(source).parameters, out.resolve() / "pages"
     given = {} if in_place else {"suite": suite.name, "records_root": ".."}
     return dict(
         kind="page",
@@ -491,8 +469,8 @@ def run_template(
     for name in ("out", "work_dir"):
         if name in params:
             raise SuiteError(f"{name!r} is given by the runner; choose the folder with --out.")
-    checked = check_parameters(path, params)
-    declared = template_parameters(path)
-    seeds = checked.pop("seeds", declared["seeds"].default if "seeds" in declared else [0])
+    loaded = load_template(path)
+    checked = loaded.check(params)
+    seeds = checked.pop("seeds", loaded.defaults.get("seeds", [0]))
     row = Row(_folder_name(path, checked), path, checked, check_seeds(list(seeds), path.stem), suite="single")
     return run_suite(Suite("single", [row]), out=out or default_out("single"), pages=False, **kwargs)

@@ -70,11 +70,14 @@ _all_ = [
 class YamlError(SuiteError, yaml.YAMLError):
     "Text that is not YAML, or YAML too large to be one of our files"
 
-    problem: str  # the fault alone
+    problem: str = ""  # the fault alone
     problem_mark: yaml.Mark | None = None  # where it stands
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where libyaml is there
+
+
+class _Loader(_SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
@@ -399,8 +402,8 @@ def check_seeds(
     where: str,  # for the message
 ) -> list[int]:
     "Different whole numbers from 0 to 2**32 - 1, at least one; raises SuiteError"
-    is_list = isinstance(seeds, list) and len(seeds) > 0
-    if not is_list or not all(_is_seed(seed) for seed in seeds) or len(set(seeds)) < len(seeds):
+    whole = isinstance(seeds, list) and len(seeds) > 0 and all(_is_seed(seed) for seed in seeds)
+    if not isinstance(seeds, list) or not whole or len(set(seeds)) < len(seeds):
         raise SuiteError(
             f"{where}: seeds must be a list of different numbers ≥ 0 (and below 2**32), "
             f"at least one, not {in_brief(seeds)}."

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from .places import is_absolute, printable, short_path
 
@@ -331,8 +331,7 @@ def _convert_named(value: object, name: str) -> object:
     if name in ("bool", "str"):
         return _only_if(type(value).__name__ == name, value)
     if name in _LISTS:
-        _only_if(isinstance(value, (list, tuple)), value)
-        return list(value)
+        return list(_only_if(isinstance(value, (list, tuple)), value))
     if name in _DICTS:
         return _only_if(isinstance(value, dict), value)
     return value
@@ -384,19 +383,13 @@ def _named_literals(sources: Sequence[str]) -> dict[str, ast.expr]:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # a cell of magics, say; only its names would matter here
         for node in body:
-            if _names_a_literal(node):
-                found[node.targets[0].id] = node.value
+            if isinstance(node, ast.Assign) and _is_literal_type(node.value):
+                found |= {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
     return found
 
 
-def _names_a_literal(node: ast.stmt) -> TypeGuard[ast.Assign]:
-    "Whether a statement is of the form Name = Literal[…]"
-    return (
-        isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and isinstance(node.value, ast.Subscript)
-        and _name(node.value.value) == "Literal"
-    )
+def _is_literal_type(node: ast.expr) -> bool:
+    return isinstance(node, ast.Subscript) and _name(node.value) == "Literal"
 
 # %% ../../nbs/repro/templates.ipynb #4c3b2fe5
 def _default(node: ast.expr) -> tuple[object, bool]:

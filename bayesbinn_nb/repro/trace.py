@@ -27,8 +27,8 @@ import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .records import CONTEXT, atomic_write, load_records, versions
 from ..library.process import FAST_PROCESS, cores
+from .records import CONTEXT, atomic_write, load_records, versions
 from bayesbinn_nb.repro.suites import (
     cell_source,
     check_parameters,
