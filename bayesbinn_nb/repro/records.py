@@ -545,25 +545,41 @@ def device_name(
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 # %% ../../nbs/repro/records.ipynb #48040163
+_LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+    "NUMBA_DISABLE_JIT",
+)  # variables that hold instructions back
+
+
+@functools.cache
 def processor() -> str:
-    "The processor's name, as its maker gives it"
+    "The processor's name, with family and model where one name is that of several"
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+        return platform.processor() or platform.machine()
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.M))
+    if "model name" not in found:
+        return platform.machine()
+    return f"{found['model name']} (family {found.get('cpu family', '?')}, model {found.get('model', '?')})"
 
 
 def machine(
     device=None,  # torch.device, string or None
-) -> dict:  # processor, level, threads, device, versions, commit
+) -> dict:  # processor, level, limits, threads, device, versions, commit
     "What can make the numbers of one process differ from those of another"
     found = {"processor": processor(), "device": device_name(device)}
     if "torch" in sys.modules:
         import torch
 
         found |= {"level": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    found["limits"] = {name: os.environ[name] for name in _LIMITS if name in os.environ}
     return found | {"versions": versions(), "commit": code_commit()}
 
 

@@ -14,7 +14,6 @@ import json
 import linecache
 import math
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..library.process import FAST_PROCESS, cores
-from .records import CONTEXT, atomic_write, load_records, versions
+from .records import CONTEXT, atomic_write, load_records, machine, processor, versions
 from bayesbinn_nb.repro.suites import (
     cell_source,
     check_parameters,
@@ -41,48 +40,12 @@ from bayesbinn_nb.repro.suites import (
 )
 
 # %% auto #0
-__all__ = ['TRACE_SCHEMA', 'LEVELS', 'MARGIN', 'FLOORS', 'processor', 'machine', 'same_kind', 'lacks_precision', 'module_of',
-           'Executed', 'compiled_functions', 'TraceError', 'seeds_to_rehearse', 'cell_name', 'without_times',
-           'rehearse', 'in_order', 'first_difference', 'largest_difference', 'levels_here', 'measure_bound', 'bounds',
+__all__ = ['TRACE_SCHEMA', 'LEVELS', 'MARGIN', 'FLOORS', 'same_kind', 'lacks_precision', 'module_of', 'Executed',
+           'compiled_functions', 'TraceError', 'seeds_to_rehearse', 'cell_name', 'without_times', 'rehearse',
+           'in_order', 'first_difference', 'largest_difference', 'levels_here', 'measure_bound', 'bounds',
            'joined_bounds', 'write_bounds', 'limits_of', 'agrees']
 
 # %% ../../nbs/repro/trace.ipynb #8587544d
-_LIMITS = (
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "MKL_CBWR",
-    "NUMBA_CPU_NAME",
-    "NUMBA_CPU_FEATURES",
-    "NUMBA_DISABLE_JIT",
-)  # variables that hold instructions back
-
-
-@functools.cache
-def processor() -> str:
-    "The processor's name, with family and model where one name is that of several"
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.M))
-    if "model name" not in found:
-        return platform.machine()
-    return f"{found['model name']} (family {found.get('cpu family', '?')}, model {found.get('model', '?')})"
-
-
-def machine() -> dict:
-    "What the bits of this process depend on: processor, instruction level, limits, threads, versions"
-    import torch
-
-    return {
-        "processor": processor(),
-        "level": torch.backends.cpu.get_cpu_capability(),
-        "limits": {name: os.environ[name] for name in _LIMITS if name in os.environ},
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    } | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
-
-
 def same_kind(
     one: dict,  # `machine` of two traces
     other: dict,
