@@ -59,7 +59,8 @@ def flips_in_words(finding: Finding) -> str:
     "π along both lines"
     said = {1: "more flips", -1: "fewer flips", 0: "no clear order"}
     return " ".join(
-        f"By {name}, the mean π is {', '.join(f'{value:g}: {pi:.2f}' for value, pi in line.items())}: a higher {name} means "
+        f"By {name}, the mean π is {', '.join(f'{value:g}: {pi:.2f}' for value, pi in line.items())}: a higher {name} "
+        "means "
         f"{said[direction(list(line.values()))]}."
         for name, line in finding.numbers.items()
         if line
@@ -84,7 +85,8 @@ def settings_set_the_flips(records):
 @claim(
     "bop_hyperparameters",
     "the Bop report's sentence on the adaptivity rate is the wrong way round",
-    "It writes that a higher adaptivity rate flips fewer weights; the rule says more. In our runs the mean π goes from {first:.2f} at "
+    "It writes that a higher adaptivity rate flips fewer weights; the rule says more. In our runs the mean π goes from "
+    "{first:.2f} at "
     "γ = {low:g} to {last:.2f} at γ = {high:g}.",
     "bop-hyperparameters",
     dataset="cifar10",
@@ -165,7 +167,8 @@ def as_good_as_latent(records):
     dataset="cifar10",
 )
 def nothing_without_normalisation(records):
-    "Yes, if every seed ends less than 15 points above chance; so far, if before the end of the schedule; no, if none does"
+    "Yes, if every seed ends less than 15 points above chance; so far, if before the end of the schedule; no, if none"
+    "does"
     group = longest(records, ("arm",)).get("no BatchNorm", [])
     accuracies = by_seed(group, "test_accuracy", 100)
     bars = [100 * r.baseline["value"] for r in records if r.baseline]
@@ -225,7 +228,8 @@ def _numbers(gaps):
     title="Latent weights",
 )
 def latent_weights_gain(records):
-    "One half a data set: false, if the paired test finds a gain over the control whose batch norm was retrained as long; true, if a loss"
+    "One half a data set: false, if the paired test finds a gain over the control whose batch norm was retrained as"
+    "long; true, if a loss"
     gaps = latent_gaps(records)
     controls = [pairs[arms].above for pairs in gaps.values() if (arms := ("latent+bn", "binary+bn")) in pairs]
     if not controls:
@@ -273,21 +277,23 @@ def same_network(first, second) -> bool:
 def largest_difference(pairs: list, column: str) -> float | None:  # points
     "How far two arms are apart in any epoch"
     columns = [(a.history.get(column, []), b.history.get(column, [])) for a, b in pairs]
-    gaps = [100 * abs(u - v) for one, other in columns for u, v in zip(one, other) if None not in (u, v)]
+    gaps = [100 * abs(u - v) for one, other in columns for u, v in zip(one, other, strict=False) if None not in (u, v)]
     return max(gaps, default=None)
 
 
 @claim(
     "arbitrary_learning_rate",
     "rate and initial size of latent weights are one setting, not two",
-    "Where nothing breaks exactness, rates 1 and 2⁻⁷ give the same network, weight for weight and epoch for epoch, in {same} of "
+    "Where nothing breaks exactness, rates 1 and 2⁻⁷ give the same network, weight for weight and epoch for epoch, in "
+    "{same} of "
     "{pairs} pairs of runs. (If they did not, that would point at our code: the theorem is proved.)",
     "arbitrary-learning-rate",
     title="An arbitrary rate",
     any_data=True,
 )
 def rate_is_arbitrary(records):
-    "Yes, if the exact pair ends with the same signs and the same accuracy in every epoch, for every seed; no, if for none"
+    "Yes, if the exact pair ends with the same signs and the same accuracy in every epoch, for every seed; no, if for"
+    "none"
     pairs = same_seed_pairs(records, "exact_1", "exact_2^-7")
     same = [same_network(a, b) and largest_difference([(a, b)], "train_accuracy") == 0 for a, b in pairs]
     if not same:
@@ -327,7 +333,8 @@ def reports_pair_is_one(records):
 @claim(
     "arbitrary_learning_rate",
     "two test accuracies of one epoch say little about two arms",
-    "From one epoch to the next a test accuracy changes by up to {jump:.1f} points ({setting}, epochs {first} to {last}); the "
+    "From one epoch to the next a test accuracy changes by up to {jump:.1f} points ({setting}, epochs {first} to "
+    "{last}); the "
     "cause was not measured.",
     "arbitrary-learning-rate",
 )
@@ -336,7 +343,9 @@ def accuracies_jump(records):
     jumps = []
     for r in records:
         tested = [
-            (e, v) for e, v in zip(r.history.get("epoch", []), r.history.get("test_accuracy", [])) if v is not None
+            (e, v)
+            for e, v in zip(r.history.get("epoch", []), r.history.get("test_accuracy", []), strict=False)
+            if v is not None
         ]
         jumps += [(100 * abs(v - u), r.parameters["setting"], e, f) for (e, u), (f, v) in pairwise(tested)]
     if not jumps:

@@ -21,8 +21,10 @@ def smaller(size: dict) -> float:  # times
 @claim(
     "memory",
     "binary weights make a network 32 times smaller",
-    "The largest factor is {largest:.1f}; {near} of {networks} networks exceed 30, and the smallest factor is {smallest:.1f} "
-    "({least}), because what stays real, and the file's own header, weigh more in a small network. The gain is for prediction; "
+    "The largest factor is {largest:.1f}; {near} of {networks} networks exceed 30, and the smallest factor is "
+    "{smallest:.1f} "
+    "({least}), because what stays real, and the file's own header, weigh more in a small network. The gain is for "
+    "prediction; "
     "energy we have not measured.",
     measure=both_counts,
 )
@@ -38,8 +40,10 @@ def thirty_two_times(counted):
 @claim(
     "memory",
     "Bop needs less memory during training than latent weights with momentum or Adam",
-    "In 32-bit values per weight Bop keeps {bop:.1f}, latent weights with Adam {adam:.1f} and with momentum {momentum:.1f}. BayesBiNN "
-    "keeps {bayesbinn:.1f}: λ, the ±1 weights, and the weights drawn for the last pass, whose memory is used again by the next; its "
+    "In 32-bit values per weight Bop keeps {bop:.1f}, latent weights with Adam {adam:.1f} and with momentum "
+    "{momentum:.1f}. BayesBiNN "
+    "keeps {bayesbinn:.1f}: λ, the ±1 weights, and the weights drawn for the last pass, whose memory is used again by "
+    "the next; its "
     "own momentum makes it {with_momentum:.1f}.",
     measure=both_counts,
 )
@@ -100,7 +104,8 @@ def whole_in_words(finding: Finding) -> str:
     any_data=True,
 )
 def whole_step(records):
-    "One half for each network and precision at batch 100: at most 1.15 times as long as with real weights and fused Adam"
+    "One half for each network and precision at batch 100: at most 1.15 times as long as with real weights and fused"
+    "Adam"
     every = [w for r in records for w in r.extra["whole"] if w["method"] == "bayesbinn"]
     steps = {(w["network"], w["precision"]): w["times_adam"] for w in every if w["batch"] == 100}
     if not steps:
@@ -121,7 +126,8 @@ def beside_in_words(finding: Finding) -> str:
     if n["ordinary"]:
         theirs, ours = n["ordinary"]
         text += (
-            f" As one would run the two, the authors' code in an ordinary process and ours by `bayesbinn`: {theirs[0]:.0f} against "
+            " As one would run the two, the authors' code in an ordinary process and ours by `bayesbinn`: "
+            f"{theirs[0]:.0f} against "
             f"{ours[0]:.0f} ms, {theirs[0] / ours[0]:.1f} times; memory {theirs[1]:.0f} against {ours[1]:.0f} MB."
         )
     return text

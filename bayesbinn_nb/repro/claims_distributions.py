@@ -38,7 +38,7 @@ def toy_columns(
     if not {method for method, _ in wanted.values()} <= found.keys():
         return {}
     columns = in_common(*(by_seed(found[method], metric) for method, metric in wanted.values()))
-    return dict(zip(wanted, columns)) if columns and columns[0] else {}
+    return dict(zip(wanted, columns, strict=True)) if columns and columns[0] else {}
 
 
 def below(first: list, second: list) -> int:
@@ -50,8 +50,10 @@ def moons_in_words(finding: Finding) -> str:
     "Counts and means of the confidences"
     n = finding.numbers
     return (
-        f"Far from the data the mean is less confident than STE in {n['less']} of {n['seeds']} seeds ({n['far']:.3f} against "
-        f"{n['ste']:.3f}), which is {n['way']:.0f} % of the way to a coin flip; it is less confident there than on the data in "
+        f"Far from the data the mean is less confident than STE in {n['less']} of {n['seeds']} seeds ({n['far']:.3f} "
+        "against "
+        f"{n['ste']:.3f}), which is {n['way']:.0f} % of the way to a coin flip; it is less confident there than on the "
+        "data in "
         f"{n['away']} ({n['far']:.3f} against {n['near']:.3f})."
     )
 
@@ -65,7 +67,8 @@ def moons_in_words(finding: Finding) -> str:
     title="Two Moons",
 )
 def less_sure_far_away(records):
-    "Two halves, each by a paired test over seeds: surely less confident than STE far away; surely less than on the data"
+    "Two halves, each by a paired test over seeds: surely less confident than STE far away; surely less than on the"
+    "data"
     of = toy_columns(
         records,
         far=("bayesbinn", "confidence_far@mean"),
@@ -84,8 +87,10 @@ def less_sure_far_away(records):
 @claim(
     "two_moons",
     "averaging makes BayesBiNN more accurate than its mode",
-    "The median training accuracy is {ste:.1f} % for STE, {mode:.1f} % for the mode and {mean:.1f} % for the mean; the mean is "
-    "at least as accurate as the mode in {better} of {seeds} seeds. The worst mode reaches {worst_mode:.1f} %, the worst mean "
+    "The median training accuracy is {ste:.1f} % for STE, {mode:.1f} % for the mode and {mean:.1f} % for the mean; the "
+    "mean is "
+    "at least as accurate as the mode in {better} of {seeds} seeds. The worst mode reaches {worst_mode:.1f} %, the "
+    "worst mean "
     "{worst_mean:.1f} %.",
     "two-moons",
 )
@@ -108,8 +113,10 @@ def averaging_helps(records):
 @claim(
     "two_moons",
     "it is averaging, and not the network at hand, that lowers the confidence",
-    "Far from the data STE has {ste:.3f}, the mode of BayesBiNN {mode:.3f} and its mean {mean:.3f}. The uncertainty in the figure "
-    "lies mostly along the decision line and spreads with the distance from the data, because there the drawn networks disagree "
+    "Far from the data STE has {ste:.3f}, the mode of BayesBiNN {mode:.3f} and its mean {mean:.3f}. The uncertainty in "
+    "the figure "
+    "lies mostly along the decision line and spreads with the distance from the data, because there the drawn networks "
+    "disagree "
     "on where the line goes on.",
     "two-moons",
 )
@@ -142,9 +149,12 @@ def curve_in_words(finding: Finding) -> str:
     "How much smoother, how much wider"
     n = finding.numbers
     return (
-        f"STE's curve bends {median(n['bending']):.3g} times as much as the mean's in the median (from {min(n['bending']):.3g} to "
-        f"{max(n['bending']):.3g}), and its total variation is larger in {n['rougher']} of {n['seeds']} seeds. The band outside the "
-        f"data is {median(n['band']):.3g} times as wide as inside (from {min(n['band']):.3g} to {max(n['band']):.3g}); it is wider in "
+        f"STE's curve bends {median(n['bending']):.3g} times as much as the mean's in the median (from "
+        f"{min(n['bending']):.3g} to "
+        f"{max(n['bending']):.3g}), and its total variation is larger in {n['rougher']} of {n['seeds']} seeds. The "
+        "band outside the "
+        f"data is {median(n['band']):.3g} times as wide as inside (from {min(n['band']):.3g} to {max(n['band']):.3g}); "
+        "it is wider in "
         f"{n['wider']}."
     )
 
@@ -157,7 +167,8 @@ def curve_in_words(finding: Finding) -> str:
     title="Snelson",
 )
 def smooth_and_widening(records):
-    "Two halves over the seeds that both have: STE surely bends more; the band outside is surely 1.3 times as wide as inside"
+    "Two halves over the seeds that both have: STE surely bends more; the band outside is surely 1.3 times as wide as"
+    "inside"
     of = toy_columns(
         records,
         ste=("ste", "bending@mode"),
@@ -178,7 +189,8 @@ def smooth_and_widening(records):
 @claim(
     "snelson",
     "evaluation in training mode hides the widening",
-    "Normalised by the training points instead of the test inputs, the band outside is {data:.3g} times as wide as inside in the "
+    "Normalised by the training points instead of the test inputs, the band outside is {data:.3g} times as wide as "
+    "inside in the "
     "median, and {usual:.3g} times in training mode: the networks do disagree where there are no data.",
     "snelson",
 )
@@ -201,7 +213,8 @@ def normalisation_hides_the_band(records):
 @claim(
     "snelson",
     "smoothness costs fit: STE follows the training points more closely",
-    "The training error is {mean:.3g} for the mean in the median, {mode:.3g} for the mode and {ste:.3g} for STE. On training "
+    "The training error is {mean:.3g} for the mean in the median, {mode:.3g} for the mode and {ste:.3g} for STE. On "
+    "training "
     "points alone neither curve can be called better.",
     "snelson",
 )
@@ -238,8 +251,10 @@ def inversions_in_words(finding: Finding) -> str:
     n = finding.numbers
     return (
         f"The report's row has {n['inversions']} pairs where the lower temperature has the larger error. In our runs "
-        f"{n['temperature']} repeat nearly always, {n['chance']} look like chance, {n['undecided']} lean one way without being "
-        f"settled, and {n['contradicted']} our runs contradict. Our medians lie between {n['best'][1]:.3g} (τ = {n['best'][0]:g}) and "
+        f"{n['temperature']} repeat nearly always, {n['chance']} look like chance, {n['undecided']} lean one way "
+        "without being "
+        f"settled, and {n['contradicted']} our runs contradict. Our medians lie between {n['best'][1]:.3g} (τ = "
+        f"{n['best'][0]:g}) and "
         f"{n['worst'][1]:.3g} (τ = {n['worst'][0]:g})."
     )
 
@@ -253,7 +268,8 @@ def inversions_in_words(finding: Finding) -> str:
     title="Snelson's temperatures",
 )
 def row_is_temperature(records):
-    "Yes, if all of its inversions repeat; in part, if some do; no, if most look like chance or are contradicted and none repeats"
+    "Yes, if all of its inversions repeat; in part, if some do; no, if most look like chance or are contradicted and"
+    "none repeats"
     errors = temperature_errors(records)
     if not errors:
         return Finding("not run yet")
@@ -273,12 +289,14 @@ def row_is_temperature(records):
 @claim(
     "snelson_temperature",
     "below τ = 1e-3 the choice of the seed matters more than the temperature",
-    "The medians differ by {between:.2g} from temperature to temperature, while the runs of one temperature span {within:.2g} in "
+    "The medians differ by {between:.2g} from temperature to temperature, while the runs of one temperature span "
+    "{within:.2g} in "
     "the median (Kruskal and Wallis's test between the temperatures: p = {p:.2g}).",
     "snelson-temperature",
 )
 def seed_matters_more(records):
-    "Yes, if the span of one temperature's runs exceeds that of the medians, from three seeds on; no, if not and p < .05"
+    "Yes, if the span of one temperature's runs exceeds that of the medians, from three seeds on; no, if not and p <"
+    ".05"
     cold = [values for tau, values in temperature_errors(records).items() if tau < 1e-3]
     if len(cold) < 2:
         return Finding("not run yet")
@@ -308,7 +326,8 @@ def ranks_in_words(finding: Finding) -> str:
     "Where the report's row lies among ours"
     n = finding.numbers
     text = (
-        f"Of our modes {n['mode']:.0f} % lie below the report's values (p = {n['mode p']:.2g} for one half), of our means "
+        f"Of our modes {n['mode']:.0f} % lie below the report's values (p = {n['mode p']:.2g} for one half), of our "
+        "means "
         f"{n['mean']:.0f} % (p = {n['mean p']:.2g}); it does not say which of the two it scored."
     )
     if n["outside"]:
@@ -323,7 +342,8 @@ def ranks_in_words(finding: Finding) -> str:
     "snelson-temperature",
 )
 def row_is_another(records):
-    "Two halves, for the mode and for the mean: does the average share of our runs below the report's values differ from one half?"
+    "Two halves, for the mode and for the mean: does the average share of our runs below the report's values differ"
+    "from one half?"
     halves, numbers = [], {}
     for how in ("mode", "mean"):
         shares = shares_below(temperature_errors(records, f"train_mse@{how}"))
@@ -343,14 +363,17 @@ def hot_in_words(finding: Finding) -> str:
     if not n["hot"]:
         return f"Every median is below that of a function that always says the mean ({n['bar']:.3g})."
     return (
-        f"At τ = {', '.join(f'{tau:g}' for tau in n['hot'])} the median is worse than always saying the mean ({n['bar']:.3g}): the "
-        "output is normalised to variance 1 whatever it has learned, so a fit that has learned nothing has an error near 2."
+        f"At τ = {', '.join(f'{tau:g}' for tau in n['hot'])} the median is worse than always saying the mean "
+        f"({n['bar']:.3g}): the "
+        "output is normalised to variance 1 whatever it has learned, so a fit that has learned nothing has an error "
+        "near 2."
     )
 
 
 @claim("snelson_temperature", "at a high temperature nothing is learned", hot_in_words, "snelson-temperature")
 def hot_learns_nothing(records):
-    "Yes, if the highest temperature's runs surely have a larger error than always saying the mean; no, if surely smaller"
+    "Yes, if the highest temperature's runs surely have a larger error than always saying the mean; no, if surely"
+    "smaller"
     errors = temperature_errors(records)
     bars = [r.baseline["value"] for r in records if r.baseline]
     if not errors or not bars:
@@ -371,8 +394,10 @@ def arms_by_seed(records: list, metric: str) -> dict:  # arm -> {seed: number}
 def forgetting_in_words(finding: Finding) -> str:
     "Forgetting and accuracy, with and without the prior"
     return " ".join(
-        f"With the mean {MEANS[mean]}, average forgetting is {n['with']:.1f} points with the prior and {n['without']:.1f} without "
-        f"(p = {n['p']:.2g}), and the accuracy over all tasks at the end {n['accuracy with']:.1f} % and {n['accuracy without']:.1f} %."
+        f"With the mean {MEANS[mean]}, average forgetting is {n['with']:.1f} points with the prior and "
+        f"{n['without']:.1f} without "
+        f"(p = {n['p']:.2g}), and the accuracy over all tasks at the end {n['accuracy with']:.1f} % and "
+        f"{n['accuracy without']:.1f} %."
         for mean, n in finding.numbers.items()
     )
 
@@ -385,7 +410,8 @@ def forgetting_in_words(finding: Finding) -> str:
     title="Continual learning",
 )
 def prior_remembers(records):
-    "For both means, paired by seed: yes, if forgetting is surely less than half; in part, if surely less; no, if surely not less"
+    "For both means, paired by seed: yes, if forgetting is surely less than half; in part, if surely less; no, if"
+    "surely not less"
     lost, kept = arms_by_seed(records, "forgetting@mean"), arms_by_seed(records, "test_accuracy@mean")
     less, half, numbers = [], [], {}
     for mean in MEANS:
@@ -402,7 +428,7 @@ def prior_remembers(records):
             "p": 1.0 if gap.p is None else gap.p,
         }
         ends = (mean_std(list(kept[arm].values()))[0] for arm in arms)
-        numbers[mean] |= dict(zip(("accuracy with", "accuracy without"), ends))
+        numbers[mean] |= dict(zip(("accuracy with", "accuracy without"), ends, strict=True))
     if not less:
         return Finding("not run yet")
     return Finding("in part" if all(less) and not all(half) else word_of(*less), numbers)
@@ -411,13 +437,15 @@ def prior_remembers(records):
 @claim(
     "continual",
     "the lag of the mean makes a difference",
-    "The released code divides by the variance of the posterior *before* the last step, the paper by that of now. With the prior, "
+    "The released code divides by the variance of the posterior *before* the last step, the paper by that of now. With "
+    "the prior, "
     "the average accuracy at the end is {lagged:.1f} % with the lag and {current:.1f} % without (p = {p:.2g}).",
     "continual",
     surprise="The released code is one step late.",
 )
 def lag_matters(records):
-    "Yes, if a test paired by seed finds a difference in the final accuracy; open otherwise: a few seeds cannot show that there is none"
+    "Yes, if a test paired by seed finds a difference in the final accuracy; open otherwise: a few seeds cannot show"
+    "that there is none"
     kept = arms_by_seed(records, "test_accuracy@mean")
     if not {"prior, lagged", "prior, current"} <= kept.keys():
         return Finding("not run yet")
@@ -430,8 +458,10 @@ def lag_matters(records):
 def statistics_in_words(finding: Finding) -> str:
     "What renewing the statistics changes"
     return " ".join(
-        f"{plain(arm)}: renewing the statistics takes the mode's average accuracy at the end from {n['accuracy'][0]:.1f} to "
-        f"{n['accuracy'][1]:.1f}, and its forgetting from {n['forgetting'][0]:.1f} to {n['forgetting'][1]:.1f}; tasks just learned "
+        f"{plain(arm)}: renewing the statistics takes the mode's average accuracy at the end from "
+        f"{n['accuracy'][0]:.1f} to "
+        f"{n['accuracy'][1]:.1f}, and its forgetting from {n['forgetting'][0]:.1f} to {n['forgetting'][1]:.1f}; tasks "
+        "just learned "
         f"gain {n['fresh']:+.1f} points by it, old ones {n['late']:+.1f} at the end."
         for arm, n in finding.numbers.items()
     )
@@ -521,8 +551,10 @@ def behind_in_words(finding: Finding) -> str:
     n = finding.numbers
     rivals = ", ".join(f"{METHOD_TITLES[m]} {iou:.3f} and {wrong:.1f} %" for m, (iou, wrong) in n["rivals"].items())
     return (
-        f"With the report's settings {n['wrong']:.1f} % of the pixels are wrong ('cell' everywhere: {n['trivial']:.1f} %). The best "
-        f"of {n['settings']} settings ({plain(n['best'])}) has a mean IoU of {n['iou']:.3f} and {n['best wrong']:.1f} % wrong pixels; "
+        f"With the report's settings {n['wrong']:.1f} % of the pixels are wrong ('cell' everywhere: {n['trivial']:.1f} "
+        "%). The best "
+        f"of {n['settings']} settings ({plain(n['best'])}) has a mean IoU of {n['iou']:.3f} and {n['best wrong']:.1f} "
+        "% wrong pixels; "
         f"against it stand {rivals}."
     )
 
@@ -536,7 +568,8 @@ def behind_in_words(finding: Finding) -> str:
     variant="lagged",
 )
 def behind_whatever_is_tuned(records):
-    "Two halves: the report's settings surely do not beat 'cell' everywhere; the best setting's IoU is surely below every rival's"
+    "Two halves: the report's settings surely do not beat 'cell' everywhere; the best setting's IoU is surely below"
+    "every rival's"
     main, attempts = segmentation_runs(records)
     rivals = {m: main[m] for m in ("ste", "adam") if m in main}
     if "bayesbinn" not in main or not rivals:
@@ -628,14 +661,17 @@ def pipeline_ends_trivial(records):
 @claim(
     "segmentation",
     "in the report's pipeline the trivial answer does better than the perfect one",
-    "Its score is an error (1 − IoU of the cells, lower is better), and its label is a shrunken copy of the whole slice, while the "
-    "answer is about the middle of the enlarged picture. On our tiles the perfect answer gets {perfect:.3f} in this way, and 'cell' "
+    "Its score is an error (1 − IoU of the cells, lower is better), and its label is a shrunken copy of the whole "
+    "slice, while the "
+    "answer is about the middle of the enlarged picture. On our tiles the perfect answer gets {perfect:.3f} in this "
+    "way, and 'cell' "
     "everywhere, which has looked at nothing, {trivial:.3f}.",
     "segmentation",
     surprise="A perfect segmentation does badly in the report's test.",
 )
 def yardstick_is_bent(records):
-    "Yes, if the error of 'cell' everywhere is below that of the true labels, on the tiles of a run through the pipeline"
+    "Yes, if the error of 'cell' everywhere is below that of the true labels, on the tiles of a run through the"
+    "pipeline"
     crooked = [r for r in records if r.parameters.get("scoring") == "misaligned"]
     if not crooked:
         return Finding("not run yet")

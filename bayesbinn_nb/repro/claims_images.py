@@ -321,7 +321,8 @@ def modes_in_words(finding: Finding) -> str:
     text = []
     for run in finding.numbers["runs"]:
         said = (
-            f"After epoch {run['epochs']} the entropy is {run['entropy']:.2g} nats per weight, and {run['stochastic']:.2g} % of "
+            f"After epoch {run['epochs']} the entropy is {run['entropy']:.2g} nats per weight, and "
+            f"{run['stochastic']:.2g} % of "
             "the weights have |λ| ≤ 9, near enough to zero for the noise to flip them. "
             f"Mean minus mode, seed by seed: {', '.join(f'{gap:+.2f}' for gap in run['gaps'])} points of test accuracy."
         )
@@ -534,7 +535,8 @@ def compared(first: list, second: list, margin: float, records: list) -> Gap:
 
 
 def quarter(records: list, arms: dict) -> float:  # percent
-    "What an arm has to pass in order to have learned something: a quarter of the way from the baseline to the published arithmetic"
+    "What an arm has to pass in order to have learned something: a quarter of the way from the baseline to the"
+    "published arithmetic"
     bar = 100 * records[0].baseline["value"]
     return bar + 0.25 * (mean_std(arms["authors"])[0] - bar)
 
@@ -543,7 +545,8 @@ def arms_in_words(finding: Finding) -> str:
     "Accuracies of the three arms of the front page"
     n = finding.numbers
     return (
-        f"After {n['epochs']} epochs the released code's arithmetic reaches {n['authors']:.2f} %, the bare signs of decayed "
+        f"After {n['epochs']} epochs the released code's arithmetic reaches {n['authors']:.2f} %, the bare signs of "
+        "decayed "
         f"sums of gradients {n['sign']:.2f} %, the derived gradient, computed exactly, {n['derived']:.2f} %."
     )
 
@@ -557,7 +560,8 @@ def arms_in_words(finding: Finding) -> str:
     title="What does the work?",
 )
 def distribution_trains(records):
-    "Two halves: the bare sign is surely a point worse than the published arithmetic; the derived gradient surely learns"
+    "Two halves: the bare sign is surely a point worse than the published arithmetic; the derived gradient surely"
+    "learns"
     arms = arm_percents(records)
     if not {"authors", "sign of the sum", "exact, no eps"} <= arms.keys():
         return Finding("not run yet")
@@ -643,8 +647,10 @@ def eps_in_words(finding: Finding) -> str:
     "Exact arithmetic with and without ε, and the signs"
     n = finding.numbers
     text = (
-        "At the published temperature the gradient that the paper derives all but vanishes in exact arithmetic. With the "
-        f"ε = 1e-10 that was added against division by zero, exact arithmetic reaches a test accuracy of {n['exact']:.2f} %, "
+        "At the published temperature the gradient that the paper derives all but vanishes in exact arithmetic. With "
+        "the "
+        "ε = 1e-10 that was added against division by zero, exact arithmetic reaches a test accuracy of "
+        f"{n['exact']:.2f} %, "
         f"the published arithmetic {n['authors']:.2f} %"
     )
     return text + (f", and exact arithmetic without ε {n['derived']:.2f} %." if n["derived"] is not None else ".")
@@ -673,13 +679,16 @@ def eps_carries(records):
 @claim(
     "float32_study",
     "at τ = 1e-10 the lag of the mean makes a difference within these epochs",
-    "{lagged:.2f} % with the lagged mean of the released code, {current:.2f} % with the current one of the paper. The lag "
-    "throws a weight that lands near zero out again; without it such a weight can stay, and their number grows with training.",
+    "{lagged:.2f} % with the lagged mean of the released code, {current:.2f} % with the current one of the paper. The "
+    "lag "
+    "throws a weight that lands near zero out again; without it such a weight can stay, and their number grows with "
+    "training.",
     "float32-study",
     dataset="mnist",
 )
 def lag_matters_early(records):
-    "Yes, if a test finds a difference between the two means; open otherwise, since few epochs cannot show that there is none"
+    "Yes, if a test finds a difference between the two means; open otherwise, since few epochs cannot show that there"
+    "is none"
     arms = arm_percents(records)
     if not {"authors", "current mean"} <= arms.keys():
         return Finding("not run yet")
@@ -709,8 +718,10 @@ def warm_learns_less(records):
 @claim(
     "float32_study",
     "where the distribution is really random (the arm *soft*), the mean is better calibrated than the mode",
-    "τ = {temperature:g}, |λ| at the start {init_lambda:g}, rate {lr:g}, ε = {eps:g}, and {entropy:.2g} nats per weight at the "
-    "end: the mode reaches {mode:.2f} %, the mean {gain:+.2f} points from it; the calibration error with a fitted temperature "
+    "τ = {temperature:g}, |λ| at the start {init_lambda:g}, rate {lr:g}, ε = {eps:g}, and {entropy:.2g} nats per "
+    "weight at the "
+    "end: the mode reaches {mode:.2f} %, the mean {gain:+.2f} points from it; the calibration error with a fitted "
+    "temperature "
     "is {mode_error:.3f} for the mode and {mean_error:.3f} for the mean.",
     "float32-study",
     dataset="mnist",
@@ -788,7 +799,8 @@ def suspects_in_words(finding: Finding) -> str:
     "The published disagreement, and our arms"
     n = finding.numbers
     text = (
-        f"Published for BayesBiNN on LR-Net's CIFAR-10 network: {n['paper']:.2f} (paper) and {n['report']:.2f} (report), "
+        f"Published for BayesBiNN on LR-Net's CIFAR-10 network: {n['paper']:.2f} (paper) and {n['report']:.2f} "
+        "(report), "
         f"{n['paper'] - n['report']:.2f} points apart. The report's released code has two departures from the paper's "
         "set-up: a cosine of 500 epochs cut at epoch 290, and convolutions that are never normalised; there is no log."
     )
@@ -806,7 +818,8 @@ def suspects_in_words(finding: Finding) -> str:
     variant="lagged",
 )
 def suspects(records):
-    "Yes, if on CIFAR-10 the arm with both departures ends surely 5 points or more below the plain one; no, if surely less"
+    "Yes, if on CIFAR-10 the arm with both departures ends surely 5 points or more below the plain one; no, if surely"
+    "less"
     value = {p.id: p.value for p in load_published()}
     numbers = {
         "paper": value["paper.t11.cifar10.bayesbinn"],

@@ -15,8 +15,8 @@ from .published import load_published
 from .records import Record, load_records, mean_std, runs
 
 # %% auto #0
-__all__ = ['METHOD_TITLES', 'SPLITS', 'COMMON', 'SWEEPS', 'plain', 'Markdown', 'page_records', 'longest_by', 'longest', 'link',
-           'published_schedule', 'readable', 'smaller_than_published', 'notice', 'own_accuracy', 'undecided',
+__all__ = ['METHOD_TITLES', 'SPLITS', 'COMMON', 'SWEEPS', 'plain', 'Markdown', 'Html', 'page_records', 'longest_by', 'longest',
+           'link', 'published_schedule', 'readable', 'smaller_than_published', 'notice', 'own_accuracy', 'undecided',
            'accuracies_at', 'side_by_side', 'setting_in_use', 'sweep_points', 'common_epoch', 'kind_of_inversion',
            'inversions']
 
@@ -25,13 +25,21 @@ def plain(
     text,  # from a record, or of unknown origin
 ) -> str:  # Markdown that shows exactly this text
     "Escape what HTML or Markdown would obey"
-    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(str(text), quote=False))
+    escaped = re.sub(r"([\\`*_\[\]#])", r"\\\1", html.escape(str(text), quote=False))
+    return re.sub(r"[|$~]", lambda sign: f"&#{ord(sign[0])};", escaped)  # as entities, which tables leave alone
 
 
 class Markdown(str):
     "Text that shows itself as Markdown in a notebook"
 
     def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+class Html(str):
+    "Text that shows itself as HTML in a notebook"
+
+    def _repr_html_(self) -> str:
         return str(self)
 
 # %% ../../nbs/repro/pages.ipynb #c53c9356
@@ -124,7 +132,7 @@ def smaller_than_published(
     records: list,
 ) -> (
     dict
-):  # "early", "pressed": pairs of epochs; "changed": sentences; "counts": records of the first and of the others
+):  # "early", "pressed": pairs of epochs; "changed": sentences; "counts": how many are early, how many otherwise
     "How these runs are smaller than the published ones"
     published = load_published()
     early = [r for r in records if r.epochs and r.schedule_epochs and r.epochs < r.schedule_epochs]
@@ -146,8 +154,8 @@ def _reductions(records, brief):
     if brief:
         if not early and not reduced:
             return []
-        counts = f"Of {len(records)} records {early} stop before the end of their schedule, and {reduced} have a changed set-up"
-        return [f"> **Smaller than published.** {counts}; each page says which."]
+        stopped = f"Of {len(records)} records {early} stop before the end of their schedule"
+        return [f"> **Smaller than published.** {stopped}, and {reduced} have a changed set-up; each page says which."]
     lines = []
     if early and not any(r.stand_in for r in records):
         lines.append(
@@ -156,7 +164,8 @@ def _reductions(records, brief):
         )
     if found["pressed"]:
         lines.append(
-            "> **A shorter schedule.** The learning rate goes from its first value to its last in fewer epochs than in the "
+            "> **A shorter schedule.** The learning rate goes from its first value to its last in fewer epochs than in "
+            "the "
             f"published runs: {_spans(found['pressed'], 'instead of')}."
         )
     if found["changed"]:
@@ -180,13 +189,16 @@ def notice(
     if halves:
         which = f"{halves} of the {len(records)} records" if halves < len(records) else "These records"
         lines.append(
-            f"> **Precision.** {which} were computed with forward and backward passes in bfloat16; the published runs used "
-            "float32. Parameters that are trained (λ, latent weights) are float32 ([speed](speed.ipynb) compares the accuracies)."
+            f"> **Precision.** {which} were computed with forward and backward passes in bfloat16; the published runs "
+            "used "
+            "float32. Parameters that are trained (λ, latent weights) are float32 ([speed](speed.ipynb) compares the "
+            "accuracies)."
         )
     suites = list(dict.fromkeys(r.suite or "by hand" for r in records))
     devices = ", ".join(dict.fromkeys(r.device for r in records))
     lines.append(
-        f"> {_plural(len(records), 'record')}, suite{'s' * (len(suites) > 1)} {', '.join(suites)}; computed on {plain(devices)}."
+        f"> {_plural(len(records), 'record')}, suite{'s' * (len(suites) > 1)} {', '.join(suites)}; computed on "
+        f"{plain(devices)}."
     )
     return Markdown("\n>\n".join(lines))
 
@@ -205,7 +217,8 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 def own_accuracy(
     record: Record,
 ) -> float | None:  # 0 … 1, after the last epoch; None where it was not measured
-    "Test accuracy as the method itself predicts: LR-Net by drawn networks, whose accuracies are averaged, all others by the mode"
+    "Test accuracy as the method itself predicts: LR-Net by drawn networks, whose accuracies are averaged, all others"
+    "by the mode"
     drawn = record.metric("test_accuracy@sample") if record.method == "lrnet" else None
     return record.metric("test_accuracy") if drawn is None else drawn
 
@@ -214,7 +227,8 @@ def undecided(
     record: Record,
     epoch: int | None = None,  # default: the last
 ) -> bool:
-    "PMF whose weights are still fractional (mean |w| below 0.9): the rounded network that is tested is not the one that trains"
+    "PMF whose weights are still fractional (mean |w| below 0.9): the rounded network that is tested is not the one"
+    "that trains"
     decided = record.metric("decidedness", epoch=epoch)
     return decided is not None and decided < 0.9
 
@@ -290,7 +304,7 @@ def common_epoch(
 def kind_of_inversion(
     share: float,  # of the pairs of our runs in the published order, 0 … 1
 ) -> str:
-    "In at least 95 % of the pairs: temperature; 35 to 65 %: chance; at most 5 %: contradicted; anything else: undecided"
+    "From 95 % of the pairs on: temperature; 35 to 65 %: chance; up to 5 %: contradicted; anything else: undecided"
     if share >= 0.95:
         return "temperature"
     if share <= 0.05:
