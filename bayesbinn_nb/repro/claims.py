@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from scipy import stats
 
-from .pages import Markdown, plain
+from .pages import Markdown, plain, plural
 from .records import Record, Table, mean_std, runs
 
 # %% auto #0
@@ -38,6 +38,7 @@ class Finding:
     word: str  # one of WORDS
     numbers: dict = field(default_factory=dict)  # what the word rests on, by name
     limits: tuple = ()  # sentences without a full stop: seeds, early stop, stand-in, changed set-up
+    rests_on: tuple = field(default=(), compare=False, repr=False)  # records; (): all that the rule was given
 
     def __post_init__(self):
         if self.word not in WORDS:
@@ -173,8 +174,8 @@ def limits_of(
     early = [f"{epochs} of {full}" for epochs, full in spans if epochs < full]
     if early:
         found.append(f"stopped early ({', '.join(early)} epochs)")
-    fewest = min(map(len, runs(records)))
-    found.append(f"{fewest} seed{'s' * (fewest > 1)}")
+    fewest, most = (choose(map(len, runs(records))) for choose in (min, max))
+    found.append(f"{fewest} to {most} seeds" if fewest < most else plural(most, "seed"))
     shared = [d for d in records[0].deviations if all(d in r.deviations for r in records)]
     return (*found, *shared)
 
@@ -216,10 +217,11 @@ class Claim:
         finding = self.judge(chosen, **self.options)
         if finding.word == "not run yet":  # the rule misses an arm
             return finding
-        limits = limits_of(chosen, self.variant)
+        limits = limits_of(list(finding.rests_on) or chosen, self.variant)
         replaced = not self.any_data and any(r.stand_in for r in chosen)
         undecided = replaced or OTHER_MEAN in limits
-        return Finding("open" if undecided else finding.word, finding.numbers, (*limits, *finding.limits))
+        word = "open" if undecided else finding.word
+        return replace(finding, word=word, limits=(*limits, *finding.limits))
 
 # %% ../../nbs/repro/claims.ipynb #afafae79
 _CLAIMS: dict[str, Claim] = {}
@@ -256,7 +258,9 @@ def claims(
     "The registered claims"
     for room in ROOMS:
         importlib.import_module(f"bayesbinn_nb.repro.{room}")
-    return [c for c in _CLAIMS.values() if page in (None, c.page)]
+    rules = list(dict.fromkeys(c.judge for c in _CLAIMS.values()))
+    ordered = sorted(reversed(_CLAIMS.values()), key=lambda c: rules.index(c.judge))  # decorators register from below
+    return [c for c in ordered if page in (None, c.page)]
 
 # %% ../../nbs/repro/claims.ipynb #2c60a979
 def sentence(

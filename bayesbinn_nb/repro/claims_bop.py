@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from .claims import Finding, by_seed, claim, in_common, mean_of, paired, welch, word_of
-from .pages import longest, longest_by, plain
+from .pages import longest, longest_by, plain, plural
 from .records import mean_std
 
 # %% auto #0
@@ -85,8 +85,8 @@ def settings_set_the_flips(records):
 @claim(
     "bop_hyperparameters",
     "the Bop report's sentence on the adaptivity rate is the wrong way round",
-    "It writes that a higher adaptivity rate flips fewer weights; the rule says more. In our runs the mean π goes from "
-    "{first:.2f} at "
+    "The Bop report writes that a higher adaptivity rate flips fewer weights; the rule says more. In our runs the mean "
+    "π goes from {first:.2f} at "
     "γ = {low:g} to {last:.2f} at γ = {high:g}.",
     "bop-hyperparameters",
     dataset="cifar10",
@@ -134,7 +134,9 @@ def arms_in_words(finding: Finding) -> str:
     "Every arm's test accuracy, the best first"
     n = finding.numbers
     ranked = sorted(n["arms"].items(), key=lambda kv: -kv[1][0])
-    said = ", ".join(f"{BOP_ARMS.get(a, plain(a))} {value:.2f} % after {e} epochs" for a, (value, e) in ranked)
+    said = ", ".join(
+        f"{BOP_ARMS.get(a, plain(a))} {value:.2f} % after {plural(e, 'epoch')}" for a, (value, e) in ranked
+    )
     text = f"Our own runs: {said}."
     if n["gap"] is not None:
         text += f" Bop is {n['gap']:+.2f} points from Adam with latent weights."
@@ -162,7 +164,7 @@ def as_good_as_latent(records):
 @claim(
     "bop_cifar10",
     "without batch normalisation binary networks barely do better than chance",
-    "{accuracy:.2f} % after {epochs} epochs; always one class: {chance:.2f} %.",
+    "{accuracy:.2f} % after epoch {epochs}; always one class: {chance:.2f} %.",
     "bop-cifar10",
     dataset="cifar10",
 )
@@ -177,9 +179,8 @@ def nothing_without_normalisation(records):
     word = word_of(*(value - bars[0] < 15 for value in accuracies.values()))
     if word == "yes" and not all(r.complete for r in group):
         word = "so far"
-    return Finding(
-        word, {"accuracy": mean_of(group, "test_accuracy", 100), "epochs": group[0].epochs, "chance": bars[0]}
-    )
+    numbers = {"accuracy": mean_of(group, "test_accuracy", 100), "epochs": group[0].epochs, "chance": bars[0]}
+    return Finding(word, numbers, rests_on=tuple(group))
 
 # %% ../../nbs/repro/claims_bop.ipynb #c99aee8b
 LATENT_SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -237,12 +238,7 @@ def latent_weights_gain(records):
     return Finding(word_of(*(None if above is None else not above for above in controls)), _numbers(gaps))
 
 
-@claim(
-    "latent_weights",
-    "the report's gain comes from the retraining alone",
-    lambda finding: "In words of the table: " + finding.numbers["share"] + ".",
-    "latent-weights",
-)
+@claim("latent_weights", "the report's gain comes from the retraining alone", "{share}.", "latent-weights")
 def retraining_gives_the_gain(records):
     "One half a data set: retraining binary weights surely gains, and latent weights surely gain nothing beyond it"
     gaps = latent_gaps(records)
@@ -254,9 +250,9 @@ def retraining_gives_the_gain(records):
         halves.append(None if alone.above is None or beyond.above is None else alone.above and not beyond.above)
         whole = pairs["latent+bn", "binary"].mean
         shares.append(
-            f"on {LATENT_SETS[dataset]} retraining the binary network gives {alone.mean:+.2f} of {whole:+.2f} points"
+            f"On {LATENT_SETS[dataset]} retraining the binary network gives {alone.mean:+.2f} of {whole:+.2f} points"
         )
-    return Finding(word_of(*halves), {"share": ", ".join(shares)}) if halves else Finding("not run yet")
+    return Finding(word_of(*halves), {"share": "; ".join(shares)}) if halves else Finding("not run yet")
 
 # %% ../../nbs/repro/claims_bop.ipynb #4b481d84
 def same_seed_pairs(records: list, first: str, second: str) -> list:  # of pairs of records

@@ -12,8 +12,7 @@ from statistics import median
 from scipy import stats
 
 from .claims import Finding, by_seed, claim, in_common, mean_of, paired, welch, word_of
-from .pages import METHOD_TITLES, inversions, longest, plain
-from .published import load_published
+from .pages import METHOD_TITLES, inversions, longest, plain, published_numbers
 from .records import mean_std
 
 # %% auto #0
@@ -243,17 +242,18 @@ def temperature_errors(records: list, metric: str = "train_mse@mode") -> dict:  
 
 def published_errors() -> dict:  # temperature -> error
     "The report's Table 4"
-    return {p.params["temperature"]: p.value for p in load_published() if p.experiment == "snelson-temperature"}
+    return {p.params["temperature"]: p.value for p in published_numbers() if p.experiment == "snelson-temperature"}
 
 
 def inversions_in_words(finding: Finding) -> str:
     "What the report's inversions look like in our runs"
     n = finding.numbers
     return (
-        f"The report's row has {n['inversions']} pairs where the lower temperature has the larger error. In our runs "
-        f"{n['temperature']} repeat nearly always, {n['chance']} look like chance, {n['undecided']} lean one way "
-        "without being "
-        f"settled, and {n['contradicted']} our runs contradict. Our medians lie between {n['best'][1]:.3g} (τ = "
+        f"Pairs of the report's row where the lower temperature has the larger error: {n['inversions']}. Of these, in "
+        "our runs, "
+        f"repeating nearly always: {n['temperature']}; looking like chance: {n['chance']}; leaning one way without "
+        "being settled: "
+        f"{n['undecided']}; contradicted: {n['contradicted']}. Our medians lie between {n['best'][1]:.3g} (τ = "
         f"{n['best'][0]:g}) and "
         f"{n['worst'][1]:.3g} (τ = {n['worst'][0]:g})."
     )

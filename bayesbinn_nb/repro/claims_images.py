@@ -10,15 +10,17 @@ from fnmatch import fnmatchcase
 from .claims import Finding, Gap, by_seed, claim, mean_of, welch, word_of
 from bayesbinn_nb.repro.pages import (
     METHOD_TITLES,
+    SWEEPS,
     common_epoch,
     longest,
     own_accuracy,
     plain,
+    plural,
+    published_numbers,
     side_by_side,
     sweep_points,
     undecided,
 )
-from .published import load_curves, load_published
 from .records import mean_std, runs
 from .report import scorecard
 
@@ -26,7 +28,7 @@ from .report import scorecard
 __all__ = ['FEWEST', 'PICTURES', 'SINGLE', 'SETS', 'near_in_words', 'published_at', 'percent_by_method', 'near_full_precision',
            'counted_in_words', 'verdicts', 'on_the_curve', 'reproduced', 'rivals_in_words', 'best_of_the_binary',
            'fractions_in_words', 'pmf_has_decided', 'modes_in_words', 'mode_is_mean', 'means_at', 'width', 'flat',
-           'swept', 'sweeps_in_words', 'rate_free_temperature_bound', 'range_in_words', 'setting_is_free',
+           'swept', 'behind', 'sweeps_in_words', 'rate_free_temperature_bound', 'range_in_words', 'setting_is_free',
            'loss_in_words', 'warm_loses', 'arm_percents', 'compared', 'quarter', 'arms_in_words', 'distribution_trains',
            'sign_in_words', 'sign_is_enough', 'sign_has_the_weights', 'derived_gradient_learns', 'eps_in_words',
            'eps_carries', 'lag_matters_early', 'warm_in_words', 'warm_learns_less', 'soft_mean_is_calibrated',
@@ -50,7 +52,8 @@ def near_in_words(finding: Finding) -> str:
 
 def published_at(dataset: str, epoch: int) -> float | None:
     "Published test accuracy of full precision after that epoch, in percent"
-    found = [p for p in load_curves() if (p.dataset, p.method, p.split, p.epoch) == (dataset, "adam", "test", epoch)]
+    point = ("curve", dataset, "adam", "test", epoch)
+    found = [p for p in published_numbers() if (p.experiment, p.dataset, p.method, p.split, p.epoch) == point]
     return found[0].value if found else None
 
 
@@ -107,7 +110,7 @@ def near_full_precision(records, margin):
     numbers |= {"gap": None if gap.mean is None else -gap.mean, "p": gap.p}
     if "bayesbinn" in further:
         numbers["published"] = published_at(records[0].dataset, further["bayesbinn"][0])
-    return Finding(word, numbers)
+    return Finding(word, numbers, rests_on=tuple(records))
 
 # %% ../../nbs/repro/claims_images.ipynb #74ad3a69
 def counted_in_words(finding: Finding) -> str:
@@ -120,7 +123,7 @@ def verdicts(records: list, experiment: str, method: str = "*") -> dict:  # verd
     "Verdicts of the published accuracies of one experiment that these records answer; method '!m' is all but m"
     datasets = {r.dataset for r in records}
     counts = {}
-    for v in scorecard(records):
+    for v in scorecard(records, published_numbers()):
         p = v.published
         own = p.method != method[1:] if method.startswith("!") else method in ("*", p.method)
         if own and fnmatchcase(p.experiment, experiment) and p.metric == "accuracy" and p.dataset in datasets:
@@ -184,7 +187,8 @@ def on_the_curve(records, method):
     "Yes, if every judged point lies on its curve; no, if none does; in part otherwise"
     counts = verdicts(records, "curve", method)
     on, off = counts.get("on the curve", 0), counts.get("off the curve", 0)
-    return Finding(word_of(*[True] * on, *[False] * off), counts)
+    mine = tuple(r for r in records if (r.method != method[1:] if method.startswith("!") else r.method == method))
+    return Finding(word_of(*[True] * on, *[False] * off), counts, rests_on=mine)
 
 
 @claim(
@@ -276,7 +280,8 @@ def best_of_the_binary(records):
     gap = welch(scores["bayesbinn"], scores[best], -0.3)
     done = all(r.complete for r in records if r.method in ("bayesbinn", best))
     word = word_of(gap.above) if done else "so far" if gap.above else "open"
-    return Finding(word, {"epoch": epoch, "best": best, "gap": gap.mean, "p": gap.p})
+    pair = tuple(r for r in records if r.method in ("bayesbinn", best))
+    return Finding(word, {"epoch": epoch, "best": best, "gap": gap.mean, "p": gap.p}, rests_on=pair)
 
 
 def fractions_in_words(finding: Finding) -> str:
@@ -313,7 +318,7 @@ def pmf_has_decided(records):
         return Finding("not run yet")
     numbers = {"epochs": group[0].epochs, "decided": mean_of(group, "decidedness")}
     numbers |= {"train": mean_of(group, "train_accuracy", 100), "test": mean_of(group, "test_accuracy", 100)}
-    return Finding(word_of(*(value >= 0.9 for value in decided.values())), numbers)
+    return Finding(word_of(*(value >= 0.9 for value in decided.values())), numbers, rests_on=tuple(group))
 
 # %% ../../nbs/repro/claims_images.ipynb #b1c2735f
 def modes_in_words(finding: Finding) -> str:
@@ -372,7 +377,8 @@ def mode_is_mean(records):
         found.append(run | {name: mean_of(group, metric) for name, metric in errors.items()})
     if not found:
         return Finding("not run yet")
-    return Finding(word_of(*(abs(gap) < 0.5 for run in found for gap in run["gaps"])), {"runs": found})
+    mine = tuple(r for r in records if r.method == "bayesbinn")
+    return Finding(word_of(*(abs(gap) < 0.5 for run in found for gap in run["gaps"])), {"runs": found}, rests_on=mine)
 
 # %% ../../nbs/repro/claims_images.ipynb #f8545e84
 FEWEST = 3  # seeds from which a mean can be called the same as another
@@ -401,8 +407,14 @@ def flat(accuracies: dict, points: float) -> bool | None:
 
 def swept(records: list) -> dict:  # sweep -> {value: percents}
     "The three sweeps, each at the last epoch that all its points have reached"
-    found = {name: sweep_points(records, name) for name in ("learning rate", "temperature", "momentum")}
+    found = {name: sweep_points(records, name) for name in SWEEPS}
     return {name: means_at(points, common_epoch(points)) for name, points in found.items()}
+
+
+def behind(records: list) -> tuple:  # of records
+    "The points of all sweeps: the runs that a finding about them rests on"
+    found = [r for name in SWEEPS for group in sweep_points(records, name).values() for r in group]
+    return tuple({id(r): r for r in found}.values())
 
 
 def sweeps_in_words(finding: Finding) -> str:
@@ -434,12 +446,14 @@ def rate_free_temperature_bound(records):
     cold = [v for tau, v in temperatures.items() if tau <= 1e-8]
     warm = [v for tau, v in temperatures.items() if tau > 1e-8]
     gap = welch(*(max(side, key=lambda v: mean_std(v)[0], default=[]) for side in (cold, warm)), 0.5)
-    done = all(r.complete for r in records)
+    done = all(r.complete for r in behind(records))
     word = word_of(flat(rates, 0.5), gap.above) if done else "open"
-    return Finding(word, {"learning rate": rates, "temperature": temperatures, "gap": gap.mean, "p": gap.p})
+    numbers = {"learning rate": rates, "temperature": temperatures, "gap": gap.mean, "p": gap.p}
+    return Finding(word, numbers, rests_on=behind(records))
 
 # %% ../../nbs/repro/claims_images.ipynb #0462e3f7
 PICTURES = 10_000  # of the test set of MNIST, CIFAR-10 and CIFAR-100
+SINGLE = "with one seed, the chance of the test pictures stands for that of the seeds"
 
 
 def range_in_words(finding: Finding) -> str:
@@ -464,6 +478,7 @@ def _range(accuracies):
     range_in_words,
     ("sweep-learning-rate", "benchmark"),
     dataset="mnist",
+    variant="lagged",
     sweep="learning rate",
     upto=1.0,
 )
@@ -473,6 +488,7 @@ def _range(accuracies):
     range_in_words,
     ("sweep-temperature", "benchmark"),
     dataset="mnist",
+    variant="lagged",
     sweep="temperature",
     upto=1e-9,
 )
@@ -482,6 +498,7 @@ def _range(accuracies):
     range_in_words,
     ("sweep-momentum", "benchmark"),
     dataset="mnist",
+    variant="lagged",
     sweep="momentum",
     upto=1.0,
 )
@@ -490,7 +507,7 @@ def setting_is_free(records, sweep, upto):
     accuracies = {value: v for value, v in swept(records)[sweep].items() if value <= upto}
     if len(accuracies) < 2:
         return Finding("not run yet")
-    return Finding(word_of(flat(accuracies, 0.3)), _range(accuracies))
+    return Finding(word_of(flat(accuracies, 0.3)), _range(accuracies), rests_on=behind(records))
 
 
 def loss_in_words(finding: Finding) -> str:
@@ -506,6 +523,7 @@ def loss_in_words(finding: Finding) -> str:
     loss_in_words,
     ("sweep-temperature", "benchmark"),
     dataset="mnist",
+    variant="lagged",
 )
 def warm_loses(records):
     "One half for each temperature of 1e-6 or more: is it surely more than a point below the plateau of 1e-9 or less?"
@@ -514,16 +532,11 @@ def warm_loses(records):
     warm = {tau: welch(plateau, values, 1.0, PICTURES) for tau, values in temperatures.items() if tau >= 1e-6}
     if not plateau or not warm:
         return Finding("not run yet")
-    single = "with one seed, the chance of the test pictures stands for that of the seeds"
-    limits = (single,) * (min(gap.n for gap in warm.values()) < 2)
-    return Finding(
-        word_of(*(gap.above for gap in warm.values())), {"losses": {t: -g.mean for t, g in warm.items()}}, limits
-    )
+    limits = (SINGLE,) * (min(gap.n for gap in warm.values()) < 2)
+    numbers = {"losses": {t: -gap.mean for t, gap in warm.items()}}
+    return Finding(word_of(*(gap.above for gap in warm.values())), numbers, limits, behind(records))
 
-# %% ../../nbs/repro/claims_images.ipynb #beb3bfaf
-SINGLE = "with one seed, the chance of the test pictures stands for that of the seeds"
-
-
+# %% ../../nbs/repro/claims_images.ipynb #dd8bd0d6
 def arm_percents(records: list) -> dict:  # arm -> percents of the seeds
     "Test accuracy of every arm"
     return {arm: list(by_seed(g, "test_accuracy", 100).values()) for arm, g in longest(records, ("arm",)).items()}
@@ -545,8 +558,8 @@ def arms_in_words(finding: Finding) -> str:
     "Accuracies of the three arms of the front page"
     n = finding.numbers
     return (
-        f"After {n['epochs']} epochs the released code's arithmetic reaches {n['authors']:.2f} %, the bare signs of "
-        "decayed "
+        f"After {plural(n['epochs'], 'epoch')} the released code's arithmetic reaches {n['authors']:.2f} %, the bare "
+        "signs of decayed "
         f"sums of gradients {n['sign']:.2f} %, the derived gradient, computed exactly, {n['derived']:.2f} %."
     )
 
@@ -765,7 +778,7 @@ SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 def networks_in_words(finding: Finding) -> str:
     "Both methods on both networks"
     said = [
-        f"{SETS[dataset]}: BayesBiNN {ours:.2f} % after {e} epochs, LR-Net {theirs:.2f} % after {f}"
+        f"{SETS[dataset]}: BayesBiNN {ours:.2f} % after {plural(e, 'epoch')}, LR-Net {theirs:.2f} % after {f}"
         for dataset, (ours, e, theirs, f) in finding.numbers.items()
     ]
     return "; ".join(said) + "."
@@ -805,7 +818,7 @@ def suspects_in_words(finding: Finding) -> str:
         "set-up: a cosine of 500 epochs cut at epoch 290, and convolutions that are never normalised; there is no log."
     )
     for dataset, arm, loss, epochs in n["arms"]:
-        text += f" On {SETS[dataset]}, {plain(arm)} stands {loss:+.2f} points from the plain arm after {epochs} epochs."
+        text += f" On {SETS[dataset]}, {plain(arm)} stands {loss:+.2f} points from the plain arm after {plural(epochs, 'epoch')}."
     return text
 
 
@@ -820,7 +833,7 @@ def suspects_in_words(finding: Finding) -> str:
 def suspects(records):
     "Yes, if on CIFAR-10 the arm with both departures ends surely 5 points or more below the plain one; no, if surely"
     "less"
-    value = {p.id: p.value for p in load_published()}
+    value = {p.id: p.value for p in published_numbers()}
     numbers = {
         "paper": value["paper.t11.cifar10.bayesbinn"],
         "report": value["report.t3.cifar10.bayesbinn"],

@@ -14,8 +14,16 @@ from .claims_bop import LATENT_SETS, gamma, lines, tau
 from .claims_distributions import published_errors, segmentation_runs, temperature_errors
 from .claims_images import SETS
 from .network_sizes import network_sizes
-from .pages import METHOD_TITLES, SPLITS, SWEEPS, common_epoch, longest, sweep_points
-from .published import curves_of, load_published
+from bayesbinn_nb.repro.pages import (
+    METHOD_TITLES,
+    SPLITS,
+    SWEEPS,
+    common_epoch,
+    longest,
+    published_numbers,
+    sweep_points,
+)
+from .published import curves_of
 from .records import mean_std, runs
 from bayesbinn_nb.repro.tables import (
     ARMS,
@@ -271,7 +279,7 @@ def sweeps_figure(records: list) -> Picture:
     "Test accuracy over learning rate, temperature and momentum"
     figure, axes = panels(3, 3.7, 3.3)
     for ax, (name, (_, published_name, experiment, symbol)) in zip(axes[0], SWEEPS.items(), strict=True):
-        theirs = [p for p in load_published() if p.experiment == experiment and p.split == "test"]
+        theirs = [p for p in published_numbers() if p.experiment == experiment and p.split == "test"]
         if theirs:
             theirs.sort(key=lambda p: p.params[published_name])
             values, spreads = [p.value for p in theirs], [p.sample_std or 0.0 for p in theirs]
@@ -350,7 +358,7 @@ def lrnet_figure(records: list) -> Picture | None:
             for r in group:
                 label = LRNET_ARMS.get(arm, arm[1]) if r is group[0] else None
                 draw(ax, measured(r, "test_accuracy", 100), color=PALETTE[LRNET_COLORS.get(arm, "sky")], label=label)
-        for p in load_published():
+        for p in published_numbers():
             if real and p.experiment == "lrnet-comparison" and p.dataset == dataset:
                 style = {"fmt": "o" if p.document == "paper" else "D", "mfc": "white", "capsize": 2}
                 color = PALETTE[LRNET_COLORS[p.method, p.method]]
@@ -482,7 +490,7 @@ def latent_figure(records: list) -> Picture | None:
     if not records:
         return None
     figure, axes = panels(2, 5.2, 3.4)
-    published = {(p.dataset, p.params["arm"]): p for p in load_published() if p.experiment == "latent-weights"}
+    published = {(p.dataset, p.params["arm"]): p for p in published_numbers() if p.experiment == "latent-weights"}
     for ax, (dataset, title) in zip(axes[0], LATENT_SETS.items(), strict=True):
         scores = latent_scores(records, dataset)
         for seed in sorted({seed for column in scores.values() for seed in column}):

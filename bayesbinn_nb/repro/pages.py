@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import html
 import re
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from .records import Record, load_records, mean_std, runs
 
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'COMMON', 'SWEEPS', 'plain', 'Markdown', 'Html', 'page_records', 'longest_by', 'longest',
-           'link', 'published_schedule', 'readable', 'smaller_than_published', 'notice', 'own_accuracy', 'undecided',
-           'accuracies_at', 'side_by_side', 'setting_in_use', 'sweep_points', 'common_epoch', 'kind_of_inversion',
-           'inversions']
+           'link', 'published_numbers', 'published_schedule', 'readable', 'plural', 'smaller_than_published', 'notice',
+           'own_accuracy', 'undecided', 'accuracies_at', 'side_by_side', 'setting_in_use', 'sweep_points',
+           'common_epoch', 'kind_of_inversion', 'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #1891a42d
 def plain(
@@ -94,7 +95,13 @@ def link(
     below = f"{record.suite}/{record.row}" if Path(records_root).name == "runs" else record.row
     return f"[{text}]({Path(records_root).as_posix()}/{below}/{record.row}.ipynb)"
 
-# %% ../../nbs/repro/pages.ipynb #523792ee
+# %% ../../nbs/repro/pages.ipynb #3e75c7d4
+@functools.cache
+def published_numbers() -> list:  # of Published
+    "Every published number, read once"
+    return load_published()
+
+
 def published_schedule(
     record: Record,
     published: list,  # of Published
@@ -124,7 +131,8 @@ def _spans(pairs, between):
     return ", ".join(f"{a} {between} {b}" for a, b in sorted(set(pairs)))
 
 
-def _plural(n, noun):
+def plural(n: int, noun: str) -> str:
+    "1 seed, 3 seeds"
     return f"{n} {noun}{'s' * (n != 1)}"
 
 # %% ../../nbs/repro/pages.ipynb #893ca2f8
@@ -134,7 +142,7 @@ def smaller_than_published(
     dict
 ):  # "early", "pressed": pairs of epochs; "changed": sentences; "counts": how many are early, how many otherwise
     "How these runs are smaller than the published ones"
-    published = load_published()
+    published = published_numbers()
     early = [r for r in records if r.epochs and r.schedule_epochs and r.epochs < r.schedule_epochs]
     full = {id(r): published_schedule(r, published) for r in records}
     pressed = [r for r in records if full[id(r)] and r.schedule_epochs and r.schedule_epochs < full[id(r)]]
@@ -197,7 +205,7 @@ def notice(
     suites = list(dict.fromkeys(r.suite or "by hand" for r in records))
     devices = ", ".join(dict.fromkeys(r.device for r in records))
     lines.append(
-        f"> {_plural(len(records), 'record')}, suite{'s' * (len(suites) > 1)} {', '.join(suites)}; computed on "
+        f"> {plural(len(records), 'record')}, suite{'s' * (len(suites) > 1)} {', '.join(suites)}; computed on "
         f"{plain(devices)}."
     )
     return Markdown("\n>\n".join(lines))

@@ -36,9 +36,9 @@ from bayesbinn_nb.repro.pages import (
     longest_by,
     own_accuracy,
     plain,
+    published_numbers,
     sweep_points,
 )
-from .published import load_published
 from .records import Record, Table, mean_std, runs
 from .report import comparison_table, counts_sentence, scorecard, show_value
 
@@ -93,7 +93,7 @@ def verdict_table(
     records_root: str = "runs",
 ) -> Html:
     "The verdicts on the published numbers of one experiment"
-    card = [v for v in scorecard(records) if fnmatchcase(v.published.experiment, experiment)]
+    card = [v for v in scorecard(records, published_numbers()) if fnmatchcase(v.published.experiment, experiment)]
     card = [v for v in card if v.published.metric != "wall_hours"]
     card = [v for v in card if dataset in (None, v.published.dataset) and split in (None, v.published.split)]
     if reached:
@@ -109,7 +109,7 @@ def published_lines(dataset: str, method: str) -> list:  # of dicts
     for document, text in (("paper", "paper, best validation"), ("report", "report, as printed")):
         mine = [
             p
-            for p in load_published()
+            for p in published_numbers()
             if (p.experiment, p.dataset, p.metric, p.method) == ("benchmark", dataset, "accuracy", method)
             and p.document == document
         ]
@@ -165,7 +165,7 @@ def hours_table(
 ) -> Table:
     "Hours of a run, published and measured"
     rows = Table()
-    for p in load_published():
+    for p in published_numbers():
         if p.metric == "wall_hours" and p.dataset == dataset:
             rows.append(
                 {"method": METHOD_TITLES[p.method], "who": "report", "epochs": p.schedule, "hours": f"{p.value:g}"}
@@ -193,7 +193,9 @@ def sweep_table(
     _, published_name, experiment, _ = SWEEPS[sweep]
     points, rows = sweep_points(records, sweep), Table()
     epoch = common_epoch(points)
-    theirs = {p.params[published_name]: p for p in load_published() if p.experiment == experiment and p.split == "test"}
+    theirs = {
+        p.params[published_name]: p for p in published_numbers() if p.experiment == experiment and p.split == "test"
+    }
     for value in sorted({*theirs, *points}, reverse=sweep == "temperature"):
         p, group = theirs.get(value), points.get(value, [])
 
@@ -294,7 +296,7 @@ def lrnet_table(records: list, records_root: str = "runs") -> Table:
     "Test accuracy after the last epoch, in percent"
     rows = Table()
     for dataset, title in SETS.items():
-        for p in load_published():
+        for p in published_numbers():
             if p.experiment == "lrnet-comparison" and p.dataset == dataset:
                 row = {"data": title, "method": METHOD_TITLES[p.method], "source": p.source}
                 row |= {"test": show_value(p.value, p.std), "epochs": p.epoch, "seeds": p.n or "", "remark": p.note}
@@ -515,7 +517,7 @@ def yardstick_table(
     perfect, everywhere = report_scores(labels)
     aligned = segmentation_scores(torch.ones_like(labels), labels)["score"]
     scores = {"perfect": (perfect["score"], 0.0), "'cell' everywhere": (everywhere["score"], aligned)}
-    published = {p.method: p.value for p in load_published() if p.experiment == "segmentation"}
+    published = {p.method: p.value for p in published_numbers() if p.experiment == "segmentation"}
     scores = {name + which: both for name, both in scores.items()}
     scores |= {f"{METHOD_TITLES[m]}, as published": (value, None) for m, value in published.items()}
     columns = ("1 - IoU, report's pipeline", "1 - IoU, aligned")
@@ -558,7 +560,7 @@ def attempts_table(records: list, records_root: str = "runs") -> Table:
 
 def pipeline_table(records: list, records_root: str = "runs") -> Table:
     "The methods trained and scored as in the report, on labels that are displaced"
-    published = {p.method: f"{p.value:.3f}" for p in load_published() if p.experiment == "segmentation"}
+    published = {p.method: f"{p.value:.3f}" for p in published_numbers() if p.experiment == "segmentation"}
     rows = Table()
     for method, group in segmentation_runs(records, "misaligned")[0].items():
         row = {"method": link(group[0], records_root, METHOD_TITLES[method])}
@@ -619,7 +621,7 @@ def latent_scores(records: list, dataset: str) -> dict:  # arm -> {seed: percent
 
 def latent_table(records: list, records_root: str = "runs") -> Table:
     "The arms of the latent-weight study, the report's and ours"
-    published = {(p.dataset, p.params["arm"]): p for p in load_published() if p.experiment == "latent-weights"}
+    published = {(p.dataset, p.params["arm"]): p for p in published_numbers() if p.experiment == "latent-weights"}
     rows = Table()
     for dataset, title in LATENT_SETS.items():
         found = in_order([r for r in records if r.dataset.removesuffix("-standin") == dataset], LATENT_ARMS)
@@ -836,7 +838,7 @@ def precisions_table(records: list) -> Table:  # of the experiments "precision" 
             )
     curve = {
         p.epoch: p
-        for p in load_published()
+        for p in published_numbers()
         if p.on_a_curve and (p.dataset, p.method, p.split) == ("mnist", "bayesbinn", "test")
     }
     row = {"precision": "published", "seed": ""}
