@@ -502,7 +502,7 @@ def test_pmf_schedule_in_device_memory_is_the_schedule():
         device._schedule_on("cpu")
         device.optimizer.param_groups[0]["lr"] = torch.tensor(1.0)
         for _ in range(12):
-            host._advance(), device._advance()
+            host.advance(), device.advance()
             assert float(device.beta) == host.beta and int(device.iteration) == host.iteration
             assert device.optimizer.param_groups[0]["lr"].item() == pytest.approx(host.optimizer.param_groups[0]["lr"])
     one, other = prepared(METHODS["pmf"]), prepared(METHODS["pmf"])

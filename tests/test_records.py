@@ -118,7 +118,7 @@ def test_invalid_does_not_replace_valid(tmp_path):
         lambda t: t[: len(t) // 2],  # half written
         lambda t: "",  # empty
         lambda t: t.replace("0.91", "0.97"),  # edited
-        lambda t: t.replace('"schema": 1', '"schema": 99'),
+        lambda t: t.replace(f'"schema": {SCHEMA}', '"schema": 99'),
         lambda t: json.dumps({k: v for k, v in json.loads(t).items() if k != "checksum"}),
         lambda t: json.dumps({k: v for k, v in json.loads(t).items() if k != "method"}),
         lambda t: json.dumps(json.loads(t) | {"surprise": 1}),

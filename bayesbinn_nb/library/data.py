@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .rehearsal import current
+
 # %% ../../nbs/library/data.ipynb #ac3478d6
 def data_root(
     root: str | Path | None = None,  # a folder; None: $BAYESBINN_DATA, else the user's cache directory
@@ -855,7 +857,8 @@ def load_data(
             sentence,
             16 if base == "digits" else None,
         )
-    return bundle.to(device)
+    bundle = bundle.to(device)
+    return bundle if (rehearsal := current()) is None else rehearsal.cut(bundle)
 
 # %% ../../nbs/library/data.ipynb #98fbc42f
 def permuted_mnist(

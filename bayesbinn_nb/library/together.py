@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import ArrayData
+from .rehearsal import current
 from .trainer import Callback, History, Trainer, _total, _train_size
 from ..methods.method import Method
 
@@ -149,6 +150,8 @@ class _HandBack(Callback):
         "The sum of the networks' mean losses; keeps loss and metrics of each"
         own, each = self.trainers[0], outputs.unbind(1)
         losses = torch.stack([own.loss(out, targets) for out in each])
+        if (rehearsal := current()) is not None:
+            rehearsal.each(losses)
         with torch.no_grad():
             self.sums[0] += losses.detach() * len(targets)
             for row, (name, metric) in zip(self.sums[1:], own.metrics.items()):

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from .checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from .data import ArrayData
 from .metrics import METRICS, _column
+from .rehearsal import current
 from ..methods.method import Method
 
 # %% auto #0
@@ -383,6 +384,8 @@ class Trainer:
             self.load(last, callbacks)
             stopped = self.stop_training
         start = len(self.history)
+        if (rehearsal := current()) is not None:
+            epochs = rehearsal.begin(self, epochs)
         self.stop_training, self._best_state, saved_at = False, None, time.perf_counter()
         for c in callbacks:
             c.on_train_begin(self, {"epochs": epochs, "start": start})
@@ -435,6 +438,8 @@ class Trainer:
                         saved_at = time.perf_counter()
                 if self.stop_training:
                     break
+        if rehearsal is not None:
+            rehearsal.end(self, watchers)
         for c in callbacks:
             c.on_train_end(self, self.history[-1] if self.history else {})
         return self.history
@@ -463,9 +468,11 @@ class Trainer:
         if isinstance(train, ArrayData):
             batches = train.batches(batch_size, shuffle=True, generator=self._order, augment=True, drop_last=drop_last)
         self.model.train()
+        rehearsal = current()
         sums, seen = torch.zeros(1 + len(self.metrics), device=self.device), 0
         if (
             self.cuda_graph
+            and rehearsal is None
             and isinstance(train, ArrayData)
             and not watchers
             and self.scheduler_step != "step"
@@ -489,6 +496,8 @@ class Trainer:
                 c.on_batch_end(self, {"epoch": epoch, "step": step, "steps": steps})
             if self.scheduler is not None and self.scheduler_step == "step":
                 self._schedule()
+            if rehearsal is not None and rehearsal.enough(steps):
+                break
         if not seen:
             raise ValueError(
                 "The training data gave no batch: is drop_last=True with fewer examples than batch_size, or an iterator used up?"
@@ -528,6 +537,8 @@ class Trainer:
             with one_pass:
                 out = self._forward(x)
                 loss = self.loss(out, y)
+                if (rehearsal := current()) is not None:
+                    rehearsal.loss(loss)
                 extra = self.method.regularizer()
                 (loss if extra is None else loss + extra).backward()
                 with torch.no_grad():

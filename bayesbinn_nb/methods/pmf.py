@@ -207,9 +207,9 @@ class PMF(Method):
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients = None
         self._round()
-        self._advance()
+        self.advance()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         "β and the rate after an iteration; the same rule on the host and, without asking the host, on a GPU"
         on_device = isinstance(self.beta, Tensor)
         grow = self.iteration % self.beta_every == 0

@@ -258,8 +258,9 @@ def claims(
     "The registered claims"
     for room in ROOMS:
         importlib.import_module(f"bayesbinn_nb.repro.{room}")
-    rules = list(dict.fromkeys(c.judge for c in _CLAIMS.values()))
-    ordered = sorted(reversed(_CLAIMS.values()), key=lambda c: rules.index(c.judge))  # decorators register from below
+    ordered = []
+    for rule in dict.fromkeys(c.judge for c in _CLAIMS.values()):  # stacked decorators register from below
+        ordered += [c for c in reversed(_CLAIMS.values()) if c.judge is rule]
     return [c for c in ordered if page in (None, c.page)]
 
 # %% ../../nbs/repro/claims.ipynb #2c60a979

@@ -155,16 +155,22 @@ def _confirm(args):
 
 
 def _report(args):
+    from bayesbinn_nb.repro.published import load_published
     from bayesbinn_nb.repro.report import collect, comparison_table, planned, scorecard, text_report
 
     problems, suites = [], args.suite or ["short", "paper"]
-    card = scorecard(collect(suites, problems))
-    for p in problems:
-        print(p, file=sys.stderr)
+    published = load_published(problems=problems)
+    card = scorecard(collect(suites, problems), published)
     if args.markdown:
         print(comparison_table([v for v in card if args.all or v.verdict != "not run"]))
     else:
         print(text_report(card, args.all, planned() if args.all else None))
+    for p in problems:
+        print(p, file=sys.stderr)
+    if problems:
+        print(
+            f"{len(problems)} records or published numbers could not be read; they are left out above.", file=sys.stderr
+        )
     return 1 if problems else 0
 
 

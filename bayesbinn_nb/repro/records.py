@@ -25,11 +25,12 @@ from pathlib import Path
 # %% auto #0
 __all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'FOLDERS', 'RecordError', 'RecordWarning', 'Record',
            'validate', 'atomic_write', 'write_record', 'read_record', 'load_records', 'Table', 'records_frame',
-           'same_run_key', 'runs', 'mean_std', 'run_context', 'code_commit', 'versions', 'device_name',
-           'history_columns', 'better', 'make_record', 'record_run', 'pending_seeds']
+           'same_run_key', 'runs', 'mean_std', 'run_context', 'code_commit', 'versions', 'device_name', 'processor',
+           'machine', 'machines_so_far', 'note_machine', 'history_columns', 'better', 'make_record', 'record_run',
+           'pending_seeds']
 
 # %% ../../nbs/repro/records.ipynb #ac3478d6
-SCHEMA = 1  # version of the record format
+SCHEMA = 2  # version of the record format; 1 is read, too: it lacks `machines`
 SELECTIONS = ("last", "best_validation")
 METRIC = re.compile(r"^(train|val|test)_[a-z0-9][a-z0-9_\-]*(@(mode|mean|sample))?$")
 PROPORTIONS = (
@@ -85,7 +86,8 @@ class Record:
     versions: dict = field(default_factory=dict)
     commit: str = ""  # of the code; "+changes" where the tree was not clean
     notebook: str = ""  # executed notebook, relative to the record
-    hash: str = ""  # of template, package, parameters: the run this record belongs to
+    hash: str = ""  # identity of the run that this record belongs to
+    machines: list = field(default_factory=list)  # one dict for each process that worked on the row, in order
     extra: dict = field(default_factory=dict)
     schema: int = SCHEMA
 
@@ -127,6 +129,7 @@ def _checksum(payload: dict) -> str:
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Record)}
+_LATER_FIELDS = {"machines": []}  # fields that records of schema 1 do not have
 _TYPES = {
     "str": str,
     "int": int,
@@ -139,9 +142,123 @@ _TYPES = {
     "dict|None": (dict, type(None)),
 }
 
+# %% ../../nbs/repro/records.ipynb #721067d3
+def _bad_number(x: object) -> bool:
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        return True
+    try:
+        return not math.isfinite(x)
+    except OverflowError:  # an integer beyond the largest float
+        return True
 
-def _bad_number(x):
-    return isinstance(x, bool) or not isinstance(x, (int, float)) or not math.isfinite(x)
+
+def _brief(value: object, length: int = 80) -> str:
+    "A value for a sentence, cut where it would not fit"
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _check_fields(payload: dict) -> None:
+    if payload.get("schema") not in (1, SCHEMA):
+        raise RecordError(
+            f"schema {payload.get('schema')!r}: this version reads schemas 1 to {SCHEMA}. Run the row again."
+        )
+    for name in payload.keys() - _FIELDS.keys() - {"checksum"}:
+        raise RecordError(f"unknown field {_brief(name)}; the fields are {', '.join(_FIELDS)}.")
+    for name, f in _FIELDS.items():
+        if name not in payload:
+            raise RecordError(f"field {name!r} is missing.")
+        value, kind = payload[name], _TYPES[f.type.replace(" ", "")]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise RecordError(f"field {name!r} must be {f.type}, not {_brief(value)}.")
+    if payload["seed"] < 0:
+        raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
+    if _bad_number(payload["wall_seconds"]) or payload["wall_seconds"] < 0:
+        raise RecordError(f"wall_seconds is {_brief(payload['wall_seconds'])}: it is a time in seconds, 0 or more.")
+    for name in ("experiment", "arm", "dataset", "method"):
+        if not payload[name]:
+            raise RecordError(f"field {name!r} is empty; the scorecard joins on it.")
+
+# %% ../../nbs/repro/records.ipynb #6e04556a
+def _check_inside(payload: dict) -> None:
+    "Lists of sentences, and settings whose parts are what the scorecard takes them for"
+    for text in payload["deviations"]:
+        if not isinstance(text, str):
+            raise RecordError(f"deviations must be sentences; one is {_brief(text)}.")
+    for name in ("parameters", "settings"):
+        for key in ("method_kwargs", "data", "model", "schedule"):
+            if not isinstance(payload[name].get(key), (dict, type(None))):
+                raise RecordError(f"{name}[{key!r}] must hold names and values, not {_brief(payload[name][key])}.")
+    for machine in payload["machines"]:
+        if not isinstance(machine, dict):
+            raise RecordError(f"machines must hold one dict for each process; one is {_brief(machine)}.")
+    for name, version in payload["versions"].items():
+        if not isinstance(version, str):
+            raise RecordError(f"versions[{name!r}] must be a text, not {_brief(version)}.")
+    for name in ("epochs", "schedule_epochs"):
+        if payload[name] is not None and not 0 <= payload[name] < 10**9:
+            raise RecordError(f"{name} is {_brief(payload[name])}: it counts epochs.")
+
+
+def _check_metrics(metrics: dict) -> None:
+    if "last" not in metrics:
+        raise RecordError("metrics must hold 'last', the quantities after the last epoch.")
+    for selection, found in metrics.items():
+        if selection not in SELECTIONS:
+            raise RecordError(f"metrics[{_brief(selection)}]: the selections are {' and '.join(SELECTIONS)}.")
+        where = f"metrics[{selection!r}]"
+        if not isinstance(found, dict):
+            raise RecordError(f"{where} must be a dict of numbers.")
+        for name, value in found.items():
+            if _bad_number(value):
+                raise RecordError(
+                    f"{where}[{name!r}] is {_brief(value)}: metrics are finite numbers. Leave out what was not measured."
+                )
+            _check_proportion(name, value, where)
+
+# %% ../../nbs/repro/records.ipynb #4583f50a
+def _check_history(history: dict) -> None:
+    for name, column in history.items():
+        if not isinstance(column, list):
+            raise RecordError(f"history[{name!r}] must be a list with one entry per epoch.")
+        for value in column:
+            if value is None:
+                continue
+            if _bad_number(value):
+                raise RecordError(f"history[{name!r}] holds {_brief(value)}: use None where nothing was measured.")
+            _check_proportion(name, value, "history")
+    lengths = {name: len(column) for name, column in history.items()}
+    if len(set(lengths.values())) > 1:
+        raise RecordError(f"the columns of history differ in length: {lengths}.")
+    if lengths and "epoch" not in lengths:
+        raise RecordError("history needs the column 'epoch' (1, 2, …).")
+
+
+def _check_proportion(name: str, value: float, where: str) -> None:
+    base = name.partition("@")[0].partition("_")[2]
+    if base in PROPORTIONS and not 0 <= value <= 1:
+        raise RecordError(
+            f"{where}[{name!r}] is {value}: it is a proportion and must lie in [0, 1] (divide percent by 100)."
+        )
+    if where != "history" and not METRIC.match(name) and name.startswith(("train", "val", "test")):
+        raise RecordError(
+            f"{where}: {name!r} is not a metric's name; "
+            "write split_metric or split_metric@mean, e.g. 'test_accuracy@mean'."
+        )
+
+# %% ../../nbs/repro/records.ipynb #e62417c3
+def _check_baseline(baseline: dict | None) -> None:
+    if baseline is None:
+        return
+    named = all(isinstance(baseline.get(key), str) for key in ("name", "metric"))
+    if not named or _bad_number(baseline.get("value")):
+        raise RecordError("baseline must give 'name', 'metric' and a finite 'value'.")
+
+
+def _check_paths(payload: dict) -> None:
+    for text in (payload["notebook"], *(p for p in payload["parameters"].values() if isinstance(p, str))):
+        if text.startswith(("/", "~")) or re.match(r"^[A-Za-z]:[\\/]", text):
+            raise RecordError(f"{_brief(text)} is an absolute path; a record holds relative paths only.")
 
 
 def validate(
@@ -150,69 +267,17 @@ def validate(
     "Check a record's fields, numbers and checksum"
     if not isinstance(payload, dict):
         raise RecordError(f"a record is a JSON object, this is a {type(payload).__name__}.")
-    if payload.get("schema") != SCHEMA:
-        raise RecordError(f"schema {payload.get('schema')!r}: this version reads schema {SCHEMA}. Run the row again.")
-    for name in payload.keys() - _FIELDS.keys() - {"checksum"}:
-        raise RecordError(f"unknown field {name!r}; the fields are {', '.join(_FIELDS)}.")
-    for name, f in _FIELDS.items():
-        if name not in payload:
-            raise RecordError(f"field {name!r} is missing.")
-        value, kind = payload[name], _TYPES[f.type.replace(" ", "")]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise RecordError(f"field {name!r} must be {f.type}, not {value!r}.")
-    if payload["seed"] < 0:
-        raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
-    for name in ("experiment", "arm", "dataset", "method"):
-        if not payload[name]:
-            raise RecordError(f"field {name!r} is empty; the scorecard joins on it.")
-    if "last" not in payload["metrics"]:
-        raise RecordError("metrics must hold 'last', the quantities after the last epoch.")
-    for selection, metrics in payload["metrics"].items():
-        if selection not in SELECTIONS:
-            raise RecordError(f"metrics[{selection!r}]: the selections are {' and '.join(SELECTIONS)}.")
-        if not isinstance(metrics, dict):
-            raise RecordError(f"metrics[{selection!r}] must be a dict of numbers.")
-        for name, value in metrics.items():
-            if _bad_number(value):
-                raise RecordError(
-                    f"metrics[{selection!r}][{name!r}] is {value!r}: metrics are finite numbers. Leave out what was not measured."
-                )
-            _check_proportion(name, value, f"metrics[{selection!r}]")
-    lengths = {}
-    for name, column in payload["history"].items():
-        if not isinstance(column, list):
-            raise RecordError(f"history[{name!r}] must be a list with one entry per epoch.")
-        lengths[name] = len(column)
-        for value in column:
-            if value is None:
-                continue
-            if _bad_number(value):
-                raise RecordError(f"history[{name!r}] holds {value!r}: use None where nothing was measured.")
-            _check_proportion(name, value, "history")
-    if len(set(lengths.values())) > 1:
-        raise RecordError(f"the columns of history differ in length: {lengths}.")
-    if lengths and "epoch" not in lengths:
-        raise RecordError("history needs the column 'epoch' (1, 2, …).")
-    baseline = payload["baseline"]
-    if baseline is not None and (not {"name", "metric", "value"} <= baseline.keys() or _bad_number(baseline["value"])):
-        raise RecordError("baseline must give 'name', 'metric' and a finite 'value'.")
-    for text in (payload["notebook"], *(p for p in payload["parameters"].values() if isinstance(p, str))):
-        if text.startswith(("/", "~")) or re.match(r"^[A-Za-z]:[\\/]", text):
-            raise RecordError(f"{text!r} is an absolute path; a record holds relative paths only.")
+    complete = payload
+    if payload.get("schema") == 1:
+        complete = _LATER_FIELDS | payload
+    _check_fields(complete)
+    _check_inside(complete)
+    _check_metrics(complete["metrics"])
+    _check_history(complete["history"])
+    _check_baseline(complete["baseline"])
+    _check_paths(complete)
     if "checksum" in payload and payload["checksum"] != _checksum(payload):
         raise RecordError("the checksum does not fit the content: the file was edited or damaged. Run the row again.")
-
-
-def _check_proportion(name, value, where):
-    base = name.partition("@")[0].partition("_")[2]
-    if base in PROPORTIONS and not 0 <= value <= 1:
-        raise RecordError(
-            f"{where}[{name!r}] is {value}: it is a proportion and must lie in [0, 1] (divide percent by 100)."
-        )
-    if where != "history" and not METRIC.match(name) and name.startswith(("train", "val", "test")):
-        raise RecordError(
-            f"{where}: {name!r} is not a metric's name; write split_metric or split_metric@mean, e.g. 'test_accuracy@mean'."
-        )
 
 # %% ../../nbs/repro/records.ipynb #b1d57811
 def atomic_write(
@@ -272,7 +337,7 @@ def read_record(
     path = Path(path)
     try:
         payload = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise RecordError(f"{path.name} is not whole JSON ({e}); delete it and run the row again.") from None
     try:
         validate(payload)
@@ -281,7 +346,7 @@ def read_record(
     if "checksum" not in payload:
         raise RecordError(f"{path.name} has no checksum; records are written by write_record. Run the row again.")
     payload.pop("checksum")
-    return Record(**payload)
+    return Record(**(_LATER_FIELDS | payload))
 
 # %% ../../nbs/repro/records.ipynb #0716d970
 def _matches(record, key, wanted):
@@ -427,7 +492,7 @@ CONTEXT = "BAYESBINN_RUN"  # environment variable by which the runner tells a te
 
 
 def run_context() -> dict:
-    "suite, row, hash, notebook and deviations of the run this process belongs to; empty by hand"
+    "suite, row, hash, notebook, deviations and working folder of the run this process belongs to; empty by hand"
     return json.loads(os.environ.get(CONTEXT, "") or "{}")
 
 
@@ -465,7 +530,7 @@ def versions() -> dict:
     }
     return {k: v for k, v in found.items() if v}
 
-
+# %% ../../nbs/repro/records.ipynb #3b4bb6db
 def device_name(
     device=None,  # torch.device, string or None
 ) -> str:
@@ -478,6 +543,50 @@ def device_name(
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+# %% ../../nbs/repro/records.ipynb #48040163
+def processor() -> str:
+    "The processor's name, as its maker gives it"
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def machine(
+    device=None,  # torch.device, string or None
+) -> dict:  # processor, level, threads, device, versions, commit
+    "What can make the numbers of one process differ from those of another"
+    found = {"processor": processor(), "device": device_name(device)}
+    if "torch" in sys.modules:
+        import torch
+
+        found |= {"level": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    return found | {"versions": versions(), "commit": code_commit()}
+
+
+def _machines_file() -> Path | None:
+    folder = run_context().get("work")
+    return Path(folder) / "machines.json" if folder else None
+
+
+def machines_so_far() -> list:
+    "The processes that have worked on the row of this process"
+    path = _machines_file()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path else []
+    except (OSError, ValueError):
+        found = []
+    return [m for m in found if isinstance(m, dict)] if isinstance(found, list) else []
+
+
+def note_machine() -> None:
+    "Leave this process's particulars for the records to come; each different process is noted once"
+    path, before, here = _machines_file(), machines_so_far(), machine()
+    if path is not None and here not in before:
+        atomic_write(path, json.dumps([*before, here], indent=1))
 
 # %% ../../nbs/repro/records.ipynb #d435a6cd
 def history_columns(
@@ -512,6 +621,36 @@ def better(
     "Which way is better for a metric"
     return "lower" if re.search(r"loss|mse|nll|ece|error|score|hours|seconds", metric) else "higher"
 
+# %% ../../nbs/repro/records.ipynb #0fc95e88
+FOLDERS = ("seeds", "out", "work_dir", "device")  # parameters that say where and how often, not what
+
+
+def _selections(columns: dict, last: dict | None, best: dict | None, monitor: str) -> dict:
+    "The quantities after the last epoch and at the earliest best validation epoch"
+
+    def at(i):
+        return {k: v[i] for k, v in columns.items() if v[i] is not None}
+
+    metrics = {"last": (at(-1) if columns else {}) | _plain(last or {})}
+    watched = [(v, i) for i, v in enumerate(columns.get(monitor, [])) if v is not None]
+    if watched:
+        sign = -1 if better(monitor) == "higher" else 1
+        metrics["best_validation"] = at(min(watched, key=lambda vi: (sign * vi[0], vi[1]))[1]) | _plain(best or {})
+    elif best:
+        metrics["best_validation"] = _plain(best)
+    return metrics
+
+
+def _named_baseline(get, baseline: dict | None) -> dict | None:
+    "The given baseline, or the bundle's own, with the name of the metric that it is about"
+    if baseline is None and callable(get("baseline")):
+        baseline = get("baseline")()
+    if not baseline or "split" not in baseline:
+        return baseline
+    binary = get("task") == "binary" and baseline["metric"] == "accuracy"
+    metric = "binary_accuracy" if binary else baseline["metric"]
+    return dict(name=baseline["name"], metric=f"{baseline['split']}_{metric}", value=baseline["value"])
+
 # %% ../../nbs/repro/records.ipynb #4d134bc0
 def make_record(
     *,
@@ -539,17 +678,6 @@ def make_record(
 ) -> Record:
     "A record of one finished seed, completed with versions, commit, device and run context"
     context, columns = run_context(), history_columns(history)
-
-    def at(i):
-        return {k: v[i] for k, v in columns.items() if v[i] is not None}
-
-    metrics = {"last": (at(-1) if columns else {}) | _plain(last or {})}
-    watched = [(v, i) for i, v in enumerate(columns.get(monitor, [])) if v is not None]
-    if watched:
-        sign = -1 if better(monitor) == "higher" else 1
-        metrics["best_validation"] = at(min(watched, key=lambda vi: (sign * vi[0], vi[1]))[1]) | _plain(best or {})
-    elif best:
-        metrics["best_validation"] = _plain(best)
     get = bundle.get if isinstance(bundle, dict) else lambda k, d=None: getattr(bundle, k, d)
     if wall_seconds is None:
         wall_seconds = sum(x or 0 for x in columns.get("seconds", []))
@@ -557,20 +685,13 @@ def make_record(
         epochs = columns["epoch"][-1]
     if complete is None:
         complete = schedule_epochs is None or (epochs or 0) >= schedule_epochs
-    if baseline is None and callable(get("baseline")):
-        baseline = get("baseline")()
-    if baseline and "split" in baseline:
-        metric = (
-            "binary_accuracy" if get("task") == "binary" and baseline["metric"] == "accuracy" else baseline["metric"]
-        )
-        baseline = dict(name=baseline["name"], metric=f"{baseline['split']}_{metric}", value=baseline["value"])
     return Record(
         experiment=experiment,
         arm=arm,
         seed=int(seed),
         dataset=get("name"),
         method=method if isinstance(method, str) else method.name,
-        metrics=metrics,
+        metrics=_selections(columns, last, best, monitor),
         parameters=_plain({k: v for k, v in parameters.items() if k not in FOLDERS}),
         history=columns,
         epochs=epochs,
@@ -580,7 +701,7 @@ def make_record(
         data_fingerprint=get("fingerprint") or "",
         stand_in=get("stand_in"),
         deviations=[*deviations, *(d for d in context.get("deviations", []) if d not in deviations)],
-        baseline=_plain(baseline),
+        baseline=_plain(_named_baseline(get, baseline)),
         suite=context.get("suite", ""),
         row=context.get("row", ""),
         wall_seconds=round(float(wall_seconds), 3),
@@ -590,11 +711,24 @@ def make_record(
         commit=code_commit(),
         notebook=context.get("notebook", ""),
         hash=context.get("hash", ""),
+        machines=machines_so_far(),
         extra=_plain(extra or {}),
     )
 
+# %% ../../nbs/repro/records.ipynb #09afb76c
+def _same_code_as_at_the_start() -> None:
+    "RecordError if the code that this row reaches is no longer what it was when the row began"
+    folder = run_context().get("work")
+    if not folder:
+        return
+    from bayesbinn_nb.repro.jobs import identify_job
 
-FOLDERS = ("seeds", "out", "work_dir", "device")  # parameters that say where and how often, not what
+    job = json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))
+    if identify_job(job).hash != job["hash"]:
+        raise RecordError(
+            "the code changed while this row was running, so it cannot be said which code made its numbers. "
+            "Run the same command again; the row begins anew."
+        )
 
 
 def record_run(
@@ -604,6 +738,7 @@ def record_run(
 ) -> Record:
     "Make the record of one finished seed and write it: the one call at the end of a template's loop"
     record = make_record(**kwargs)
+    _same_code_as_at_the_start()
     write_record(out, record, several_arms=several_arms)
     return record
 
@@ -617,5 +752,6 @@ def pending_seeds(
     wanted = run_context().get("hash")
     if not wanted:
         return list(seeds)
+    note_machine()
     done = {(r.seed, arm) for r in load_records(out, problems=[]) if r.hash == wanted for arm in (r.arm, None)}
     return [s for s in seeds if not all((s, arm) in done for arm in arms)]

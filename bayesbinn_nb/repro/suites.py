@@ -397,14 +397,13 @@ def _strings(value, key, where):
 
 
 def _published_ids(path):
-    for file in (
-        path.parent / "published.yaml",
-        path.parent.parent / "published.yaml",
-        experiments_dir() / "published.yaml",
-    ):
-        if file.exists():
-            return [p["id"] for p in load_yaml(file)]
-    return []
+    "Ids that a suite may name: those of a published.yaml beside it, else all that the package knows"
+    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
+
+    for file in (path.parent / "published.yaml", path.parent.parent / "published.yaml"):
+        if file.exists() and file.parent.resolve() != experiments_dir().resolve():
+            return [p.id for p in load_published(file, problems=[])]
+    return [p.id for p in load_published(problems=[])]
 
 
 def check_seeds(
