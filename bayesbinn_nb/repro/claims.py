@@ -94,7 +94,8 @@ def paired(
     if n < 2:
         return Gap(differences[0] if n else None, None, n, margin)
     mean, spread, _ = mean_std(differences)
-    p = _chance(mean - margin, spread, lambda: stats.ttest_1samp(differences, margin))
+    spreads = spread > 1e-9 * abs(mean)  # less is rounding, and no test can be made of it
+    p = _chance(mean - margin, spreads, lambda: stats.ttest_1samp(differences, margin))
     return Gap(mean, p, n, margin)
 
 

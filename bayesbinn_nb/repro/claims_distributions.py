@@ -431,7 +431,8 @@ def prior_remembers(records):
         numbers[mean] |= dict(zip(("accuracy with", "accuracy without"), ends, strict=True))
     if not less:
         return Finding("not run yet")
-    return Finding("in part" if all(less) and not all(half) else word_of(*less), numbers)
+    word = word_of(*less)
+    return Finding("in part" if word == "yes" and not all(half) else word, numbers)
 
 
 @claim(

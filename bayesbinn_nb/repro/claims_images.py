@@ -846,6 +846,6 @@ def suspects(records):
         for arm, group in found.items() if plain_arm else ():
             loss = welch(*(list(by_seed(g, own_accuracy, 100).values()) for g in (plain_arm, group)), 5.0)
             numbers["arms"].append((dataset.removesuffix("-standin"), arm, -loss.mean, group[0].epochs))
-            if dataset == "cifar10" and arm == "both" and all(r.complete for r in plain_arm):
+            if dataset == "cifar10" and arm == "both" and plain_arm[0].complete:
                 word = word_of(loss.above)
     return Finding(word, numbers)
