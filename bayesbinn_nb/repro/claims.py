@@ -98,7 +98,7 @@ def paired(
     p = _chance(mean - margin, spreads, lambda: stats.ttest_1samp(differences, margin))
     return Gap(mean, p, n, margin)
 
-
+# %% ../../nbs/repro/claims.ipynb #f5b1c981
 def welch(
     first: list,  # numbers, one a seed
     second: list,
@@ -119,7 +119,7 @@ def welch(
     p = _chance(distance, s or t, lambda: test(a - margin, s, n, b, t, m, equal_var=False))
     return Gap(a - b, p, min(n, m), margin)
 
-# %% ../../nbs/repro/claims.ipynb #47c60bf5
+# %% ../../nbs/repro/claims.ipynb #b179740e
 def by_seed(
     group: list,  # records of one run
     metric: str | Callable,  # a metric's name, or a function of a record
@@ -147,7 +147,7 @@ def mean_of(
     "Mean of a measure over the seeds"
     return mean_std(list(by_seed(group, metric, factor).values()))[0]
 
-# %% ../../nbs/repro/claims.ipynb #50cd01ff
+# %% ../../nbs/repro/claims.ipynb #64cfc075
 def mean_in_use(
     record: Record,
 ) -> str | None:  # "lagged" (the released code) or "current" (the paper's formula); None for other methods
@@ -180,7 +180,7 @@ def limits_of(
     shared = [d for d in records[0].deviations if all(d in r.deviations for r in records)]
     return (*found, *shared)
 
-# %% ../../nbs/repro/claims.ipynb #f8fc87a9
+# %% ../../nbs/repro/claims.ipynb #b9076476
 @dataclass(frozen=True)
 class Claim:
     "A sentence of the papers or reports, and the rule by which our records judge it"
@@ -224,7 +224,7 @@ class Claim:
         word = "open" if undecided else finding.word
         return replace(finding, word=word, limits=(*limits, *finding.limits))
 
-# %% ../../nbs/repro/claims.ipynb #afafae79
+# %% ../../nbs/repro/claims.ipynb #b270230b
 _CLAIMS: dict[str, Claim] = {}
 
 
@@ -257,14 +257,14 @@ def claims(
     page: str | None = None,  # default: of all pages
 ) -> list:  # of Claim, in the order in which they were written down
     "The registered claims"
-    for room in ROOMS:
-        importlib.import_module(f"bayesbinn_nb.repro.{room}")
     ordered = []
-    for rule in dict.fromkeys(c.judge for c in _CLAIMS.values()):  # stacked decorators register from below
-        ordered += [c for c in reversed(_CLAIMS.values()) if c.judge is rule]
+    for module in (f"bayesbinn_nb.repro.{room}" for room in ROOMS):
+        importlib.import_module(module)
+        for rule in dict.fromkeys(c.judge for c in _CLAIMS.values() if c.judge.__module__ == module):
+            ordered += [c for c in reversed(_CLAIMS.values()) if c.judge is rule]  # decorators register from below
     return [c for c in ordered if page in (None, c.page)]
 
-# %% ../../nbs/repro/claims.ipynb #2c60a979
+# %% ../../nbs/repro/claims.ipynb #72e3ba4c
 def sentence(
     of: Claim,
     finding: Finding,
@@ -295,7 +295,7 @@ def believe(
     "What to believe: the findings of one page"
     return Markdown("\n\n".join(paragraph(c, c.find(records)) for c in claims(page)))
 
-# %% ../../nbs/repro/claims.ipynb #6974850a
+# %% ../../nbs/repro/claims.ipynb #25b8ef88
 def front_table(
     records: list,
     chosen: list | None = None,  # default: every claim that has a title

@@ -41,7 +41,7 @@ def lines(records: list, name: str) -> list:  # of lists of runs, ordered by the
     ordered = [sorted(groups, key=lambda g: free(g[0])) for groups in found.values() if len(groups) > 1]
     return sorted(ordered, key=len, reverse=True)
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #8ff20341
 def direction(values: list) -> int:  # 1: rises all the way, -1: falls all the way, 0: neither
     "Which way a line of numbers goes"
     if all(a < b for a, b in pairwise(values)):
@@ -66,7 +66,7 @@ def flips_in_words(finding: Finding) -> str:
         if line
     )
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #0017c874
 @claim(
     "bop_hyperparameters",
     "the threshold τ and the adaptivity rate γ set how often weights flip",
@@ -81,7 +81,7 @@ def settings_set_the_flips(records):
     halves = [direction(list(line.values())) != 0 if line else None for line in found.values()]
     return Finding(word_of(*halves), found)
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #4452c515
 @claim(
     "bop_hyperparameters",
     "the Bop report's sentence on the adaptivity rate is the wrong way round",
@@ -102,7 +102,7 @@ def sentence_is_reversed(records):
     numbers = {"low": min(line), "high": max(line), "first": line[min(line)], "last": line[max(line)]}
     return Finding({1: "yes", -1: "no", 0: "open"}[way], numbers)
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #bc59de89
 @claim(
     "bop_hyperparameters",
     "a higher threshold means fewer flips, as both texts say",
@@ -120,7 +120,7 @@ def threshold_stops_flips(records):
     numbers = {"low": min(line), "high": max(line), "first": line[min(line)], "last": line[max(line)]}
     return Finding({-1: "yes", 1: "no", 0: "open"}[way], numbers)
 
-# %% ../../nbs/repro/claims_bop.ipynb #a52d71da
+# %% ../../nbs/repro/claims_bop.ipynb #8df806ee
 BOP_ARMS = {
     "paper": "Bop with the paper's settings",
     "report": "Bop with the report's settings",
@@ -160,7 +160,7 @@ def as_good_as_latent(records):
     ends = {arm: (mean_of(g, "test_accuracy", 100), g[0].epochs) for arm, g in found.items()}
     return Finding(word_of(gap.above if ended else None), {"arms": ends, "gap": gap.mean, "p": gap.p})
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #99383033
 @claim(
     "bop_cifar10",
     "without batch normalisation binary networks barely do better than chance",
@@ -182,7 +182,7 @@ def nothing_without_normalisation(records):
     numbers = {"accuracy": mean_of(group, "test_accuracy", 100), "epochs": group[0].epochs, "chance": bars[0]}
     return Finding(word, numbers, rests_on=tuple(group))
 
-# %% ../../nbs/repro/claims_bop.ipynb #c99aee8b
+# %% ../../nbs/repro/claims_bop.ipynb #b3b63720
 LATENT_SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 COMPARISONS = {
     ("latent+bn", "binary"): "the report's comparison",
@@ -219,7 +219,7 @@ def gaps_in_words(finding: Finding) -> str:
 def _numbers(gaps):
     return {"gaps": {d: {arms: (g.mean, g.p) for arms, g in pairs.items() if g.n} for d, pairs in gaps.items()}}
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #5bd6d744
 @claim(
     "latent_weights",
     "latent weights (the real numbers behind the signs) are not weights: a network gains nothing from running with "
@@ -237,7 +237,7 @@ def latent_weights_gain(records):
         return Finding("not run yet")
     return Finding(word_of(*(None if above is None else not above for above in controls)), _numbers(gaps))
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #fea4bacb
 @claim("latent_weights", "the report's gain comes from the retraining alone", "{share}.", "latent-weights")
 def retraining_gives_the_gain(records):
     "One half a data set: retraining binary weights surely gains, and latent weights surely gain nothing beyond it"
@@ -254,7 +254,7 @@ def retraining_gives_the_gain(records):
         )
     return Finding(word_of(*halves), {"share": "; ".join(shares)}) if halves else Finding("not run yet")
 
-# %% ../../nbs/repro/claims_bop.ipynb #4b481d84
+# %% ../../nbs/repro/claims_bop.ipynb #37d19d57
 def same_seed_pairs(records: list, first: str, second: str) -> list:  # of pairs of records
     "Runs of two arms of the template, matched by data set and seed"
     found = {}
@@ -276,7 +276,7 @@ def largest_difference(pairs: list, column: str) -> float | None:  # points
     gaps = [100 * abs(u - v) for one, other in columns for u, v in zip(one, other, strict=False) if None not in (u, v)]
     return max(gaps, default=None)
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #7d8da5f5
 @claim(
     "arbitrary_learning_rate",
     "rate and initial size of latent weights are one setting, not two",
@@ -296,7 +296,7 @@ def rate_is_arbitrary(records):
         return Finding("not run yet")
     return Finding(word_of(*same), {"same": same.count(True), "pairs": len(pairs)})
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #0e2320b4
 def pair_in_words(finding: Finding) -> str:
     "How far the report's two arms are apart"
     n = finding.numbers
@@ -325,7 +325,7 @@ def reports_pair_is_one(records):
     numbers = {"train": largest_difference(pairs, "train_accuracy"), "test": largest_difference(pairs, "test_accuracy")}
     return Finding(word_of(*(same_network(a, b) for a, b in pairs)), numbers | {"slow": behind})
 
-
+# %% ../../nbs/repro/claims_bop.ipynb #142bb081
 @claim(
     "arbitrary_learning_rate",
     "two test accuracies of one epoch say little about two arms",

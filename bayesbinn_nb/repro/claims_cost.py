@@ -83,7 +83,7 @@ def optimiser_step(records):
         else Finding("not run yet")
     )
 
-
+# %% ../../nbs/repro/claims_cost.ipynb #a6aac244
 def whole_in_words(finding: Finding) -> str:
     "The whole step in multiples of fused Adam's"
     n = finding.numbers
@@ -114,7 +114,7 @@ def whole_step(records):
     numbers = {"steps": steps, "least": min(times), "most": max(times)}
     return Finding(word_of(*(value <= 1.15 for value in steps.values())), numbers)
 
-
+# %% ../../nbs/repro/claims_cost.ipynb #d52d283c
 def beside_in_words(finding: Finding) -> str:
     "How much faster than the authors' code"
     n = finding.numbers

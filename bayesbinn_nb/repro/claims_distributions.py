@@ -157,7 +157,7 @@ def curve_in_words(finding: Finding) -> str:
         f"{n['wider']}."
     )
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #ce0d1a6f
 @claim(
     "snelson",
     "the mean is a smoother curve than STE's, with a band of uncertainty that widens outside the data",
@@ -184,7 +184,7 @@ def smooth_and_widening(records):
     numbers |= {"wider": below(of["inside"], of["outside"]), "rougher": below(of["calm"], of["rough"])}
     return Finding(word_of(surely_above(bending, 1.0), surely_above(band, 1.3)), numbers)
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #d0ebaed3
 @claim(
     "snelson",
     "evaluation in training mode hides the widening",
@@ -208,7 +208,7 @@ def normalisation_hides_the_band(records):
     hidden = surely_above(usual, 1.3) is not True
     return Finding(word_of(surely_above(data, 1.3), hidden), {"data": median(data), "usual": median(usual)})
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #1b6313f4
 @claim(
     "snelson",
     "smoothness costs fit: STE follows the training points more closely",
@@ -229,7 +229,7 @@ def smoothness_costs_fit(records):
         return Finding("not run yet")
     return Finding(word_of(paired(of["mean"], of["ste"]).above), {name: median(values) for name, values in of.items()})
 
-# %% ../../nbs/repro/claims_distributions.ipynb #27664806
+# %% ../../nbs/repro/claims_distributions.ipynb #a479f0a8
 def temperature_errors(records: list, metric: str = "train_mse@mode") -> dict:  # temperature -> errors, highest first
     "Errors of all seeds at every temperature, of the longest runs"
     furthest = max((r.epochs or 0 for r in records), default=0)
@@ -285,7 +285,7 @@ def row_is_temperature(records):
         return Finding("yes" if kinds["temperature"] == total else "in part", numbers)
     return Finding("no" if 2 * (kinds["chance"] + kinds["contradicted"]) > total else "open", numbers)
 
-# %% ../../nbs/repro/claims_distributions.ipynb #13eab307
+# %% ../../nbs/repro/claims_distributions.ipynb #7d2ece88
 @claim(
     "snelson_temperature",
     "below τ = 1e-3 the choice of the seed matters more than the temperature",
@@ -310,7 +310,7 @@ def seed_matters_more(records):
         return Finding("yes", numbers)
     return Finding("no" if p < 0.05 else "open", numbers)
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #d8019000
 def rank(errors: list, value: float) -> int:
     "How many of our runs lie below a published value"
     return sum(error < value for error in errors)
@@ -356,7 +356,7 @@ def row_is_another(records):
     ]
     return Finding("open" if not any(halves) else word_of(*halves), numbers)
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #c04cd949
 def hot_in_words(finding: Finding) -> str:
     "Temperatures whose median is worse than a constant"
     n = finding.numbers
@@ -382,7 +382,7 @@ def hot_learns_nothing(records):
     hot = [tau for tau, values in errors.items() if median(values) > bar]
     return Finding(word_of(paired(hottest, [bar] * len(hottest)).above), {"hot": hot, "bar": bar})
 
-# %% ../../nbs/repro/claims_distributions.ipynb #659a676e
+# %% ../../nbs/repro/claims_distributions.ipynb #6317670c
 MEANS = {"lagged": "as in the released code", "current": "as in the paper"}
 
 
@@ -401,7 +401,7 @@ def forgetting_in_words(finding: Finding) -> str:
         for mean, n in finding.numbers.items()
     )
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #fd393391
 @claim(
     "continual",
     "if what was learned on the last task is the prior of the next, far less is forgotten",
@@ -434,7 +434,7 @@ def prior_remembers(records):
     word = word_of(*less)
     return Finding("in part" if word == "yes" and not all(half) else word, numbers)
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #0a7890f2
 @claim(
     "continual",
     "the lag of the mean makes a difference",
@@ -455,7 +455,7 @@ def lag_matters(records):
     numbers = {"lagged": mean_std(lagged)[0], "current": mean_std(current)[0], "p": 1.0 if gap.p is None else gap.p}
     return Finding("open" if gap.above is None else "yes", numbers)
 
-# %% ../../nbs/repro/claims_distributions.ipynb #e1ce2a86
+# %% ../../nbs/repro/claims_distributions.ipynb #8bc5f899
 def statistics_in_words(finding: Finding) -> str:
     "What renewing the statistics changes"
     return " ".join(
@@ -478,7 +478,7 @@ def statistics_gain(group: list, task: int | None) -> float:  # points, over all
             gains.append(100 * (row["statistics"][t] - row["mode"][t]))
     return mean_std(gains)[0] or 0.0
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #19504c41
 @claim(
     "continual",
     "the forgetting sits in the weights, and not in the normalisation statistics",
@@ -498,7 +498,7 @@ def forgetting_sits_in_weights(records):
         numbers[arm] = {"forgetting": (before, after), "accuracy": accuracy, **ends}
     return Finding(word_of(*halves), numbers) if halves else Finding("not run yet")
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #9d14775b
 def middle(row: dict) -> float:  # percent
     "Share of weights with p(w = 1) between ¼ and ¾, the undecided ones, of one task's row"
     bins = row["histogram"]
@@ -525,7 +525,7 @@ def weights_become_certain(records):
             numbers[arm] = (mean_std(first)[0], mean_std(last)[0])
     return Finding(word_of(*halves), numbers) if halves else Finding("not run yet")
 
-# %% ../../nbs/repro/claims_distributions.ipynb #57a1b14a
+# %% ../../nbs/repro/claims_distributions.ipynb #7693d0d0
 def segmentation_runs(records: list, scoring: str = "aligned") -> tuple:  # ({method: run}, {attempt: run} of BayesBiNN)
     "The runs as in the report, and the attempts to improve BayesBiNN"
     chosen = [r for r in records if r.parameters.get("scoring") == scoring and r.metric("val_pixel_error") is not None]
@@ -559,7 +559,7 @@ def behind_in_words(finding: Finding) -> str:
         f"against it stand {rivals}."
     )
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #6c5c7c61
 @claim(
     "segmentation",
     "BayesBiNN is far behind STE and real weights, whatever is tuned",
@@ -588,7 +588,7 @@ def behind_whatever_is_tuned(records):
     numbers["rivals"] = {m: (mean_of(g, "val_mean_iou"), wrong_pixels(g)) for m, g in rivals.items()}
     return Finding(word_of(idle, last), numbers)
 
-# %% ../../nbs/repro/claims_distributions.ipynb #a5c576ec
+# %% ../../nbs/repro/claims_distributions.ipynb #b3d8d740
 def learners_in_words(finding: Finding) -> str:
     "Who makes fewer wrong pixels than the trivial answer"
     n = finding.numbers
@@ -614,7 +614,7 @@ def every_method_learns(records):
     numbers["order"] = dict(sorted(iou.items(), key=lambda mi: -mi[1]))
     return Finding(word_of(*halves), numbers)
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #5efd82db
 def attempts_in_words(finding: Finding) -> str:
     "Which attempts beat the trivial answer"
     n = finding.numbers
@@ -635,7 +635,7 @@ def tuning_does_not_help(records):
         return Finding("yes", numbers)
     return Finding("no" if 2 * len(better) > len(attempts) else "in part", numbers)
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #0fb252c5
 def collapse_in_words(finding: Finding) -> str:
     "How many methods end at the trivial answer"
     n = finding.numbers
@@ -658,7 +658,7 @@ def pipeline_ends_trivial(records):
     trivial = [m for m, group in main.items() if mean_of(group, "val_membrane_iou") < 0.01]
     return Finding(word_of(*(m in trivial for m in main)), {"trivial": trivial, "methods": len(main)})
 
-
+# %% ../../nbs/repro/claims_distributions.ipynb #dda5d732
 @claim(
     "segmentation",
     "in the report's pipeline the trivial answer does better than the perfect one",

@@ -46,7 +46,8 @@ def near_in_words(finding: Finding) -> str:
         text += f" {METHOD_TITLES[method]} after epoch {epochs}: {accuracy:.2f} %"
         text += ", its weights still undecided." if fractional else "."
     if numbers.get("published"):
-        text += f" Full precision there, as published: {numbers['published']:.2f} %."
+        epoch = numbers["further"]["bayesbinn"][0]
+        text += f" Full precision after epoch {epoch}, as published: {numbers['published']:.2f} %."
     return text
 
 
@@ -65,7 +66,7 @@ def percent_by_method(records: list) -> dict:  # method -> (epochs, accuracy in 
         for method, group in found.items()
     }
 
-
+# %% ../../nbs/repro/claims_images.ipynb #de584eba
 @claim(
     "benchmark_mnist",
     "BayesBiNN's weights come within half a point of real ones",
@@ -112,7 +113,7 @@ def near_full_precision(records, margin):
         numbers["published"] = published_at(records[0].dataset, further["bayesbinn"][0])
     return Finding(word, numbers, rests_on=tuple(records))
 
-# %% ../../nbs/repro/claims_images.ipynb #74ad3a69
+# %% ../../nbs/repro/claims_images.ipynb #e82e7d84
 def counted_in_words(finding: Finding) -> str:
     "How many published numbers got which verdict"
     counts = {verdict: n for verdict, n in finding.numbers.items() if n}
@@ -131,7 +132,7 @@ def verdicts(records: list, experiment: str, method: str = "*") -> dict:  # verd
     counts.pop("not run", None)
     return counts
 
-
+# %% ../../nbs/repro/claims_images.ipynb #163fcf6b
 @claim(
     "benchmark_mnist",
     "the rivals' runs follow the published curves",
@@ -190,7 +191,7 @@ def on_the_curve(records, method):
     mine = tuple(r for r in records if (r.method != method[1:] if method.startswith("!") else r.method == method))
     return Finding(word_of(*[True] * on, *[False] * off), counts, rests_on=mine)
 
-
+# %% ../../nbs/repro/claims_images.ipynb #1082d798
 @claim(
     "benchmark_mnist",
     "the published final accuracies come out again",
@@ -236,7 +237,7 @@ def reproduced(records, experiment):
     good, bad = counts.get("reproduced", 0), counts.get("differs", 0)
     return Finding(word_of(*[True] * good, *[False] * bad), counts)
 
-# %% ../../nbs/repro/claims_images.ipynb #5a1f860a
+# %% ../../nbs/repro/claims_images.ipynb #79ac8d4b
 def rivals_in_words(finding: Finding) -> str:
     "BayesBiNN beside the best other binary method"
     n = finding.numbers
@@ -283,7 +284,7 @@ def best_of_the_binary(records):
     pair = tuple(r for r in records if r.method in ("bayesbinn", best))
     return Finding(word, {"epoch": epoch, "best": best, "gap": gap.mean, "p": gap.p}, rests_on=pair)
 
-
+# %% ../../nbs/repro/claims_images.ipynb #2677927a
 def fractions_in_words(finding: Finding) -> str:
     "How binary PMF is"
     n = finding.numbers
@@ -320,7 +321,7 @@ def pmf_has_decided(records):
     numbers |= {"train": mean_of(group, "train_accuracy", 100), "test": mean_of(group, "test_accuracy", 100)}
     return Finding(word_of(*(value >= 0.9 for value in decided.values())), numbers, rests_on=tuple(group))
 
-# %% ../../nbs/repro/claims_images.ipynb #b1c2735f
+# %% ../../nbs/repro/claims_images.ipynb #88150687
 def modes_in_words(finding: Finding) -> str:
     "Entropy, difference and calibration of each run of BayesBiNN"
     text = []
@@ -380,7 +381,7 @@ def mode_is_mean(records):
     mine = tuple(r for r in records if r.method == "bayesbinn")
     return Finding(word_of(*(abs(gap) < 0.5 for run in found for gap in run["gaps"])), {"runs": found}, rests_on=mine)
 
-# %% ../../nbs/repro/claims_images.ipynb #f8545e84
+# %% ../../nbs/repro/claims_images.ipynb #c2d4d7dd
 FEWEST = 3  # seeds from which a mean can be called the same as another
 
 
@@ -404,7 +405,7 @@ def flat(accuracies: dict, points: float) -> bool | None:
         return None
     return width(accuracies) < points
 
-
+# %% ../../nbs/repro/claims_images.ipynb #194ff243
 def swept(records: list) -> dict:  # sweep -> {value: percents}
     "The three sweeps, each at the last epoch that all its points have reached"
     found = {name: sweep_points(records, name) for name in SWEEPS}
@@ -427,7 +428,7 @@ def sweeps_in_words(finding: Finding) -> str:
     ]
     return "Test accuracy at " + ", ".join(said) + "."
 
-
+# %% ../../nbs/repro/claims_images.ipynb #95d0b376
 @claim(
     "sweeps",
     "any learning rate α will do; the temperature τ must not be above about 1e-8",
@@ -451,7 +452,7 @@ def rate_free_temperature_bound(records):
     numbers = {"learning rate": rates, "temperature": temperatures, "gap": gap.mean, "p": gap.p}
     return Finding(word, numbers, rests_on=behind(records))
 
-# %% ../../nbs/repro/claims_images.ipynb #0462e3f7
+# %% ../../nbs/repro/claims_images.ipynb #c51788ab
 PICTURES = 10_000  # of the test set of MNIST, CIFAR-10 and CIFAR-100
 SINGLE = "with one seed, the chance of the test pictures stands for that of the seeds"
 
@@ -509,7 +510,7 @@ def setting_is_free(records, sweep, upto):
         return Finding("not run yet")
     return Finding(word_of(flat(accuracies, 0.3)), _range(accuracies), rests_on=behind(records))
 
-
+# %% ../../nbs/repro/claims_images.ipynb #828fa41f
 def loss_in_words(finding: Finding) -> str:
     "What the warm temperatures lose"
     n = finding.numbers
@@ -536,7 +537,7 @@ def warm_loses(records):
     numbers = {"losses": {t: -gap.mean for t, gap in warm.items()}}
     return Finding(word_of(*(gap.above for gap in warm.values())), numbers, limits, behind(records))
 
-# %% ../../nbs/repro/claims_images.ipynb #dd8bd0d6
+# %% ../../nbs/repro/claims_images.ipynb #07476006
 def arm_percents(records: list) -> dict:  # arm -> percents of the seeds
     "Test accuracy of every arm"
     return {arm: list(by_seed(g, "test_accuracy", 100).values()) for arm, g in longest(records, ("arm",)).items()}
@@ -587,7 +588,7 @@ def distribution_trains(records):
     word = word_of(sign.above, derived.above)
     return Finding(word, numbers | {"epochs": records[0].epochs}, (SINGLE,) * (sign.n < 2))
 
-
+# %% ../../nbs/repro/claims_images.ipynb #34bdfd85
 def sign_in_words(finding: Finding) -> str:
     "Accuracy and weights of the bare sign"
     n = finding.numbers
@@ -619,7 +620,7 @@ def sign_is_enough(records):
     numbers = {"sign": mean_std(arms["sign of the sum"])[0], "authors": mean_std(arms["authors"])[0], "differ": differ}
     return Finding(word_of(gap.above), numbers, (SINGLE,) * (gap.n < 2))
 
-
+# %% ../../nbs/repro/claims_images.ipynb #2d7e77a7
 @claim(
     "float32_study",
     "(a) and it ends with the same weights",
@@ -637,7 +638,7 @@ def sign_has_the_weights(records):
         word_of(*(a > 0.99 for a in agreement.values())), {"agreement": mean_of(group, "agreement_with_authors", 100)}
     )
 
-# %% ../../nbs/repro/claims_images.ipynb #3b7d0dce
+# %% ../../nbs/repro/claims_images.ipynb #44d5c4c2
 @claim(
     "float32_study",
     "(b) the gradient that the paper derives trains the network",
@@ -688,7 +689,7 @@ def eps_carries(records):
     numbers["derived"] = mean_std(arms.get("exact, no eps", []))[0]
     return Finding(word_of(learns.above, as_well.above), numbers, (SINGLE,) * (as_well.n < 2))
 
-# %% ../../nbs/repro/claims_images.ipynb #c1d8676d
+# %% ../../nbs/repro/claims_images.ipynb #d882b308
 @claim(
     "float32_study",
     "at τ = 1e-10 the lag of the mean makes a difference within these epochs",
@@ -709,7 +710,7 @@ def lag_matters_early(records):
     numbers = {"lagged": mean_std(arms["authors"])[0], "current": mean_std(arms["current mean"])[0], "p": gap.p}
     return Finding("open" if gap.above is None else "yes", numbers, (SINGLE,) * (gap.n < 2))
 
-
+# %% ../../nbs/repro/claims_images.ipynb #5f8b2ef4
 def warm_in_words(finding: Finding) -> str:
     "Accuracy at each higher temperature"
     said = ", ".join(f"{value:.2f} % ({plain(arm)})" for arm, value in finding.numbers["arms"].items())
@@ -727,7 +728,7 @@ def warm_learns_less(records):
     numbers = {"arms": {arm: mean_std(v)[0] for arm, v in warm.items()}, "authors": mean_std(arms["authors"])[0]}
     return Finding(word_of(*(gap.above for gap in gaps)), numbers, (SINGLE,) * (gaps[0].n < 2))
 
-
+# %% ../../nbs/repro/claims_images.ipynb #72539599
 @claim(
     "float32_study",
     "where the distribution is really random (the arm *soft*), the mean is better calibrated than the mode",
@@ -753,7 +754,7 @@ def soft_mean_is_calibrated(records):
     numbers |= {"mode_error": mean_std(mode)[0], "mean_error": mean_std(mean)[0]}
     return Finding(word_of(welch(mode, mean).above), numbers)
 
-
+# %% ../../nbs/repro/claims_images.ipynb #03192ba9
 @claim(
     "float32_study",
     "with the published settings the mean is the mode computed several times",
@@ -771,7 +772,7 @@ def nothing_is_random(records):
     gap = abs(mean - mean_of(group, "test_accuracy", 100))
     return Finding(word_of(share < 0.1 and gap < 0.05), {"stochastic": share, "epochs": group[0].epochs, "gap": gap})
 
-# %% ../../nbs/repro/claims_images.ipynb #e299821c
+# %% ../../nbs/repro/claims_images.ipynb #328b6cf6
 SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
@@ -807,7 +808,7 @@ def as_good_as_lrnet(records):
         numbers[dataset.removesuffix("-standin")] = ends
     return Finding(word_of(*halves), numbers) if halves else Finding("not run yet")
 
-
+# %% ../../nbs/repro/claims_images.ipynb #c17d68a2
 def suspects_in_words(finding: Finding) -> str:
     "The published disagreement, and our arms"
     n = finding.numbers

@@ -152,7 +152,7 @@ def benchmark_axes(ax, records: list, dataset: str, split: str) -> None:
     scale = "log" if published or last > 60 else "linear"
     ax.set(xlabel="epoch", ylabel=f"{SPLITS[split]} accuracy [%]", xscale=scale)
 
-
+# %% ../../nbs/repro/figures.ipynb #e30c200e
 def benchmark_figure(records: list, dataset: str) -> Picture:
     "Training and test accuracy over epochs"
     figure, axes = panels(2, 5.1, 3.9)
@@ -171,7 +171,7 @@ def front_figure(records: list) -> Picture:  # records of the benchmark on MNIST
     axes[0, 0].legend(fontsize=8, ncols=2)
     return Picture(figure)
 
-# %% ../../nbs/repro/figures.ipynb #d1811195
+# %% ../../nbs/repro/figures.ipynb #c54e4191
 def matched_runs(records: list) -> list:  # of (seed, record of STE, record of BayesBiNN)
     "Runs of both methods with the same seed"
     found = longest(records, ("method",))
@@ -210,7 +210,7 @@ def moons_figure(records: list) -> Picture | None:
     figure.colorbar(axes[0, 0].images[0], ax=axes, label="probability of the class ▲", shrink=0.7, pad=0.01)
     return Picture(figure, dpi=60)
 
-
+# %% ../../nbs/repro/figures.ipynb #b169c850
 def _curve(ax, record, curve, band, title, widths=(1, 2)):
     "A regression curve with its band and the edges of the data"
     from bayesbinn_nb.library.plots import regression_band
@@ -251,7 +251,7 @@ def snelson_normalised_figure(records: list) -> Picture | None:
         ax.set(xlabel="x", ylabel="y" if seed == pairs[0][0] else "")
     return Picture(figure, dpi=72)
 
-
+# %% ../../nbs/repro/figures.ipynb #be023285
 def temperature_figure(records: list) -> Picture | None:
     "Errors over the temperature: our seeds, their medians, the report's single runs"
     errors, published = temperature_errors(records), published_errors()
@@ -274,7 +274,7 @@ def temperature_figure(records: list) -> Picture | None:
     ax.legend(fontsize=8)
     return Picture(figure)
 
-# %% ../../nbs/repro/figures.ipynb #15b4f253
+# %% ../../nbs/repro/figures.ipynb #79267e0e
 def sweeps_figure(records: list) -> Picture:
     "Test accuracy over learning rate, temperature and momentum"
     figure, axes = panels(3, 3.7, 3.3)
@@ -321,7 +321,7 @@ ARM_STYLES = dict(
     )
 )
 
-
+# %% ../../nbs/repro/figures.ipynb #690f56d4
 def float32_figure(records: list) -> Picture | None:
     "Accuracy, median |λ| and entropy of each arm over epochs"
     found = in_order(records, ARMS)
@@ -344,7 +344,7 @@ def float32_figure(records: list) -> Picture | None:
 
 LRNET_COLORS = dict(zip(LRNET_ARMS, ("purple", "blue", "orange", "green", "vermilion"), strict=True))
 
-
+# %% ../../nbs/repro/figures.ipynb #eef76ef4
 def lrnet_figure(records: list) -> Picture | None:
     "Test accuracy over epochs for each arm, with the published end points"
     real = not any(r.stand_in for r in records)
@@ -367,7 +367,7 @@ def lrnet_figure(records: list) -> Picture | None:
         ax.legend(fontsize=8)
     return Picture(figure)
 
-# %% ../../nbs/repro/figures.ipynb #6db14057
+# %% ../../nbs/repro/figures.ipynb #978d9003
 VARIANT_COLORS = dict(zip(VARIANTS, ("blue", "vermilion", "sky", "orange"), strict=True))
 
 
@@ -412,7 +412,7 @@ def histograms_figure(records: list) -> Picture | None:
     axes[0, 0].legend(fontsize=7)
     return Picture(figure)
 
-# %% ../../nbs/repro/figures.ipynb #368d4812
+# %% ../../nbs/repro/figures.ipynb #16460722
 def segmentation_figure(records: list) -> Picture | None:
     "Pixel error and mean IoU over epochs, with the trivial answer"
     main, _ = segmentation_runs(records)
@@ -447,7 +447,7 @@ def tile_figure(records: list) -> Picture | None:
         ax.set_title(title, fontsize=9)
     return Picture(figure, dpi=100)
 
-# %% ../../nbs/repro/figures.ipynb #f85a5ed1
+# %% ../../nbs/repro/figures.ipynb #f7bae396
 def bop_grid_figure(records: list) -> Picture | None:
     "Smoothed training accuracy and flips per step; a row keeps one setting fixed"
     rows = [(name, line) for name in ("γ", "τ") for line in lines(records, name)]
@@ -466,7 +466,7 @@ def bop_grid_figure(records: list) -> Picture | None:
         row[0].legend()
     return Picture(figure)
 
-
+# %% ../../nbs/repro/figures.ipynb #0abec438
 def bop_figure(records: list) -> Picture | None:
     "Test accuracy and flips over epochs"
     groups = bop_runs(records)
@@ -522,7 +522,7 @@ RATE_STYLES = dict(
     )
 )
 
-
+# %% ../../nbs/repro/figures.ipynb #f403dc7d
 def rate_figure(records: list) -> Picture | None:
     "Training accuracy of the arms over epochs, every seed a line"
     found = rate_runs(records)
@@ -540,7 +540,7 @@ def rate_figure(records: list) -> Picture | None:
         ax.legend(fontsize=8)
     return Picture(figure)
 
-# %% ../../nbs/repro/figures.ipynb #e04f34f5
+# %% ../../nbs/repro/figures.ipynb #022923ac
 def sizes_figure(
     sizes: dict | None = None,  # default: network_sizes()
 ) -> Picture:
@@ -583,7 +583,7 @@ def growth_figure(records: list) -> Picture | None:
         ax.legend(fontsize=8)
     return Picture(figure)
 
-# %% ../../nbs/repro/figures.ipynb #db7af418
+# %% ../../nbs/repro/figures.ipynb #cf6f8f8b
 OPERATIONS = {"adam": 12, "bayesbinn, paper": 20, "bayesbinn, stochastic": 60}  # a weight, as counted in the formula
 STEP_BYTES = 28  # that a step moves for every weight
 PASS_BYTES = 52  # that a whole training step moves for every weight

@@ -92,7 +92,7 @@ def training_values(
     bytes_of = {t.data_ptr(): t.numel() * t.element_size() for t in kept if t.numel() > 1}
     return sum(bytes_of.values()) / 4 / weights
 
-
+# %% ../../nbs/repro/network_sizes.ipynb #33b19ea4
 @functools.cache
 def methods_in_training() -> dict:  # title -> 32-bit values per weight
     "The methods of the experiments, counted once"

@@ -135,7 +135,7 @@ def plural(n: int, noun: str) -> str:
     "1 seed, 3 seeds"
     return f"{n} {noun}{'s' * (n != 1)}"
 
-# %% ../../nbs/repro/pages.ipynb #893ca2f8
+# %% ../../nbs/repro/pages.ipynb #e6d90d03
 def smaller_than_published(
     records: list,
 ) -> (
@@ -180,7 +180,7 @@ def _reductions(records, brief):
         lines.append(f"> **Changed set-up:** {plain('; '.join(found['changed']))}.")
     return lines
 
-
+# %% ../../nbs/repro/pages.ipynb #906649e6
 def notice(
     records: list,
     row: str = "",  # how to run what is missing, e.g. "short --only 'benchmark-mnist*'"
@@ -210,7 +210,7 @@ def notice(
     )
     return Markdown("\n>\n".join(lines))
 
-# %% ../../nbs/repro/pages.ipynb #c8730ba5
+# %% ../../nbs/repro/pages.ipynb #917d285f
 METHOD_TITLES = {
     "bayesbinn": "BayesBiNN",
     "ste": "STE (Adam)",
@@ -240,7 +240,7 @@ def undecided(
     decided = record.metric("decidedness", epoch=epoch)
     return decided is not None and decided < 0.9
 
-# %% ../../nbs/repro/pages.ipynb #d83c3f9e
+# %% ../../nbs/repro/pages.ipynb #8a3ff6d0
 def accuracies_at(
     records: list,
     method: str,
@@ -266,7 +266,7 @@ def side_by_side(
     scores = {method: values for method in found if (values := accuracies_at(records, method, epoch))}
     return epoch, dict(sorted(scores.items(), key=lambda kv: -mean_std(kv[1])[0]))
 
-# %% ../../nbs/repro/pages.ipynb #c19235bc
+# %% ../../nbs/repro/pages.ipynb #a2911eca
 COMMON = {"lr": 1e-4, "temperature": 1e-10, "momentum": 0.0}  # of the published benchmark
 SWEEPS = {  # sweep -> (our name of the setting, the published one, experiment, symbol)
     "learning rate": ("lr", "learning_rate", "sweep-learning-rate", "α"),
@@ -308,7 +308,7 @@ def common_epoch(
     "The last epoch that every point has reached"
     return min((group[0].epochs for group in points.values()), default=None)
 
-# %% ../../nbs/repro/pages.ipynb #4e7e5e52
+# %% ../../nbs/repro/pages.ipynb #384ccde0
 def kind_of_inversion(
     share: float,  # of the pairs of our runs in the published order, 0 … 1
 ) -> str:

@@ -249,7 +249,7 @@ def float32_table(records: list, records_root: str = "runs") -> Table:
         rows.append(row | {"epochs": group[0].epochs, "seeds": len(group)})
     return rows
 
-
+# %% ../../nbs/repro/tables.ipynb #4b6705ff
 def by_epoch_table(records: list) -> Table:
     "Entropy and share of stochastic weights after some epochs, first seed of each arm"
     firsts = {arm: g[0] for arm, g in in_order(records, ARMS).items() if "posterior_entropy" in g[0].history}
@@ -282,7 +282,7 @@ def calibration_table(records: list) -> Table:
         {"arm": arm} | {title: cell(g, name) for title, name in CALIBRATION.items()} for arm, g in found.items()
     )
 
-# %% ../../nbs/repro/tables.ipynb #b9988877
+# %% ../../nbs/repro/tables.ipynb #9b0ef991
 LRNET_ARMS = {
     ("lrnet", "lrnet"): "LR-Net",
     ("bayesbinn", "bayesbinn"): "BayesBiNN",
@@ -324,7 +324,7 @@ def rate_left() -> Markdown:
         f"cosine of {ours['schedule']['t_max']} epochs at {left[1]:.1g} of it."
     )
 
-# %% ../../nbs/repro/tables.ipynb #cb454e33
+# %% ../../nbs/repro/tables.ipynb #25745a54
 def matched(
     records: list,
     columns: dict,  # title -> (method, metric, format)
@@ -351,7 +351,7 @@ def _three(x):
 def _short(x):
     return f"{x:.3g}"
 
-
+# %% ../../nbs/repro/tables.ipynb #1ef59162
 def moons_table(records: list) -> Table:
     "Training accuracy and confidence on Two Moons"
     return matched(
@@ -368,7 +368,7 @@ def moons_table(records: list) -> Table:
         },
     )
 
-
+# %% ../../nbs/repro/tables.ipynb #603ee15c
 def _of_curves(measure, title):
     "The three curves of one measure"
     ours = {f"{title}: {how}": ("bayesbinn", f"{measure}@{how}", _short) for how in ("mode", "mean")}
@@ -405,7 +405,7 @@ def executed(records: list, records_root: str = "runs") -> Markdown:
     links = dict.fromkeys(link(r, records_root) for r in records)
     return Markdown(f"Executed runs: {', '.join(links)}." if links else "")
 
-# %% ../../nbs/repro/tables.ipynb #d320bfb1
+# %% ../../nbs/repro/tables.ipynb #edddd442
 def temperature_table(records: list) -> Table:
     "Our errors at every temperature, and the rank of the report's value among them"
     published = published_errors()
@@ -439,7 +439,7 @@ def inversions_table(records: list) -> Table:
         rows.append(row | {"repeats in our pairs": f"{100 * share:.0f} %", "so it is": kind})
     return rows
 
-# %% ../../nbs/repro/tables.ipynb #a6b3f955
+# %% ../../nbs/repro/tables.ipynb #3c6db7eb
 VARIANTS = ("prior, lagged", "no prior, lagged", "prior, current", "no prior, current")
 FORGETTING = {
     "average accuracy, mean": "test_accuracy@mean",
@@ -474,7 +474,7 @@ def certainty_table(records: list) -> Table:
         rows.append(row)
     return rows
 
-# %% ../../nbs/repro/tables.ipynb #ca3d39a6
+# %% ../../nbs/repro/tables.ipynb #9b111d87
 def resized(
     labels,  # tensor (N, S, S) of classes
     side: int,
@@ -526,7 +526,7 @@ def yardstick_table(
         for name, both in scores.items()
     )
 
-# %% ../../nbs/repro/tables.ipynb #09e94eb3
+# %% ../../nbs/repro/tables.ipynb #4eb59569
 SCORES = {"IoU cell": "cell_iou", "IoU membrane": "membrane_iou", "mean IoU": "mean_iou"}
 
 
@@ -570,7 +570,7 @@ def pipeline_table(records: list, records_root: str = "runs") -> Table:
         rows.append(row | {"IoU membrane, ours": cell(group, "val_membrane_iou", "{:.3f}")})
     return rows
 
-# %% ../../nbs/repro/tables.ipynb #bd228fa8
+# %% ../../nbs/repro/tables.ipynb #6f2661c7
 def _accuracies(group, form="{:.2f}"):
     return {name: cell(group, f"{split}_accuracy", form, 100) for split, name in SPLITS.items()}
 
@@ -612,7 +612,7 @@ def bop_table(records: list, records_root: str = "runs") -> Table:
 
 LATENT_ARMS = ("binary", "binary+bn", "latent", "latent+bn", "latent-all", "latent-all+bn")
 
-
+# %% ../../nbs/repro/tables.ipynb #80ed8c6f
 def latent_scores(records: list, dataset: str) -> dict:  # arm -> {seed: percent}
     "Test accuracies of the latent-weight study"
     chosen = [r for r in records if r.dataset.removesuffix("-standin") == dataset]
@@ -633,7 +633,7 @@ def latent_table(records: list, records_root: str = "runs") -> Table:
             rows.append(row | {"ours": spread_cell(group, "test_accuracy", seeds=True) if group else "not run yet"})
     return rows
 
-# %% ../../nbs/repro/tables.ipynb #411661dc
+# %% ../../nbs/repro/tables.ipynb #e426b35e
 def latent_tests(records: list) -> Table:
     "Paired differences within a seed, with Student's t; the report's analysis of variance"
     rows, found = Table(), latent_gaps(records)
@@ -673,7 +673,7 @@ RATE_ARMS = {
     "exact_2^-7": "exact, rate 2⁻⁷",
 }
 
-
+# %% ../../nbs/repro/tables.ipynb #26506d21
 def rate_runs(records: list) -> dict:  # (dataset, setting) -> run
     "The longest run of each arm on each data set"
     found = {}
@@ -697,7 +697,7 @@ def rate_table(records: list, records_root: str = "runs") -> Table:
             rows.append(row)
     return rows
 
-# %% ../../nbs/repro/tables.ipynb #854a4c46
+# %% ../../nbs/repro/tables.ipynb #b7067089
 def _mib(count):
     return f"{count / 2**20:.2f}"
 
@@ -724,7 +724,7 @@ def training_table(
     ranked = sorted(found.items(), key=lambda kv: kv[1])
     return Table({"method": title, "32-bit values per weight": f"{values:.2f}"} for title, values in ranked)
 
-# %% ../../nbs/repro/tables.ipynb #ba3c8e8f
+# %% ../../nbs/repro/tables.ipynb #25861c5d
 def rounded(rows) -> Table:
     "Three significant digits for every measured number"
     return Table({k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
@@ -757,7 +757,7 @@ def bandwidth(record: Record) -> float:  # bytes a second
     shares = [g["share_of_bandwidth"] for g in record.extra["growth"] if g["weights"] == largest]
     return record.extra["ceilings"]["bandwidth"] * max(1, *shares)
 
-
+# %% ../../nbs/repro/tables.ipynb #d3fc656f
 def steps_table(records: list) -> Table:
     "One step on a single tensor, in multiples of fused Adam's time"
     rows = []
@@ -789,7 +789,7 @@ def beside_table(records: list) -> Table:
         rows.append({"run": plain(r.row), **b, "authors' optimiser": share})
     return rounded(rows)
 
-
+# %% ../../nbs/repro/tables.ipynb #f88c447f
 def processes_table(records: list) -> Table:
     "Time and largest memory of each variant in a process of its own"
     rows = Table()
@@ -815,7 +815,7 @@ def faster_when_large(records: list) -> Markdown:
             )
     return Markdown(" ".join(said))
 
-# %% ../../nbs/repro/tables.ipynb #b3fa275d
+# %% ../../nbs/repro/tables.ipynb #54c446da
 def precisions_table(records: list) -> Table:  # of the experiments "precision" and "benchmark"
     "Test accuracy after each epoch in float32 and in bfloat16, for the seeds that have both; the published spread"
     "below"
@@ -856,7 +856,7 @@ def pictures_say() -> float:  # points
     "How far the chance of the test pictures alone moves an accuracy of 97 %: one standard deviation"
     return 100 * (0.97 * 0.03 / PICTURES) ** 0.5
 
-# %% ../../nbs/repro/tables.ipynb #67f2f390
+# %% ../../nbs/repro/tables.ipynb #e4db9da2
 EXPERIMENTS = {
     "benchmark": "Benchmark: final accuracies (paper Tables 2 and 10, report Table 2)",
     "curve": "Benchmark: training curves (logs of the authors and of the report)",
