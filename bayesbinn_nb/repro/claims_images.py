@@ -819,7 +819,8 @@ def suspects_in_words(finding: Finding) -> str:
         "set-up: a cosine of 500 epochs cut at epoch 290, and convolutions that are never normalised; there is no log."
     )
     for dataset, arm, loss, epochs in n["arms"]:
-        text += f" On {SETS[dataset]}, {plain(arm)} stands {loss:+.2f} points from the plain arm after {plural(epochs, 'epoch')}."
+        text += f" On {SETS[dataset]}, {plain(arm)} stands {loss:+.2f} points from the plain arm"
+        text += f" after {plural(epochs, 'epoch')}."
     return text
 
 
