@@ -194,11 +194,15 @@ def split_directives(
     source: str,  # source of a code cell
 ) -> tuple[dict[str, str], str]:  # directives by name · the source without them
     "Take the `#| name: value` lines off the head of a cell"
-    found, lines = {}, source.splitlines()
+    found, lines, name = {}, source.splitlines(), ""
     for k, line in enumerate(lines):
         match = _DIRECTIVE.match(line)
-        if match:
-            found[match[1]] = match[2]
+        if name and re.match(r"#\|\s{2,}\S", line):  # a long value goes on, as YAML folds it
+            found[name] += " " + line[2:].strip()
+            lines[k] = None
+        elif match:
+            name = match[1]
+            found[name] = match[2]
             lines[k] = None
         elif line.strip() and not line.lstrip().startswith(("#", "%")):
             break
