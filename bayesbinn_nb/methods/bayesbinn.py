@@ -13,14 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..math.bernoulli import entropy
-from . import kernels_cuda
-from bayesbinn_nb.methods.kernels import (
-    _flat,
-    accumulate_gradient_,
-    draw_key,
-    sample_weights_,
-    update_natural_parameter_,
-)
+from .kernels import accumulate_gradient_, sample_weights_, update_natural_parameter_
+from .kernels import gpu as kernels_cuda
+from .kernels.memory import flat, laid_out_like
+from .kernels.noise import draw_key
 from .method import Method, is_binary_weight, swapped
 
 # %% auto #0
@@ -244,7 +240,7 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
         for (p, state, group), g, w, total in zip(self._each(), *self._last[:2], self._totals):
             if g is None:
                 continue
-            g = _laid_out_like(state["lam"], g)
+            g = laid_out_like(state["lam"], g)
             if group["samples"] == 0:
                 total.add_(g)
             else:
@@ -286,7 +282,7 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
             tensors = (
                 state["lam"],
                 p.data,
-                None if g is None else _laid_out_like(state["lam"], g),
+                None if g is None else laid_out_like(state["lam"], g),
                 None if group["samples"] == 0 else w,
                 total,
                 state.get("momentum_buffer"),
@@ -394,11 +390,6 @@ class BayesBiNNOptimizer(torch.optim.Optimizer):
             self.__dict__.setdefault(name, value)
         self._forget()
 
-
-def _laid_out_like(like: Tensor, t: Tensor) -> Tensor:
-    "`t` with the memory layout of `like`"
-    return t if t.stride() == like.stride() else torch.empty_like(like, dtype=t.dtype).copy_(t)
-
 # %% ../../nbs/methods/bayesbinn.ipynb #0716d970
 class BayesBiNN(Method):
     "BayesBiNN as a method of the trainer; the settings are those of `BayesBiNNOptimizer`"
@@ -469,7 +460,7 @@ class BayesBiNN(Method):
         "Posterior entropy per weight (nats), and the share of weights with |λ| ≤ 9 (noise in float32 reaches 8.32)"
         total = stochastic = nats = 0
         for lam in self.optimizer.natural_parameters():
-            for piece in _flat(lam).split(1 << 20):
+            for piece in flat(lam).split(1 << 20):
                 open_ = piece[piece.abs() <= 9]  # beyond, the entropy is below 1e-6 nats
                 stochastic += open_.numel()
                 nats += entropy(open_.double()).sum().item()
