@@ -42,16 +42,16 @@ def _inlined(f: Callable) -> Any:
     return njit(f, inline="always", **_OPTIONS)
 
 
-@intrinsic
-def _as_float(typing, x):
-    "The float32 with these 32 bits"
+def _float_with_bits(typing, x):
     return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
 
 
-@intrinsic
-def _as_int(typing, x):
-    "The 32 bits of a float32"
+def _bits_of_float(typing, x):
     return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
+
+
+_as_float: Any = intrinsic(_float_with_bits)  # the float32 with these 32 bits
+_as_int: Any = intrinsic(_bits_of_float)  # the 32 bits of a float32
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000009
 @_inlined
@@ -106,17 +106,14 @@ def _put(out, i, x):
 
 @overload(_put, inline="always")
 def _put_for(out, i, x):
-    if out.dtype == types.float32:
+    def put(out, i, x):
+        out[i] = x
 
-        def put(out, i, x):
-            out[i] = x
-    else:  # the bits of a bfloat16 (x is finite here: weights lie in [-1, 1])
+    def put_bfloat16(out, i, x):  # x is finite here: weights lie in [-1, 1]
+        b = _as_int(x)
+        out[i] = np.int16((b + i32(0x7FFF) + ((b >> i32(16)) & i32(1))) >> i32(16))
 
-        def put(out, i, x):
-            b = _as_int(x)
-            out[i] = np.int16((b + i32(0x7FFF) + ((b >> i32(16)) & i32(1))) >> i32(16))
-
-    return put
+    return put if out.dtype == types.float32 else put_bfloat16
 
 
 def _get(array, i):
@@ -125,16 +122,13 @@ def _get(array, i):
 
 @overload(_get, inline="always")
 def _get_for(array, i):
-    if array.dtype == types.float32:
+    def get(array, i):
+        return array[i]
 
-        def get(array, i):
-            return array[i]
-    else:
+    def get_bfloat16(array, i):
+        return _as_float(i32(i32(array[i]) << i32(16)))
 
-        def get(array, i):
-            return _as_float(i32(i32(array[i]) << i32(16)))
-
-    return get
+    return get if array.dtype == types.float32 else get_bfloat16
 
 
 def _cut(array, start, stop):

@@ -5,6 +5,8 @@
 # %% ../../../nbs/methods/kernels/gpu.ipynb #00000003
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -136,8 +138,8 @@ def sample_weights_cuda_(
     mixed = mixed - 2**64 if mixed >> 63 else mixed
     out, lam = flat(out), flat(lam)
     n = lam.numel()
-    launch = _sample_kernel[(triton.cdiv(n, _BLOCK),)]
-    constants = dict(STREAM=stream, BLOCK=_BLOCK, EXACT=temperature == 0)
+    launch: Any = _sample_kernel[(triton.cdiv(n, _BLOCK),)]
+    constants: dict[str, Any] = dict(STREAM=stream, BLOCK=_BLOCK, EXACT=temperature == 0)
     launch(out, lam, n, float(temperature) or 1.0, mixed, draw, offset & M32, **constants)
 
 # %% ../../../nbs/methods/kernels/gpu.ipynb #0000000f
@@ -162,7 +164,7 @@ def update_natural_parameter_cuda_(
     "`update_natural_parameter_` with α and t on the device; the bias correction happens in the kernel"
     assert triton is not None, "these kernels need Triton: ask available() first"
     own, value = (prior, 0.0) if isinstance(prior, Tensor) else (None, float(prior))
-    flags = dict(
+    flags: dict[str, Any] = dict(
         HAS_GRAD=grad is not None,
         SAMPLED=w is not None,
         HAS_TOTAL=total is not None,
@@ -172,4 +174,5 @@ def update_natural_parameter_cuda_(
     )
     tensors = [flat(lam if t is None else t) for t in (lam, mode, grad, w, total, momentum, own, mean)]
     n, numbers = lam.numel(), [float(x) for x in (data_scale, temperature, beta, kl_weight, value, eps)]
-    _update_kernel[(triton.cdiv(n, _BLOCK),)](*tensors, lr, step, n, *numbers, **flags, BLOCK=_BLOCK)
+    launch: Any = _update_kernel[(triton.cdiv(n, _BLOCK),)]
+    launch(*tensors, lr, step, n, *numbers, **flags, BLOCK=_BLOCK)
