@@ -91,14 +91,17 @@ def test_the_model_is_binary_outside_a_pass_also_after_an_error():
         opt.step()
 
 
-def test_gradients_outside_a_pass_are_left_alone():
+def test_a_gradient_outside_a_pass_does_not_count_and_is_said_once():
     net = nn.Linear(4, 1, bias=False)
     opt = BayesBiNNOptimizer(net.parameters(), train_size=10, temperature=1.0)
-    net(torch.ones(1, 4)).sum().backward()
-    outside = net.weight.grad.clone()
+    with pytest.warns(UserWarning, match="outside a pass"):
+        net(torch.ones(1, 4)).sum().backward()
+    net(torch.ones(1, 4)).sum().backward()  # not said again: warnings are errors here
+    with pytest.raises(RuntimeError, match="found no gradient"):
+        opt.step()
     with opt.sampled_params():
         net(torch.ones(1, 4)).sum().backward()
-    assert torch.equal(net.weight.grad, outside)
+    assert torch.equal(net.weight.grad, torch.ones(1, 4))  # of the pass alone, to be looked at or clipped
 
 
 def test_two_passes_are_the_mean_of_two_samples():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from bayesbinn_nb.methods import kernels, kernels_cuda
+from bayesbinn_nb.methods import kernels
 from bayesbinn_nb.methods.bayesbinn import BayesBiNNOptimizer
+from bayesbinn_nb.methods.kernels import gpu
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:TRITON_DEFAULT_FP_FUSION"
@@ -31,7 +32,7 @@ def test_the_sampling_kernel_compiles(dtype, stream, exact):
     signature = dict(
         out="*" + dtype, lam="*fp32", n="i32", temperature="fp32", seed_mixed="i64", draw="*i64", offset="i32"
     )
-    ptx = compiled(kernels_cuda._sample_kernel, signature, dict(STREAM=stream, BLOCK=1024, EXACT=exact))
+    ptx = compiled(gpu._sample_kernel, signature, dict(STREAM=stream, BLOCK=1024, EXACT=exact))
     assert "st.global" in ptx
 
 
@@ -40,7 +41,7 @@ def test_the_update_kernel_compiles(flags):
     pointers = dict.fromkeys(("lam", "mode", "grad", "w", "total", "momentum", "prior", "mean", "lr", "step"), "*fp32")
     numbers = dict.fromkeys(("data_scale", "temperature", "beta", "kl_weight", "prior_value", "eps"), "fp32")
     constants = {name: bool(f) for name, f in zip(FLAGS, flags)} | {"BLOCK": 1024}
-    ptx = compiled(kernels_cuda._update_kernel, pointers | {"n": "i32"} | numbers, constants)
+    ptx = compiled(gpu._update_kernel, pointers | {"n": "i32"} | numbers, constants)
     assert "st.global" in ptx
 
 
@@ -91,5 +92,5 @@ def test_a_replayed_epoch_learns_like_an_eager_one(method_name):
 
 
 def test_off_a_gpu_the_kernels_of_the_cpu_are_used():
-    assert not kernels_cuda.available("cpu")
+    assert not gpu.available("cpu")
     assert kernels.LARGEST_NOISE < 8.5

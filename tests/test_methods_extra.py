@@ -477,7 +477,7 @@ def test_pmf_released_gradient_does_not_vanish_where_the_true_one_does():
 def test_pmf_ties_go_to_minus_one():
     net, method = prepared(METHODS["pmf"])
     method.auxiliary[0][0].data.zero_()
-    method._round()
+    method.show_weights()
     assert (method.parameters[0] == -1).all()
 
 
@@ -925,12 +925,12 @@ def test_check_method_notices():
             return {**super().state(), "averages": [torch.zeros_like(m) for m in self.averages]}
 
     class Real(SignEMA):
-        def _show(self):
+        def show_weights(self):
             for p, m in zip(self.parameters, self.averages):
                 p.data.copy_(-m)
 
     class Swallows(SignEMA):
-        def _pass(self):
+        def gradient_pass(self):
             from contextlib import contextmanager
 
             @contextmanager

@@ -7,6 +7,8 @@ __all__ = ['natural_from_prob', 'prob_from_natural', 'log_partition', 'log_prob'
            'variance', 'fisher_information', 'entropy', 'kl_divergence', 'sign_vectors', 'exact_expectation', 'sample']
 
 # %% ../../nbs/math/bernoulli.ipynb #1b645389
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -116,7 +118,7 @@ def sign_vectors(
 
 # %% ../../nbs/math/bernoulli.ipynb #827bfc45
 def exact_expectation(
-    f: callable,  # maps the (2^d, d) sign vectors to (2^d, …) values, one leading row per vector
+    f: Callable[[Tensor], Tensor],  # maps the (2^d, d) sign vectors to (2^d, …) values, one leading row per vector
     lam: Tensor,  # (d,) natural parameters, d ≤ 20
 ) -> Tensor:  # Σ_w q(w) f(w), of the shape of one value; differentiable in λ
     "Expectation under the mean-field distribution, summed over all 2^d sign vectors"
