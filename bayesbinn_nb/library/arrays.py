@@ -32,9 +32,11 @@ def crop_flip(
     index = (rows.unsqueeze(2) * (W + 2 * pad) + cols.unsqueeze(1)).view(B, 1, H * W).expand(B, C, H * W)
     return padded.gather(2, index).view(B, C, H, W)
 
-# %% ../../nbs/library/arrays.ipynb #849f82fa
+# %% ../../nbs/library/arrays.ipynb #cdee4f29
 class CropFlip:
-    "Random crop after zero padding, then a mirror image with probability ½: torchvision's `RandomCrop` and `RandomHorizontalFlip`"
+    "Random crop after zero padding, then a mirror image with probability ½: torchvision's `RandomCrop` and"
+
+    "`RandomHorizontalFlip`"
 
     def __init__(
         self,
@@ -57,9 +59,11 @@ class CropFlip:
         "Augmented images; the targets pass through"
         return crop_flip(x, draws[:, :2], draws[:, 2], self.pad), y
 
-# %% ../../nbs/library/arrays.ipynb #40bf1010
+# %% ../../nbs/library/arrays.ipynb #c42eaf94
 class Dihedral:
-    "One of the eight symmetries of the square per example, applied alike to images (B, C, S, S) and label maps (B, S, S)"
+    "One of the eight symmetries of the square per example, applied alike to images (B, C, S, S) and label maps"
+
+    "(B, S, S)"
 
     def __repr__(self) -> str:
         return "Dihedral()"
@@ -120,7 +124,7 @@ class Batches:
             order = part if self.order is None else self.order[part]
             yield self.data.batch(order, None if self.draws is None else self.draws[part])
 
-# %% ../../nbs/library/arrays.ipynb #378747c2
+# %% ../../nbs/library/arrays.ipynb #72c55e9c
 class Stored:
     "Examples as they were decoded, and the scaling by which a model sees them"
 
@@ -137,7 +141,8 @@ class Stored:
         x = torch.as_tensor(x)
         if x.ndim < 2:
             raise ValueError(
-                f"x must have a batch dimension and features, got shape {tuple(x.shape)}. Use x[:, None] for one feature."
+                f"x must have a batch dimension and features, got shape {tuple(x.shape)}. Use x[:, None] for one "
+                "feature."
             )
         if y is not None:
             y = torch.as_tensor(y)

@@ -99,9 +99,11 @@ class Progress(Callback):
             self.bar.close()
             self.bar = None
 
-# %% ../../nbs/library/callbacks.ipynb #af3dfa66
+# %% ../../nbs/library/callbacks.ipynb #b8d03f34
 class FlipRatio(Callback):
-    "Share of binary weights whose sign differs from the epoch before (`flipped`), and π = ln(flipped + e⁻⁹) (`flip_ratio`)"
+    "Share of binary weights whose sign differs from the epoch before (`flipped`), and π = ln(flipped + e⁻⁹)"
+
+    "(`flip_ratio`)"
 
     before: list[Tensor] | None = None  # inside an epoch: the signs at its start
 
@@ -164,7 +166,7 @@ class CSVLogger(Callback):
             table.writeheader()
             table.writerows(rows)
 
-# %% ../../nbs/library/callbacks.ipynb #61b2ccde
+# %% ../../nbs/library/callbacks.ipynb #dfadd5fa
 class TensorBoardLogger(Callback):
     "Scalars per epoch for TensorBoard"
 
@@ -192,7 +194,7 @@ class WandbLogger(Callback):
         **init: Any,  # of wandb.init: project, name, mode, …
     ) -> None:
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as e:
             raise ImportError("WandbLogger needs the package wandb: pip install wandb.") from e
         self.run: Any = wandb.init(**init)

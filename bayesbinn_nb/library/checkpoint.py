@@ -24,7 +24,7 @@ __all__ = ['MODEL_FORMAT', 'cannot_write', 'atomic_write', 'save_checkpoint', 'l
            'plain_state', 'file_digest', 'write_tensors', 'read_tensors', 'check_digest', 'described', 'load_state',
            'check_shapes', 'binary_tensors', 'architecture', 'save_model', 'load_model']
 
-# %% ../../nbs/library/checkpoint.ipynb #e0c1fa62
+# %% ../../nbs/library/checkpoint.ipynb #3902cfd1
 _SAID = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of this disk is used up",
@@ -53,7 +53,7 @@ def atomic_write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
         with os.fdopen(handle, mode, **text) as f:
             yield f
             f.flush()
@@ -69,7 +69,7 @@ def atomic_write(
             raise cannot_write(path, e) from e
         raise
 
-# %% ../../nbs/library/checkpoint.ipynb #83822e60
+# %% ../../nbs/library/checkpoint.ipynb #12f62c82
 def save_checkpoint(
     state: dict,  # tensors, numbers, strings, and lists and dicts of them
     path: str | Path,
@@ -106,7 +106,8 @@ def load_checkpoint(
         raise
     except Exception as e:
         raise ValueError(
-            f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. Delete it to start afresh."
+            f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. Delete "
+            "it to start afresh."
         ) from e
 
 # %% ../../nbs/library/checkpoint.ipynb #fd289d06
@@ -198,7 +199,7 @@ def check_digest(
             f"{path} is damaged: its contents do not match their checksum. Copy it again, or write it again."
         )
 
-# %% ../../nbs/library/checkpoint.ipynb #c7ba5113
+# %% ../../nbs/library/checkpoint.ipynb #26452e0b
 def described(
     path: str | Path,
     text: str,  # JSON of {"name": …, "kwargs": …}, or of null
@@ -206,18 +207,19 @@ def described(
 ) -> dict[str, Any] | None:
     "How a model is built, checked; None if the file does not say"
     try:
-        arch = json.loads(text)
+        arch: Any = json.loads(text)
     except ValueError:
         arch = ()
     if arch is None:
         return None
-    ok = isinstance(arch, dict) and isinstance(arch.get("name"), str) and isinstance(arch.get("kwargs"), dict)
-    if not ok:
+    known = isinstance(arch, dict)
+    if not (known and isinstance(arch.get("name"), str) and isinstance(arch.get("kwargs"), dict)):
         raise ValueError(f"{path} says in a way that nobody understands how its model is built: {text[:80]!r}.")
     for name, value in arch["kwargs"].items():
         if not all(abs(number) <= max(values, 64) for number in _numbers(value)):
             raise ValueError(
-                f"{path} cannot be of a model with {name}={str(value)[:40]}: it holds {values:,} values in all. It is damaged."
+                f"{path} cannot be of a model with {name}={str(value)[:40]}: it holds {values:,} values in all. "
+                "It is damaged."
             )
     return arch
 
@@ -274,7 +276,7 @@ def check_shapes(
             ours, theirs = (f"has the shape {s[k]}" if k in s else "is not there" for s in (wanted, shapes))
             raise ValueError(f"{path} does not fit the model: {k} {theirs} in the file and {ours} in the model.")
 
-# %% ../../nbs/library/checkpoint.ipynb #dc4d8891
+# %% ../../nbs/library/checkpoint.ipynb #78c7e2a6
 MODEL_FORMAT = "bayesbinn_nb.model.2"
 
 
@@ -320,12 +322,14 @@ def load_model(
     found = about.get("format")
     if found is not None and found.startswith("bayesbinn_nb.packed."):
         raise ValueError(
-            f"{path} is a packed model, one bit per weight: unpack_model(path) or load_packed(path) of library.packing reads it."
+            f"{path} is a packed model, one bit per weight: unpack_model(path) or load_packed(path) of "
+            "library.packing reads it."
         )
     if found != MODEL_FORMAT:
         raise ValueError(
             f"{path} is no model file of this version (format {found!r}, not {MODEL_FORMAT!r}). "
-            "If you trust it, model.load_state_dict(safetensors.torch.load_file(path)) takes its tensors; save_model writes a new file."
+            "If you trust it, model.load_state_dict(safetensors.torch.load_file(path)) takes its tensors; "
+            "save_model writes a new file."
         )
     check_digest(path, state, about)
     arch = described(path, about.get("arch", "null"), sum(t.numel() for t in state.values()))

@@ -108,13 +108,14 @@ class DataBundle:
         right = float((target == guess).double().mean())
         return {"name": f"always class {guess}", "metric": "accuracy", "split": where, "value": right}
 
-# %% ../../nbs/library/data.ipynb #4d134bc0
+# %% ../../nbs/library/data.ipynb #b7bd3ffd
 def split_indices(
     n: int,  # number of training examples
     validation: float = 0.1,  # fraction in [0, 1)
     seed: int = 0,  # of numpy's legacy generator
 ) -> tuple[np.ndarray, np.ndarray]:  # indices of train and validation
-    "Train and validation indices: the first ⌊validation·n⌋ of a shuffle are validation; no split keeps the stored order"
+    "Train and validation indices: the first ⌊validation·n⌋ of a shuffle are validation; no split keeps the"
+    "stored order"
     if not 0 <= validation < 1:
         raise ValueError(f"validation is a fraction in [0, 1), got {validation}. Use 0 for no validation split.")
     indices = np.arange(n)
@@ -124,7 +125,7 @@ def split_indices(
     k = int(np.floor(validation * n))
     return indices[k:], indices[:k]
 
-# %% ../../nbs/library/data.ipynb #a782cdb4
+# %% ../../nbs/library/data.ipynb #72a93b97
 def check_limit(
     what: str,  # "limit" or "eval_limit"
     value: int | None,
@@ -155,7 +156,8 @@ class ImageOptions:
     def __post_init__(self) -> None:
         if self.split not in ("shuffled", "last"):
             raise ValueError(
-                f"split must be 'shuffled' (first part of a shuffle) or 'last' (last part, unshuffled), got {self.split!r}."
+                "split must be 'shuffled' (first part of a shuffle) or 'last' (last part, unshuffled), got "
+                f"{self.split!r}."
             )
         if self.inputs not in ("standard", "signed", "per_image"):
             raise ValueError(f"inputs must be 'standard', 'signed' or 'per_image', got {self.inputs!r}.")
@@ -266,7 +268,7 @@ def segmentation_bundle(
         options,
     )
 
-# %% ../../nbs/library/data.ipynb #8076b289
+# %% ../../nbs/library/data.ipynb #67b13cee
 def standardised(
     a: np.ndarray,  # (N, D)
     scaler: tuple[np.ndarray, np.ndarray] | None = None,  # mean and sd to use; None: those of `a`
@@ -282,7 +284,7 @@ def two_moons_bundle(name: str) -> DataBundle:
 
     options = {"points": 200, "noise": 0.1, "random_state": 0}
     x, y = make_moons(200, noise=0.1, random_state=0)
-    inputs, scaler = standardised(x)
+    inputs, scaler = standardised(np.asarray(x))
     y = torch.from_numpy(y).float()[:, None]
     mark, extras = fingerprint(name, fingerprint_arrays(x, y), options), {"x_scaler": scaler}
     return DataBundle(name, ArrayData(inputs, y), None, None, 2, (2,), mark, None, "binary", options, extras)
@@ -426,7 +428,7 @@ def data_status(
         rows.append(row)
     return rows
 
-# %% ../../nbs/library/data.ipynb #9085dcc9
+# %% ../../nbs/library/data.ipynb #a233bc7a
 def fetch(
     name: str,  # mnist | cifar10 | cifar100
     root: str | Path | None = None,  # data root; made if needed
@@ -455,7 +457,8 @@ def fetch(
         reason = (str(e).strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(
             f"{SETS[name]['title']} could not be downloaded ({type(e).__name__}: {reason}). "
-            f"Try again later, or copy the files into {where / SETS[name]['folder']}, or set BAYESBINN_DATA to a folder that has them."
+            f"Try again later, or copy the files into {where / SETS[name]['folder']}, or set BAYESBINN_DATA to a "
+            "folder that has them."
         ) from e
     READERS[name](root, True)
     return where / SETS[name]["folder"]

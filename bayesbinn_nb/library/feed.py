@@ -110,7 +110,7 @@ def explained(
             "Leave it out by drop_last=True, or choose a batch_size that leaves no single example over."
         ) from e
 
-# %% ../../nbs/library/feed.ipynb #f62cd779
+# %% ../../nbs/library/feed.ipynb #0b3c7de7
 def check_model(
     model: nn.Module,  # before training
 ) -> None:
@@ -135,7 +135,8 @@ def check_optimizers(
             for p in group["params"]:
                 if p.requires_grad and id(p) in sparse and not isinstance(optimizer, takes_sparse):
                     raise ValueError(
-                        f"{sparse[id(p)] or 'The model'} gives sparse gradients, which {type(optimizer).__name__} cannot "
+                        f"{sparse[id(p)] or 'The model'} gives sparse gradients, which {type(optimizer).__name__} "
+                        "cannot "
                         "take: build the layer with sparse=False, or give real_optimizer=torch.optim.SparseAdam."
                     )
 
@@ -182,9 +183,10 @@ def need_readable_workers(
             "Use persistent_workers=False, or no checkpoint_dir."
         )
 
-# %% ../../nbs/library/feed.ipynb #3c6e0b3d
+# %% ../../nbs/library/feed.ipynb #91d7d9d0
 def _numpy_state() -> dict[str, Any]:
-    kind, key, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    kind, key, position, has_gauss, cached = state
     return {"kind": kind, "key": torch.from_numpy(key.astype(np.int64)), "rest": [position, has_gauss, float(cached)]}
 
 

@@ -108,7 +108,7 @@ def run_settings(
 # how an optimiser computes, not what; torch adds the last when it loads a state
 ENGINE_SETTINGS = ("fused", "foreach", "capturable", "differentiable")
 
-# %% ../../nbs/library/loop.ipynb #a4048001
+# %% ../../nbs/library/loop.ipynb #37443af0
 class Prepared(Setup):
     "A trainer that can let a method prepare its model"
 
@@ -128,7 +128,8 @@ class Prepared(Setup):
             self.scheduler = self.scheduler_factory(method.optimizers()[0])
             if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 raise TypeError(
-                    "ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive it from a Callback."
+                    "ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive "
+                    "it from a Callback."
                 )
         self._settings = run_settings(method, self.scheduler)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
@@ -206,7 +207,7 @@ class Compiled(Prepared):
         self._size_is_given = True
         return self
 
-# %% ../../nbs/library/loop.ipynb #6144d5b1
+# %% ../../nbs/library/loop.ipynb #3f15d605
 class Narrow(Compiled):
     "A trainer that knows in which numbers the network computes, and how to give up a step"
 
@@ -230,7 +231,8 @@ class Narrow(Compiled):
 
     @contextmanager
     def _training_dtype(self) -> Iterator[None]:
-        "In bfloat16, the binary weights are bfloat16 numbers while training: ±1 is exact there, nothing needs converting"
+        "In bfloat16, the binary weights are bfloat16 numbers while training: ±1 is exact there, nothing needs"
+        "converting"
         method = self._need()
         narrow = self.precision == "bfloat16" and method.low_precision_weights
         weights = list(method.binary_parameters.values()) if narrow else []
@@ -243,12 +245,13 @@ class Narrow(Compiled):
             for p in weights:
                 p.grad, p.data = None, p.data.to(torch.float32)
 
-# %% ../../nbs/library/loop.ipynb #5da65296
+# %% ../../nbs/library/loop.ipynb #4b60f278
 class Steps(Narrow):
     "A trainer that can make one step"
 
     def _train_step(self, x: Tensor, y: Tensor, sums: Tensor) -> int:
-        "One step: every pass of the method, then learn. Adds loss and metrics to `sums`; returns how many examples were seen"
+        "One step: every pass of the method, then learn. Adds loss and metrics to `sums`; returns how many"
+        "examples were seen"
         method, seen = self._need(), 0
         for one_pass in method.train_passes():
             with one_pass:
@@ -300,7 +303,7 @@ def first_infinite(
                     return f"{key} of {names.get(id(p), own)}"
     return None
 
-# %% ../../nbs/library/loop.ipynb #3bd83c80
+# %% ../../nbs/library/loop.ipynb #4cdf9956
 class Checks(Steps):
     "A trainer whose numbers are looked at, before a step and after an epoch"
 
@@ -320,7 +323,8 @@ class Checks(Steps):
         "Means over an epoch; the run ends here if the loss is not a number"
         if not seen:
             raise ValueError(
-                "The training data gave no batch: is drop_last=True with fewer examples than batch_size, or an iterator used up?"
+                "The training data gave no batch: is drop_last=True with fewer examples than batch_size, or an "
+                "iterator used up?"
             )
         means = (sums / seen).tolist()
         if self._left_out is not None and (left_out := int(self._left_out)):
@@ -331,8 +335,8 @@ class Checks(Steps):
                 means[i] = counted[i] if metric in (None, accuracy) else means[i]
         if not math.isfinite(means[0]):
             raise FloatingPointError(
-                f"The training loss is {means[0]} in epoch {epoch}. Lower the learning rate, or raise the temperature or eps of BayesBiNN"
-                + self._last_good()
+                f"The training loss is {means[0]} in epoch {epoch}. Lower the learning rate, or raise the "
+                "temperature or eps of BayesBiNN" + self._last_good()
             )
         return dict(zip(["loss", *self.metrics], means, strict=True))
 
@@ -371,7 +375,7 @@ class Place:
     lr: float | None = None  # the rate at the start of the epoch
     seconds: float = 0.0  # that they took
 
-# %% ../../nbs/library/loop.ipynb #a3b8bcf4
+# %% ../../nbs/library/loop.ipynb #3863c64c
 class Epochs(Checks):
     "A trainer that can train for an epoch"
 
@@ -387,7 +391,7 @@ class Epochs(Checks):
     ) -> dict[str, float]:  # means of loss and metrics
         "One epoch of training passes"
         self._order_at_start = self._order.get_state()
-        batches: Iterable = train
+        batches: Any = train
         if isinstance(train, ArrayData):
             batches = train.batches(batch_size, shuffle=True, generator=self._order, augment=True, drop_last=drop_last)
             if self._place is not None:

@@ -14,7 +14,7 @@ from ..math.prediction import expected_calibration_error, fit_temperature, nll
 __all__ = ['IGNORED', 'METRICS', 'as_columns', 'per_example', 'has_ignored', 'ignored_examples', 'accuracy', 'binary_accuracy',
            'mse', 'total', 'check_probabilities', 'calibration', 'segmentation_scores']
 
-# %% ../../nbs/library/metrics.ipynb #cc91d2a8
+# %% ../../nbs/library/metrics.ipynb #6d025538
 def as_columns(
     outputs: Tensor,  # (B, …), or (B, 1)
     targets: Tensor,  # the same shape, or (B,)
@@ -24,7 +24,8 @@ def as_columns(
         outputs = outputs[:, 0]
     if outputs.shape != targets.shape:
         raise ValueError(
-            f"outputs have shape {tuple(outputs.shape)} and targets {tuple(targets.shape)}: they must match, or targets lack a last dimension of 1."
+            f"outputs have shape {tuple(outputs.shape)} and targets {tuple(targets.shape)}: they must match, or "
+            "targets lack a last dimension of 1."
         )
     return outputs, targets.to(outputs.dtype)
 
@@ -53,7 +54,7 @@ def ignored_examples(
     gone = targets == IGNORED
     return (gone.flatten(1).all(1) if gone.ndim > 1 else gone).sum()
 
-# %% ../../nbs/library/metrics.ipynb #dd54ad21
+# %% ../../nbs/library/metrics.ipynb #59e1ae3f
 def accuracy(
     outputs: Tensor,  # (B, K, …) logits or probabilities, classes along 1
     targets: Tensor,  # (B, …) class numbers; -100 does not count
@@ -63,7 +64,8 @@ def accuracy(
     "Is the largest output the right class?"
     if outputs.ndim != targets.ndim + 1:
         raise ValueError(
-            f"accuracy needs outputs (B, K, …) and targets (B, …), got {tuple(outputs.shape)} and {tuple(targets.shape)}. For one logit use 'binary_accuracy'."
+            f"accuracy needs outputs (B, K, …) and targets (B, …), got {tuple(outputs.shape)} and "
+            f"{tuple(targets.shape)}. For one logit use 'binary_accuracy'."
         )
     right = (outputs.argmax(1) == targets).float()
     if targets.ndim == 1:
@@ -103,12 +105,14 @@ def total(
     "The sum of a metric's values, which must be one per example"
     if values.shape != targets.shape[:1]:
         raise ValueError(
-            f"The metric {name!r} must give one value per example, shape {tuple(targets.shape[:1])}; it gave {tuple(values.shape)}. "
-            "A mean over the batch would be divided by the number of examples again: return the values it is the mean of."
+            f"The metric {name!r} must give one value per example, shape {tuple(targets.shape[:1])}; it gave "
+            f"{tuple(values.shape)}. "
+            "A mean over the batch would be divided by the number of examples again: return the values it is the "
+            "mean of."
         )
     return values.sum()
 
-# %% ../../nbs/library/metrics.ipynb #a7c11853
+# %% ../../nbs/library/metrics.ipynb #ff63680d
 def check_probabilities(
     probs: Tensor,  # (N, K)
     labels: Tensor | None,  # (N,)
@@ -116,12 +120,14 @@ def check_probabilities(
     "Refuse logits, and shapes that do not belong together"
     if probs.ndim != 2 or labels is None or labels.shape != probs.shape[:1]:
         raise ValueError(
-            f"expected probabilities (N, K) and labels (N,), got {tuple(probs.shape)} and {None if labels is None else tuple(labels.shape)}."
+            f"expected probabilities (N, K) and labels (N,), got {tuple(probs.shape)} and "
+            f"{None if labels is None else tuple(labels.shape)}."
         )
     worst = float((probs.double().sum(1) - 1).abs().max())
     if not worst < 1e-3:
         raise ValueError(
-            f"rows of probs must sum to 1, one is off by {worst:.3g}. Trainer.predict gives probabilities; apply softmax to logits."
+            f"rows of probs must sum to 1, one is off by {worst:.3g}. Trainer.predict gives probabilities; apply "
+            "softmax to logits."
         )
 
 
@@ -155,7 +161,7 @@ def calibration(
         check_probabilities(val_probs, val_labels)
     return out
 
-# %% ../../nbs/library/metrics.ipynb #b99bf2a7
+# %% ../../nbs/library/metrics.ipynb #36b43b72
 def segmentation_scores(
     predicted: Tensor,  # (N, H, W) class numbers, or (N, 2, H, W) logits or probabilities
     labels: Tensor,  # (N, H, W): 1 cell, 0 membrane
@@ -166,7 +172,8 @@ def segmentation_scores(
     if predicted.ndim == labels.ndim + 1:
         if predicted.shape[1] != 2:
             raise ValueError(
-                f"predicted {tuple(predicted.shape)} must hold two classes along dimension 1; of a single logit give the classes, (logit[:, 0] > 0).long()."
+                f"predicted {tuple(predicted.shape)} must hold two classes along dimension 1; of a single logit "
+                "give the classes, (logit[:, 0] > 0).long()."
             )
         predicted = predicted.argmax(1)
     if predicted.shape != labels.shape:
@@ -177,7 +184,8 @@ def segmentation_scores(
     bad = set(predicted.unique().tolist() + labels.unique().tolist()) - {0, 1}
     if bad:
         raise ValueError(
-            f"label maps hold classes 0 (membrane) and 1 (cell), found {sorted(bad)[:5]}. Labels stored as 0/255 need (labels == 255).long()."
+            f"label maps hold classes 0 (membrane) and 1 (cell), found {sorted(bad)[:5]}. Labels stored as 0/255 "
+            "need (labels == 255).long()."
         )
     iou = multiclass_jaccard_index(predicted, labels, 2, average=None).tolist()
     for k in (0, 1):

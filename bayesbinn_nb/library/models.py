@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import plain_name
-
 from ..methods.activations import BinaryActivation
 from ..methods.method import WEIGHT_LAYERS, is_binary_weight, is_binary_weight_or_bias, select_binary
 
@@ -351,7 +350,7 @@ def unet_up(
     up = nn.ConvTranspose2d(2 * n, n, 2, stride=2, bias=False)
     return nn.Sequential(up, nn.BatchNorm2d(n, momentum=0.2, affine=False), nn.ReLU())
 
-# %% ../../nbs/library/models.ipynb #c70ca6cb
+# %% ../../nbs/library/models.ipynb #25f0d88c
 class UNet(nn.Module):
     "Encoder and decoder of `depth` levels with skip connections; see `unet`"
 
@@ -383,7 +382,8 @@ class UNet(nn.Module):
         step = 2**self.depth
         if x.shape[-1] % step or x.shape[-2] % step:
             raise ValueError(
-                f"A U-Net of depth {self.depth} needs sides divisible by {step}, got {tuple(x.shape[-2:])}. Crop or pad the images."
+                f"A U-Net of depth {self.depth} needs sides divisible by {step}, got {tuple(x.shape[-2:])}. Crop "
+                "or pad the images."
             )
         skips = []
         for i, block in enumerate(self.down):
@@ -470,7 +470,7 @@ def binary_names(
         raise ValueError(f"The model has no parameter {unknown[0]!r}. It has: {', '.join(sorted(known))}.")
     return names
 
-# %% ../../nbs/library/models.ipynb #9990a43e
+# %% ../../nbs/library/models.ipynb #831824ef
 @dataclass
 class ModelSummary:
     "What a model consists of; prints as a table"
@@ -500,8 +500,10 @@ class ModelSummary:
         lines = [f"{'tensor':<{w}}  {'shape':<18} {'number':>11}  kind"]
         lines += [f"{n:<{w}}  {'×'.join(map(str, s)) or '1':<18} {k:>11,}  {kind}" for n, s, k, kind in self.rows]
         lines += [
-            f"{self.binary:,} binary weights, {self.real:,} real parameters, {self.statistics:,} normalisation statistics",
-            f"needs {self.bits:,} bits ({self.bits / 8e6:.2f} MB): {self.binary:,} one-bit weights replace as many 32-bit floats "
+            f"{self.binary:,} binary weights, {self.real:,} real parameters, {self.statistics:,} normalisation "
+            "statistics",
+            f"needs {self.bits:,} bits ({self.bits / 8e6:.2f} MB): {self.binary:,} one-bit weights replace as "
+            "many 32-bit floats "
             f"({self.float_bits / 8e6:.2f} MB in all), {self.saving:.1f} times smaller",
         ]
         return "\n".join(lines)
@@ -525,7 +527,7 @@ def model_summary(
     count = {kind: sum(row[2] for row in rows if row[3] == kind) for kind in ("binary", "real", "statistic")}
     return ModelSummary(rows, count["binary"], count["real"], count["statistic"])
 
-# %% ../../nbs/library/models.ipynb #2f0f412a
+# %% ../../nbs/library/models.ipynb #a41c5dc8
 def assert_binary(
     model: nn.Module,
     binary: Callable
@@ -541,8 +543,10 @@ def assert_binary(
             first = wrong.flatten().nonzero()[0, 0]
             index = tuple(int(i) for i in torch.unravel_index(first, p.shape))
             raise ValueError(
-                f"{name} is not binary: {int(wrong.sum()):,} of {p.numel():,} values are not ±1, the first is {p.flatten()[first].item():.6g} at {index}. "
-                "Outside a training pass a method's model holds ±1 exactly; was this model trained by one, or saved inside a pass?"
+                f"{name} is not binary: {int(wrong.sum()):,} of {p.numel():,} values are not ±1, the first is "
+                f"{p.flatten()[first].item():.6g} at {index}. "
+                "Outside a training pass a method's model holds ±1 exactly; was this model trained by one, or "
+                "saved inside a pass?"
             )
         total += p.numel()
     return total

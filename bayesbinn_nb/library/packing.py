@@ -65,7 +65,7 @@ def unpack_bits(
         w[:, i] = (bits >> i) & 1
     return w.view(-1)[:n].view(shape).mul_(2).sub_(1)
 
-# %% ../../nbs/library/packing.ipynb #4ec0e265
+# %% ../../nbs/library/packing.ipynb #3acc0a96
 FORMAT = "bayesbinn_nb.packed.2"
 
 
@@ -87,7 +87,8 @@ def _to_pack(
         weights = layers or weights
     if not found & weights:
         raise ValueError(
-            "No parameter of this model is exactly ±1, so there is nothing to pack. assert_binary(model) says which value is in the way; save_model writes a float model."
+            "No parameter of this model is exactly ±1, so there is nothing to pack. assert_binary(model) says "
+            "which value is in the way; save_model writes a float model."
         )
     return found
 
@@ -107,7 +108,7 @@ def pack_model(
     about = {"format": FORMAT, "arch": json.dumps(arch or architecture(model)), "packed": json.dumps(packed)}
     return write_tensors(path, tensors, about)
 
-# %% ../../nbs/library/packing.ipynb #a071a69b
+# %% ../../nbs/library/packing.ipynb #9f10a821
 FLOATS = ("float32", "float64", "float16", "bfloat16")  # types of weights, all of which hold ±1 exactly
 
 
@@ -130,7 +131,8 @@ def _packed_entries(
             found[name] = (tuple(shape), getattr(torch, dtype))
     except (ValueError, TypeError, AttributeError, KeyError) as e:
         raise ValueError(
-            f"{path} is damaged: what it says about its packed tensors does not fit them ({str(e)[:80]}). Pack the model again."
+            f"{path} is damaged: what it says about its packed tensors does not fit them ({str(e)[:80]}). Pack "
+            "the model again."
         ) from e
     return found
 
@@ -145,7 +147,9 @@ def read_packed(
     tensors, about = read_tensors(path, "packed model")
     if about.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is a safetensors file but not a packed model of this version (format {about.get('format')!r}, not {FORMAT!r}). load_model reads float models; pack_model writes a new file."
+            f"{path} is a safetensors file but not a packed model of this version (format "
+            f"{about.get('format')!r}, not {FORMAT!r}). load_model reads float models; pack_model writes a new "
+            "file."
         )
     check_digest(path, tensors, about)
     packed = _packed_entries(path, about.get("packed", ""), tensors)
@@ -210,7 +214,7 @@ class PackedConvTranspose2d(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, self.weight, self.bias, **self.config)
 
-# %% ../../nbs/library/packing.ipynb #d0fcd25a
+# %% ../../nbs/library/packing.ipynb #3d560fa5
 _CONV = ("stride", "padding", "dilation", "groups")
 _LAYERS: dict[type, tuple[type[_Packed], tuple[str, ...]]] = {
     nn.Linear: (PackedLinear, ()),
@@ -230,7 +234,8 @@ def _packed_layer(
     own = key.removesuffix("weight") + "bias"
     if type(layer) not in _LAYERS:
         raise TypeError(
-            f"{name} is a {type(layer).__name__}; packed layers exist for {', '.join(k.__name__ for k in _LAYERS)}. unpack_model loads it with float weights."
+            f"{name} is a {type(layer).__name__}; packed layers exist for "
+            f"{', '.join(k.__name__ for k in _LAYERS)}. unpack_model loads it with float weights."
         )
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         raise ValueError(f"{name} pads with {layer.padding_mode!r}; packed convolutions pad with zeros only.")

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['PALETTE', 'METHOD_COLORS', 'method_color', 'house_style', 'use_house_style', 'svg', 'training_curves',
+__all__ = ['Array', 'PALETTE', 'METHOD_COLORS', 'method_color', 'house_style', 'use_house_style', 'svg', 'training_curves',
            'accuracy_bars', 'decision_surface', 'regression_band', 'probability_histogram', 'flip_ratio_curve',
            'heat_map']
 
-# %% ../../nbs/library/plots.ipynb #6509e856
+# %% ../../nbs/library/plots.ipynb #060d1ce5
+Array = Tensor | np.ndarray | Sequence  # what every function takes
+
 PALETTE = {
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -98,7 +100,7 @@ def _colors(labels: Iterable[str]) -> dict[str, str]:
     spare = [c for c in PALETTE.values() if c not in found.values() and c != PALETTE["yellow"]]
     return {label: color or spare.pop(0) if color or spare else PALETTE["sky"] for label, color in found.items()}
 
-# %% ../../nbs/library/plots.ipynb #479d26cf
+# %% ../../nbs/library/plots.ipynb #cc34b732
 @contextmanager
 def house_style(
     **changes: Any,  # further rcParams
@@ -110,7 +112,8 @@ def house_style(
 
 
 def use_house_style() -> None:
-    "The same settings for a whole notebook, with figures stored as svg without a date, so that a second run gives the same file"
+    "The same settings for a whole notebook, with figures stored as svg without a date, so that a second run"
+    "gives the same file"
     plt = _pyplot()
     plt.rcParams.update(_STYLE)
     try:
@@ -188,7 +191,7 @@ def training_curves(
     ax.legend()
     return ax
 
-# %% ../../nbs/library/plots.ipynb #6663178e
+# %% ../../nbs/library/plots.ipynb #df1239aa
 def accuracy_bars(
     values: Mapping[str, Sequence],  # label → one value per seed
     published: Mapping[str, Sequence]
@@ -198,7 +201,7 @@ def accuracy_bars(
 ) -> Any:  # the axes
     "One row per method: the mean as a bar, each seed as a dot, the published value beside them"
     ax, colors = _axes(ax, (6.4, 0.55 * max(2, len(values)) + 1)), _colors(values)
-    low = []
+    low: list[float] = []
     for k, (label, seeds) in enumerate(values.items()):
         seeds, color = _array(seeds, f"values[{label!r}]", (1,)), colors[label]
         if not len(seeds):
@@ -206,7 +209,7 @@ def accuracy_bars(
         low += [*seeds]
         ax.barh(k, seeds.mean(), height=0.5, color=color, alpha=0.22, linewidth=0)
         ax.plot(seeds, np.full(len(seeds), k), "o", color=color, markersize=5, alpha=0.85)
-        if label in (published or {}):
+        if published is not None and label in published:
             value, spread = published[label]
             low.append(value - spread)
             ax.errorbar(value, k + 0.32, xerr=spread, fmt="D", color="#333333", markersize=4, capsize=2, linewidth=1)
@@ -222,11 +225,11 @@ def accuracy_bars(
     ax.invert_yaxis()
     return ax
 
-# %% ../../nbs/library/plots.ipynb #02e982a8
+# %% ../../nbs/library/plots.ipynb #14200fdc
 def decision_surface(
     predict: Callable[[Tensor], Tensor],  # float32 points (n, 2) → probability of class 1, shape (n,), in [0,1]
-    x: Tensor,  # data, shape (n, 2)
-    y: Tensor,  # classes 0 and 1, shape (n,)
+    x: Array,  # data, shape (n, 2)
+    y: Array,  # classes 0 and 1, shape (n,)
     extent: tuple[float, float, float, float]
     | None = None,  # xmin, xmax, ymin, ymax; the data with a margin when left out
     title: str = "",
@@ -245,7 +248,8 @@ def decision_surface(
         p = _array(predict(points), "predict(points)", (1,)).reshape(grid, grid)
     if p.min() < -1e-6 or p.max() > 1 + 1e-6:
         raise ValueError(
-            f"predict(points) lies in [{p.min():.3g}, {p.max():.3g}]: probabilities in [0,1] expected (apply sigmoid or softmax first)."
+            f"predict(points) lies in [{p.min():.3g}, {p.max():.3g}]: probabilities in [0,1] expected (apply "
+            "sigmoid or softmax first)."
         )
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -269,11 +273,11 @@ def decision_surface(
     ax.grid(visible=False)
     return ax
 
-# %% ../../nbs/library/plots.ipynb #c28542fa
+# %% ../../nbs/library/plots.ipynb #37cdf9fc
 def regression_band(
-    x: Tensor,  # inputs in ascending order, shape (n,)
-    mean: Tensor,  # predictive mean at x
-    std: Tensor,  # predictive standard deviation at x
+    x: Array,  # inputs in ascending order, shape (n,)
+    mean: Array,  # predictive mean at x
+    std: Array,  # predictive standard deviation at x
     data: tuple | None = None,  # (x, y) of the observations
     label: str = "mean",
     widths: Sequence[float] = (1.0, 2.0),  # half-widths of the bands in standard deviations
@@ -360,9 +364,9 @@ def flip_ratio_curve(
     ax.legend()
     return ax
 
-# %% ../../nbs/library/plots.ipynb #98fd2697
+# %% ../../nbs/library/plots.ipynb #2a36efa9
 def heat_map(
-    values: Tensor,  # shape (rows, columns); nan is left blank
+    values: Array,  # shape (rows, columns); nan is left blank
     rows: Sequence[str],  # names of the rows
     columns: Sequence[str],  # names of the columns
     fmt: str = ".1f",  # how a number is written

@@ -21,7 +21,7 @@ from ..methods.method import Method, adam
 __all__ = ['KINDS', 'METHODS', 'Settings', 'EXPERIMENTS', 'check_schedule', 'schedule_value', 'Schedule', 'make_schedule',
            'method_class', 'make_optimizer_factory', 'make_method', 'recipe']
 
-# %% ../../nbs/library/recipes.ipynb #9e1d884e
+# %% ../../nbs/library/recipes.ipynb #47021494
 KINDS: dict[str, tuple[str, ...]] = {  # what each kind needs besides its start and when it moves
     "constant": (),
     "cosine": ("end", "t_max"),
@@ -41,7 +41,8 @@ def check_schedule(
     missing = [k for k in ("start", *KINDS[kind], "when") if k not in spec]
     if missing:
         raise ValueError(
-            f"a {kind} schedule needs {', '.join(('start', *KINDS[kind], 'when'))}; {', '.join(missing)} is missing in {spec}."
+            f"a {kind} schedule needs {', '.join(('start', *KINDS[kind], 'when'))}; {', '.join(missing)} is "
+            f"missing in {spec}."
         )
     unknown = [k for k in spec if k not in ("kind", "start", "when", "unit", *KINDS[kind])]
     if unknown:
@@ -176,111 +177,115 @@ def make_method(
         kwargs.setdefault("train_size", int(recipe["train_size_multiplier"] * train_size))
     return method_class(recipe["method"])(**kwargs)
 
-# %% ../../nbs/library/recipes.ipynb #46e63a05
+# %% ../../nbs/library/recipes.ipynb #8212e24f
 Settings = dict[str, Any]
 
 
 def _cosine(start: float, epochs: int, end: float = 1e-16) -> Settings:
-    return dict(kind="cosine", start=start, end=end, t_max=epochs, when="epoch_start")
+    return {"kind": "cosine", "start": start, "end": end, "t_max": epochs, "when": "epoch_start"}
 
 
 _IMAGE: dict[str, Settings] = {  # networks and what the sets share (paper Table 9 and section A.2 of its appendix)
-    "mnist": dict(
-        model=dict(name="mnist_mlp", kwargs={}),
-        batch_size=100,
-        train_size_multiplier=1,
-        seed_base=1,
-        precision="float32",
-        channels_last=False,
-    ),
-    "cifar10": dict(
-        model=dict(name="vgg_cifar", kwargs=dict(num_classes=10)),
-        batch_size=50,
-        train_size_multiplier=10,
-        seed_base=10,
-        precision="bfloat16",
-        channels_last=True,
-    ),
-    "cifar100": dict(
-        model=dict(name="vgg_cifar", kwargs=dict(num_classes=100)),
-        batch_size=50,
-        train_size_multiplier=10,
-        seed_base=10,
-        precision="bfloat16",
-        channels_last=True,
-    ),
+    "mnist": {
+        "model": {"name": "mnist_mlp", "kwargs": {}},
+        "batch_size": 100,
+        "train_size_multiplier": 1,
+        "seed_base": 1,
+        "precision": "float32",
+        "channels_last": False,
+    },
+    "cifar10": {
+        "model": {"name": "vgg_cifar", "kwargs": {"num_classes": 10}},
+        "batch_size": 50,
+        "train_size_multiplier": 10,
+        "seed_base": 10,
+        "precision": "bfloat16",
+        "channels_last": True,
+    },
+    "cifar100": {
+        "model": {"name": "vgg_cifar", "kwargs": {"num_classes": 100}},
+        "batch_size": 50,
+        "train_size_multiplier": 10,
+        "seed_base": 10,
+        "precision": "bfloat16",
+        "channels_last": True,
+    },
 }
 _SETS = tuple(_IMAGE)
 
 
 def _pick(dataset: str, mnist: Any, cifar10: Any, cifar100: Any) -> Any:
-    return dict(zip(_SETS, (mnist, cifar10, cifar100)))[dataset]
+    return dict(zip(_SETS, (mnist, cifar10, cifar100), strict=True))[dataset]
 
 # %% ../../nbs/library/recipes.ipynb #db9a468d
 def _pmf(dataset: str) -> Settings:
     "PMF on the image sets: its schedule counts iterations, not epochs"
-    return dict(
-        method_kwargs=dict(
-            lr=_pick(dataset, 1e-3, 1e-2, 1e-2),
-            beta_growth=_pick(dataset, 1.2, 1.05, 1.05),
-            beta_every=100,
-            lr_decay=0.2,
-            lr_every=_pick(dataset, 7000, 30000, 30000),
-            weight_decay=_pick(dataset, 0.0, 1e-4, 1e-4),
-        ),
-        epochs=_pick(dataset, 200, 112, 112),
-        data=dict(validation=_pick(dataset, 1 / 6, 0.1, 0.1)),
-        source="paper Table 9 and PMF's released code",
-        note="100,000 iterations; MNIST split 50,000 / 10,000; the published number is the best validation accuracy",
-    )
+    return {
+        "method_kwargs": {
+            "lr": _pick(dataset, 1e-3, 1e-2, 1e-2),
+            "beta_growth": _pick(dataset, 1.2, 1.05, 1.05),
+            "beta_every": 100,
+            "lr_decay": 0.2,
+            "lr_every": _pick(dataset, 7000, 30000, 30000),
+            "weight_decay": _pick(dataset, 0.0, 1e-4, 1e-4),
+        },
+        "epochs": _pick(dataset, 200, 112, 112),
+        "data": {"validation": _pick(dataset, 1 / 6, 0.1, 0.1)},
+        "source": "paper Table 9 and PMF's released code",
+        "note": "100,000 iterations; MNIST split 50,000 / 10,000; the published number is the best validation accuracy",
+    }
 
 
 def _lrnet_alone(dataset: str) -> Settings:
     "LR-Net on its own network"
     mnist = dataset == "mnist"
-    return dict(
-        model=dict(
-            name="lrnet_mnist" if mnist else "lrnet_cifar",
-            kwargs=dict(variant="lrnet", **({} if mnist else dict(num_classes=_pick(dataset, 10, 10, 100)))),
-        ),
-        method_kwargs=dict(lr=1e-2, lr_decay=0.1, lr_every=100 if mnist else 200),
-        batch_size=256,
-        epochs=190 if mnist else 450,
-        mean_samples=7,
-        data=dict(validation=0.0) if mnist else dict(validation=0.0, inputs="per_image", pad=2),
-        real_optimizer=dict(kind="adam", lr=1e-2),
-        source="LR-Net's released scripts, binary weights",
-        note="its own network, without pre-training; a test draws 6 to 7 weight samples"
+    return {
+        "model": {
+            "name": "lrnet_mnist" if mnist else "lrnet_cifar",
+            "kwargs": dict(variant="lrnet", **({} if mnist else {"num_classes": _pick(dataset, 10, 10, 100)})),
+        },
+        "method_kwargs": {"lr": 1e-2, "lr_decay": 0.1, "lr_every": 100 if mnist else 200},
+        "batch_size": 256,
+        "epochs": 190 if mnist else 450,
+        "mean_samples": 7,
+        "data": {"validation": 0.0} if mnist else {"validation": 0.0, "inputs": "per_image", "pad": 2},
+        "real_optimizer": {"kind": "adam", "lr": 1e-2},
+        "source": "LR-Net's released scripts, binary weights",
+        "note": "its own network, without pre-training; a test draws 6 to 7 weight samples"
         + ("; CIFAR-100 is not in the LR-Net paper" if dataset == "cifar100" else ""),
-    )
+    }
 
-# %% ../../nbs/library/recipes.ipynb #7d41ba74
+# %% ../../nbs/library/recipes.ipynb #4fd5b879
 def _benchmark(dataset: str, method: str) -> Settings:
     "The image benchmark"
-    r = dict(_IMAGE[dataset], epochs=500, data=dict(validation=0.1), source="paper Table 9")
+    r: Settings = dict(_IMAGE[dataset], epochs=500, data={"validation": 0.1}, source="paper Table 9")
     if method == "bayesbinn":
         lr = _pick(dataset, 1e-4, 3e-4, 3e-4)
         r.update(
-            method_kwargs=dict(
-                lr=lr, temperature=_pick(dataset, 1e-10, 1e-10, 1e-8), init_lambda=10.0, momentum=0.0, samples=1
-            ),
+            method_kwargs={
+                "lr": lr,
+                "temperature": _pick(dataset, 1e-10, 1e-10, 1e-8),
+                "init_lambda": 10.0,
+                "momentum": 0.0,
+                "samples": 1,
+            },
             schedule=_cosine(lr, 500),
             mean_samples=10,
         )
     elif method == "ste":
-        r.update(method_kwargs=dict(lr=1e-2, clip_weights=1.0), schedule=_cosine(1e-2, 500))
+        r.update(method_kwargs={"lr": 1e-2, "clip_weights": 1.0}, schedule=_cosine(1e-2, 500))
     elif method == "adam":
         lr = _pick(dataset, 3e-4, 1e-2, 3e-3)
         r.update(
-            method_kwargs=dict(lr=lr), schedule=_cosine(lr, 500), note="the report's Table 1 prints Bop's rows here"
+            method_kwargs={"lr": lr}, schedule=_cosine(lr, 500), note="the report's Table 1 prints Bop's rows here"
         )
     elif method == "bop":
         r.update(
             method_kwargs=_pick(
                 dataset,
-                dict(adaptivity_rate=1e-5, threshold=1e-8, decay=10 ** (-3 / 500), decay_every=1),
-                dict(adaptivity_rate=1e-4, threshold=1e-8, decay=0.1, decay_every=100),
-                dict(adaptivity_rate=1e-4, threshold=1e-9, decay=0.1, decay_every=100),
+                {"adaptivity_rate": 1e-5, "threshold": 1e-8, "decay": 10 ** (-3 / 500), "decay_every": 1},
+                {"adaptivity_rate": 1e-4, "threshold": 1e-8, "decay": 0.1, "decay_every": 100},
+                {"adaptivity_rate": 1e-4, "threshold": 1e-9, "decay": 0.1, "decay_every": 100},
             )
         )
     elif method == "pmf":
@@ -297,9 +302,9 @@ def _lrnet_comparison(dataset: str, method: str, t_max: int | None = None) -> Se
     epochs = {"mnist": 190, "cifar10": 290}[dataset]
     r = _benchmark(dataset, method)
     r.update(
-        model=dict(name="lrnet_mnist" if dataset == "mnist" else "lrnet_cifar", kwargs=dict(variant="comparison")),
+        model={"name": "lrnet_mnist" if dataset == "mnist" else "lrnet_cifar", "kwargs": {"variant": "comparison"}},
         epochs=epochs,
-        data=dict(validation=0.0),
+        data={"validation": 0.0},
         source="paper Table 11",
         note="LR-Net's network with every layer binary and normalised; the cosine ends with the run",
     )
@@ -312,125 +317,160 @@ def _lrnet_comparison(dataset: str, method: str, t_max: int | None = None) -> Se
         )
     return r
 
-# %% ../../nbs/library/recipes.ipynb #a8c96113
+# %% ../../nbs/library/recipes.ipynb #79b69ea6
 def _toy(dataset: str, method: str) -> Settings:
     "Two Moons and Snelson"
     moons = dataset == "two_moons"
-    r = dict(
-        model=dict(name="toy_mlp", kwargs={} if moons else dict(in_features=1, output_norm=True)),
-        batch_size=None,
-        epochs=3000 if moons else 5000,
-        data={},
-        loss="binary_cross_entropy" if moons else "mse",
-        metrics=["binary_accuracy"] if moons else ["mse"],
-        train_size_multiplier=1,
-        seed_base=0,
-        precision="float32",
-        channels_last=False,
-        eval_in_train_mode=not moons,
-        source=f"paper Table {3 if moons else 4} of its early text and the authors' notebook",
-    )
+    r: Settings = {
+        "model": {"name": "toy_mlp", "kwargs": {} if moons else {"in_features": 1, "output_norm": True}},
+        "batch_size": None,
+        "epochs": 3000 if moons else 5000,
+        "data": {},
+        "loss": "binary_cross_entropy" if moons else "mse",
+        "metrics": ["binary_accuracy"] if moons else ["mse"],
+        "train_size_multiplier": 1,
+        "seed_base": 0,
+        "precision": "float32",
+        "channels_last": False,
+        "eval_in_train_mode": not moons,
+        "source": f"paper Table {3 if moons else 4} of its early text and the authors' notebook",
+    }
 
     def drop(lr: float) -> Settings:
-        return dict(kind="multistep", start=lr, milestones=[1500, 2500], factor=0.1, when="step")
+        return {"kind": "multistep", "start": lr, "milestones": [1500, 2500], "factor": 0.1, "when": "step"}
 
     if method == "bayesbinn":
         r.update(
             binary_biases=True,
             mean_samples=10,
-            method_kwargs=dict(temperature=1.0, momentum=0.99, lr=1e-3, samples=5, init_lambda=15.0, mean="lagged")
+            method_kwargs={
+                "temperature": 1.0,
+                "momentum": 0.99,
+                "lr": 1e-3,
+                "samples": 5,
+                "init_lambda": 15.0,
+                "mean": "lagged",
+            }
             if moons
-            else dict(temperature=1.0, momentum=0.99, lr=1e-4, samples=1, init_lambda=10.0, mean="lagged"),
-            schedule=drop(1e-3) if moons else dict(kind="geometric", start=1e-4, end=1e-5, t_max=5000, when="step"),
+            else {
+                "temperature": 1.0,
+                "momentum": 0.99,
+                "lr": 1e-4,
+                "samples": 1,
+                "init_lambda": 10.0,
+                "mean": "lagged",
+            },
+            schedule=drop(1e-3)
+            if moons
+            else {"kind": "geometric", "start": 1e-4, "end": 1e-5, "t_max": 5000, "when": "step"},
         )
     elif method == "ste":
         r.update(
             binary_biases=False,
-            method_kwargs=dict(lr=0.1, clip_weights=1.0),
-            real_optimizer=dict(kind="adam", lr=0.1),
-            schedule=drop(0.1) if moons else dict(kind="constant", start=0.1, when="step"),
-            note="real-valued biases, as in the authors' notebook, where BayesBiNN's are binary; theirs start at 0 and are clamped to ±1",
+            method_kwargs={"lr": 0.1, "clip_weights": 1.0},
+            real_optimizer={"kind": "adam", "lr": 0.1},
+            schedule=drop(0.1) if moons else {"kind": "constant", "start": 0.1, "when": "step"},
+            note="real-valued biases, as in the authors' notebook, where BayesBiNN's are binary; "
+            "theirs start at 0 and are clamped to ±1",
         )
     return r
 
-# %% ../../nbs/library/recipes.ipynb #560b7f98
+# %% ../../nbs/library/recipes.ipynb #f58ca143
 def _continual(dataset: str, method: str) -> Settings:
     "Permuted MNIST, task by task"
-    r = dict(
-        model=dict(name="continual_mlp", kwargs={}),
-        batch_size=100,
-        epochs=100,
-        tasks=5,
-        data=dict(validation=0.0),
-        train_size_multiplier=1,
-        seed_base=1,
-        precision="float32",
-        channels_last=False,
-        source="paper section A.3, permuted MNIST",
-    )
+    r: Settings = {
+        "model": {"name": "continual_mlp", "kwargs": {}},
+        "batch_size": 100,
+        "epochs": 100,
+        "tasks": 5,
+        "data": {"validation": 0.0},
+        "train_size_multiplier": 1,
+        "seed_base": 1,
+        "precision": "float32",
+        "channels_last": False,
+        "source": "paper section A.3, permuted MNIST",
+    }
     if method == "bayesbinn":
         r.update(
-            method_kwargs=dict(lr=1e-3, temperature=1e-2, init_lambda=10.0, momentum=0.0, samples=1, mean="lagged"),
+            method_kwargs={
+                "lr": 1e-3,
+                "temperature": 1e-2,
+                "init_lambda": 10.0,
+                "momentum": 0.0,
+                "samples": 1,
+                "mean": "lagged",
+            },
             schedule=_cosine(1e-3, 100),
             mean_samples=100,
-            note="the schedule restarts with every task; λ, the step count and the normalisation statistics carry over; the prior of a task is a copy of the posterior before it",
+            note="the schedule restarts with every task; λ, the step count and the normalisation "
+            "statistics carry over; the prior of a task is a copy of the posterior before it",
         )
     return r
 
 
 def _segmentation(dataset: str, method: str) -> Settings:
     "The ISBI stack by a U-Net"
-    r = dict(
-        model=dict(name="unet", kwargs=dict(dropout=0.05)),
-        batch_size=6,
-        epochs=500,
-        data={},
-        train_size_multiplier=1,
-        seed_base=0,
-        precision="bfloat16",
-        channels_last=True,
-        source="report, section 5.4",
-        note="the report gives no schedule: the cosine is ours, and so are the padded network, its aligned labels, and the turned and mirrored tiles",
-    )
+    r: Settings = {
+        "model": {"name": "unet", "kwargs": {"dropout": 0.05}},
+        "batch_size": 6,
+        "epochs": 500,
+        "data": {},
+        "train_size_multiplier": 1,
+        "seed_base": 0,
+        "precision": "bfloat16",
+        "channels_last": True,
+        "source": "report, section 5.4",
+        "note": "the report gives no schedule: the cosine is ours, and so are the padded network, its "
+        "aligned labels, and the turned and mirrored tiles",
+    }
     if method == "bayesbinn":
         r.update(
-            method_kwargs=dict(lr=1e-4, temperature=1e-8, init_lambda=10.0, momentum=0.99, samples=1, train_size=30),
+            method_kwargs={
+                "lr": 1e-4,
+                "temperature": 1e-8,
+                "init_lambda": 10.0,
+                "momentum": 0.99,
+                "samples": 1,
+                "train_size": 30,
+            },
             schedule=_cosine(1e-4, 500),
             mean_samples=10,
         )
     elif method == "ste":
-        r.update(method_kwargs=dict(lr=1e-3, clip_weights=1.0), schedule=_cosine(1e-3, 500))
+        r.update(method_kwargs={"lr": 1e-3, "clip_weights": 1.0}, schedule=_cosine(1e-3, 500))
     elif method == "adam":
-        r.update(method_kwargs=dict(lr=1e-3), schedule=_cosine(1e-3, 500))
+        r.update(method_kwargs={"lr": 1e-3}, schedule=_cosine(1e-3, 500))
     return r
 
-# %% ../../nbs/library/recipes.ipynb #a2670401
+# %% ../../nbs/library/recipes.ipynb #8cb140e4
 def _bop_cifar10(dataset: str, method: str, report: bool = False, grid: bool = False) -> Settings:
     "Bop on CIFAR-10: the paper's run or the report's, to the end or over the grid"
-    data = dict(validation=0.1, split="last", inputs="signed") if report else dict(validation=0.0, inputs="signed")
-    r = dict(
-        model=dict(name="bop_binarynet", kwargs=dict(variant="report" if report else "original")),
-        batch_size=50,
-        epochs=500,
-        data=data,
-        train_size_multiplier=1,
-        seed_base=0,
-        precision="bfloat16",
-        channels_last=True,
-        binary_biases=report,
-        real_optimizer=dict(kind="adam", lr=1e-2),
-        source="Bop report" if report else "Bop paper, section 5.2 and its released code",
-        method_kwargs=dict(
-            adaptivity_rate=1e-3,
-            threshold=1e-7,
-            decay=0.1,
-            decay_every=100,
-            initial_momentum="first_gradient",
-            convention="report",
-        )
-        if report
-        else dict(adaptivity_rate=1e-4, threshold=1e-8, decay=0.1, decay_every=100),
+    data = (
+        {"validation": 0.1, "split": "last", "inputs": "signed"} if report else {"validation": 0.0, "inputs": "signed"}
     )
+    r: Settings = {
+        "model": {"name": "bop_binarynet", "kwargs": {"variant": "report" if report else "original"}},
+        "batch_size": 50,
+        "epochs": 500,
+        "data": data,
+        "train_size_multiplier": 1,
+        "seed_base": 0,
+        "precision": "bfloat16",
+        "channels_last": True,
+        "binary_biases": report,
+        "real_optimizer": {"kind": "adam", "lr": 1e-2},
+        "source": "Bop report" if report else "Bop paper, section 5.2 and its released code",
+        "method_kwargs": {
+            "adaptivity_rate": 1e-3,
+            "threshold": 1e-7,
+            "decay": 0.1,
+            "decay_every": 100,
+            "initial_momentum": "first_gradient",
+            "convention": "report",
+        }
+        if report
+        else {"adaptivity_rate": 1e-4, "threshold": 1e-8, "decay": 0.1, "decay_every": 100},
+    }
     if grid:
         r.update(
             batch_size=100 if not report else 50,
@@ -445,27 +485,29 @@ def _bop_cifar10(dataset: str, method: str, report: bool = False, grid: bool = F
         )
     if report:
         r["note"] = (
-            "binary biases; validation is the last tenth, not shuffled, and not augmented where the report augments it; it stops after 10 epochs without a flip, and is tested with the weights of the lowest validation loss"
+            "binary biases; validation is the last tenth, not shuffled, and not augmented where "
+            "the report augments it; it stops after 10 epochs without a flip, and is tested with "
+            "the weights of the lowest validation loss"
         )
     return r
 
 # %% ../../nbs/library/recipes.ipynb #96e60453
 def _latent_study(dataset: str, method: str) -> Settings:
     "The report's study of latent weights"
-    return dict(
-        model=dict(name="latent_study_net", kwargs={} if dataset == "mnist" else dict(in_channels=3, size=32)),
-        batch_size=64,
-        epochs=6,
-        data=dict(validation=0.0, inputs="signed", augment=False),
-        train_size_multiplier=1,
-        seed_base=0,
-        precision="float32",
-        channels_last=False,
-        method_kwargs=dict(lr=1e-3, clip_weights=1.0),
-        schedule=None,
-        real_optimizer=dict(kind="adam", lr=1e-3),
-        source="Bop report, latent-weight study",
-    )
+    return {
+        "model": {"name": "latent_study_net", "kwargs": {} if dataset == "mnist" else {"in_channels": 3, "size": 32}},
+        "batch_size": 64,
+        "epochs": 6,
+        "data": {"validation": 0.0, "inputs": "signed", "augment": False},
+        "train_size_multiplier": 1,
+        "seed_base": 0,
+        "precision": "float32",
+        "channels_last": False,
+        "method_kwargs": {"lr": 1e-3, "clip_weights": 1.0},
+        "schedule": None,
+        "real_optimizer": {"kind": "adam", "lr": 1e-3},
+        "source": "Bop report, latent-weight study",
+    }
 
 # %% ../../nbs/library/recipes.ipynb #ca7b993d
 EXPERIMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[str, str], Settings]]] = {
@@ -484,7 +526,7 @@ EXPERIMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[str, st
     "latent_study": (("mnist", "cifar10"), ("ste",), _latent_study),
 }
 
-# %% ../../nbs/library/recipes.ipynb #64283e2e
+# %% ../../nbs/library/recipes.ipynb #a18cb1c7
 def _find_experiment(dataset: str, base: str, method: str) -> str:
     "The first experiment that has this set and method"
     for name, (sets, methods, _) in EXPERIMENTS.items():
@@ -495,7 +537,8 @@ def _find_experiment(dataset: str, base: str, method: str) -> str:
         raise ValueError(f"There is no recipe for {method!r} on {dataset!r}; there are {', '.join(options)}.")
     known = dict.fromkeys(s for sets, _, _ in EXPERIMENTS.values() for s in sets)
     raise ValueError(
-        f"There is no recipe for the data set {dataset!r}. There are recipes for {', '.join(known)} and their stand-ins."
+        f"There is no recipe for the data set {dataset!r}. There are recipes for {', '.join(known)} and their "
+        "stand-ins."
     )
 
 

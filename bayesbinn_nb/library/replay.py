@@ -24,7 +24,7 @@ def is_capturable(
     groups = [group for optimizer in method.optimizers() for group in optimizer.param_groups]
     return method.capturable and all(group.get("capturable", True) for group in groups)
 
-# %% ../../nbs/library/replay.ipynb #1b970f29
+# %% ../../nbs/library/replay.ipynb #90815640
 class StepRecorder:
     "A training step, from the choice of examples to the update, that can be recorded as a CUDA graph"
 
@@ -46,6 +46,7 @@ class StepRecorder:
     def _prepare_epoch(self, batches: Batches, sums: Tensor) -> None:
         size, self.eager = batches.batch_size, 3
         if self.graph is None:
+            assert batches.order is not None, "training data are shuffled"
             self.index, self.sums = batches.order[:size].clone(), torch.zeros_like(sums)
             self.draws = None if batches.draws is None else batches.draws[:size].clone()
         self.sums.zero_()
@@ -67,7 +68,7 @@ class StepRecorder:
             self._step()
         return graph
 
-# %% ../../nbs/library/replay.ipynb #d3c5d284
+# %% ../../nbs/library/replay.ipynb #0560767e
 class ReplayedStep(StepRecorder):
     "A training step recorded as a CUDA graph and replayed for each mini-batch"
 
@@ -78,6 +79,7 @@ class ReplayedStep(StepRecorder):
     ) -> int:  # examples seen
         "One epoch"
         size, order, seen = batches.batch_size, batches.order, 0
+        assert order is not None, "training data are shuffled"
         self._prepare_epoch(batches, sums)
         for i in range(len(batches)):
             part = slice(i * size, (i + 1) * size)

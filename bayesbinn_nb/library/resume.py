@@ -88,7 +88,7 @@ class Savable(Evaluation):
         self._last_saved = save_checkpoint(self._state(callbacks), path)
         return self._last_saved
 
-# %% ../../nbs/library/resume.ipynb #7fd980bb
+# %% ../../nbs/library/resume.ipynb #6cf1934b
 class Saved(Savable):
     "A trainer that can be saved, and taken back"
 
@@ -103,7 +103,8 @@ class Saved(Savable):
             raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
         if state["seed"] != self.seed:
             raise ValueError(
-                f"{path} belongs to seed {state['seed']}, this trainer has seed {self.seed}: use another folder or Trainer(seed={state['seed']})."
+                f"{path} belongs to seed {state['seed']}, this trainer has seed {self.seed}: use another folder "
+                f"or Trainer(seed={state['seed']})."
             )
         self._begin(state["train_size"])
         method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
@@ -132,7 +133,8 @@ class Saved(Savable):
             self._order.set_state(self._random_state["order"])
         self._place = None
         if (place := state.get("place")) is not None:
-            self._place = Place(**{k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in place.items()})
+            here: dict[str, Any] = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in place.items()}
+            self._place = Place(**here)
             self._begun += 1
 
 # %% ../../nbs/library/resume.ipynb #e0e1e8aa
@@ -191,12 +193,14 @@ class GoingOn(Saved):
             stacklevel=4,
         )
 
-# %% ../../nbs/library/resume.ipynb #e7182333
+# %% ../../nbs/library/resume.ipynb #162793a2
 class Resumable(GoingOn):
     "A trainer that keeps its state in a folder, and goes on from there"
 
     _folder: Path | None = None  # of this fit
     _waits = True  # checkpoints wait for the end of an epoch
+    _epoch_began = 0.0  # on the clock of time.perf_counter
+    _epoch_lr: float | None = None  # the rate at the epoch's start
 
     def _start_keeping(self, folder: Path | None, train: Any, callbacks: Sequence[Callback], seconds: float) -> None:
         self._folder, self._every, self._saved_at = folder, seconds, time.perf_counter()

@@ -65,25 +65,25 @@ def fingerprint(
 # %% ../../nbs/library/sources.ipynb #3936b0b6
 # what is known about each published set; `digest` is fingerprint_arrays of its decoded arrays
 SETS: dict[str, dict[str, Any]] = {
-    "mnist": dict(
-        title="MNIST",
-        folder="MNIST/raw",
-        files=(
+    "mnist": {
+        "title": "MNIST",
+        "folder": "MNIST/raw",
+        "files": (
             "train-images-idx3-ubyte",
             "train-labels-idx1-ubyte",
             "t10k-images-idx3-ubyte",
             "t10k-labels-idx1-ubyte",
         ),
-        fetch=True,
-        mean=(0.1307,),
-        std=(0.3081,),
-        classes=10,
-        digest="11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54",
-    ),
-    "cifar10": dict(
-        title="CIFAR-10",
-        folder="cifar-10-batches-py",
-        files=(
+        "fetch": True,
+        "mean": (0.1307,),
+        "std": (0.3081,),
+        "classes": 10,
+        "digest": "11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54",
+    },
+    "cifar10": {
+        "title": "CIFAR-10",
+        "folder": "cifar-10-batches-py",
+        "files": (
             "data_batch_1",
             "data_batch_2",
             "data_batch_3",
@@ -92,44 +92,45 @@ SETS: dict[str, dict[str, Any]] = {
             "test_batch",
             "batches.meta",
         ),
-        fetch=True,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
-        classes=10,
-        digest="e6216b9018fcebdb2fc8d67681111ecdcbcb1599320d6cfc1c4f6ff4b91839a8",
-    ),
-    "cifar100": dict(
-        title="CIFAR-100",
-        folder="cifar-100-python",
-        files=("train", "test", "meta"),
-        fetch=True,
-        mean=(0.507, 0.487, 0.441),
-        std=(0.267, 0.256, 0.276),
-        classes=100,
-        digest="c352a4f18d4d70a7e305a7e38ec75699a359d7ec8b8e1798620e97bc5eb78c9a",
-    ),
+        "fetch": True,
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2023, 0.1994, 0.2010),
+        "classes": 10,
+        "digest": "e6216b9018fcebdb2fc8d67681111ecdcbcb1599320d6cfc1c4f6ff4b91839a8",
+    },
+    "cifar100": {
+        "title": "CIFAR-100",
+        "folder": "cifar-100-python",
+        "files": ("train", "test", "meta"),
+        "fetch": True,
+        "mean": (0.507, 0.487, 0.441),
+        "std": (0.267, 0.256, 0.276),
+        "classes": 100,
+        "digest": "c352a4f18d4d70a7e305a7e38ec75699a359d7ec8b8e1798620e97bc5eb78c9a",
+    },
 }
 
-# %% ../../nbs/library/sources.ipynb #a4ceeef3
+# %% ../../nbs/library/sources.ipynb #b68f24d9
 SETS |= {
-    "snelson": dict(
-        title="Snelson's 1-D regression set",
-        folder="snelson",
-        files=("train_inputs", "train_outputs", "test_inputs"),
-        fetch=False,
-        digest="fc1ecbdf5e95a3692bc58b1f14c3c627775e56a50b9284c44adecf6f52e9642c",
-        get="It is part of E. Snelson's SPGP code distribution (gatsby.ucl.ac.uk/~snelson): put the text files "
+    "snelson": {
+        "title": "Snelson's 1-D regression set",
+        "folder": "snelson",
+        "files": ("train_inputs", "train_outputs", "test_inputs"),
+        "fetch": False,
+        "digest": "fc1ecbdf5e95a3692bc58b1f14c3c627775e56a50b9284c44adecf6f52e9642c",
+        "get": "It is part of E. Snelson's SPGP code distribution (gatsby.ucl.ac.uk/~snelson): put the text files "
         "train_inputs, train_outputs and test_inputs into the folder snelson.",
-    ),
-    "isbi2012": dict(
-        title="ISBI 2012 EM segmentation",
-        folder="isbi2012",
-        files=(),
-        fetch=False,
-        digest="152db9455ea3d20bdca76e4d52af5339cc6a7e30ade0f97e8a05b015e029730d",
-        get="It is the training set of the ISBI 2012 challenge (imagej.net/events/isbi-2012-segmentation-challenge, "
-        "registration needed): put train-volume.tif and train-labels.tif, or the folders image and label with 00.png … 29.png, into the folder isbi2012.",
-    ),
+    },
+    "isbi2012": {
+        "title": "ISBI 2012 EM segmentation",
+        "folder": "isbi2012",
+        "files": (),
+        "fetch": False,
+        "digest": "152db9455ea3d20bdca76e4d52af5339cc6a7e30ade0f97e8a05b015e029730d",
+        "get": "It is the training set of the ISBI 2012 challenge (imagej.net/events/isbi-2012-segmentation-challenge, "
+        "registration needed): put train-volume.tif and train-labels.tif, or the folders image and label with "
+        "00.png … 29.png, into the folder isbi2012.",
+    },
 }
 
 # %% ../../nbs/library/sources.ipynb #8f477fba
@@ -257,7 +258,7 @@ def read_snelson(
     digest = verified("snelson", root, arrays, [(200,), (200,), (301,)], verify)
     return *arrays.values(), digest
 
-# %% ../../nbs/library/sources.ipynb #7c76c0a5
+# %% ../../nbs/library/sources.ipynb #ed0db1d5
 def _slices(
     folder: Path,
     kind: str,  # image | label
@@ -271,7 +272,8 @@ def _slices(
     files = sorted(path.glob("*.png")) if path.is_dir() else []
     if not files and not (folder / stack).is_file():
         raise FileNotFoundError(
-            f"ISBI 2012 EM segmentation is not there: {folder} holds neither {kind}/*.png nor {stack}. {how_to_get('isbi2012', root)}"
+            f"ISBI 2012 EM segmentation is not there: {folder} holds neither {kind}/*.png nor {stack}. "
+            f"{how_to_get('isbi2012', root)}"
         )
     try:
         for path in files or [folder / stack]:

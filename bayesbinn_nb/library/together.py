@@ -49,7 +49,7 @@ class BlockLinear(nn.Linear):
             y = torch.baddbmm(self.bias.view(self.copies, 1, self.out_features), x, w)
         return y.transpose(0, 1).reshape(x.shape[1], -1)
 
-# %% ../../nbs/library/together.ipynb #37cf25b3
+# %% ../../nbs/library/together.ipynb #01acce00
 def widened(
     layer: nn.Module,  # of one network
     copies: int,  # S
@@ -67,12 +67,14 @@ def widened(
         wide = nn.Conv2d(copies * layer.in_channels, copies * layer.out_channels, **settings)
     elif type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
         kept = ("eps", "momentum", "affine", "track_running_stats")
-        wide = type(layer)(copies * layer.num_features, **{name: getattr(layer, name) for name in kept})
+        features: Any = layer.num_features
+        wide = type(layer)(copies * features, **{name: getattr(layer, name) for name in kept})
     elif not [*layer.parameters(), *layer.buffers()]:
         return copy.deepcopy(layer)
     else:
         raise TypeError(
-            f"{type(layer).__name__} cannot be laid side by side: there is a rule for Linear, Conv2d, BatchNorm1d, BatchNorm2d and for layers "
+            f"{type(layer).__name__} cannot be laid side by side: there is a rule for Linear, Conv2d, "
+            "BatchNorm1d, BatchNorm2d and for layers "
             "without parameters. Train these networks one after the other."
         )
     like = next(iter([*layer.parameters(), *layer.buffers()]))
@@ -124,7 +126,7 @@ def numbers_of(
         return [numbers_of(v) for v in state]
     return tuple(state.shape) if isinstance(state, Tensor) else state
 
-# %% ../../nbs/library/together.ipynb #b296c902
+# %% ../../nbs/library/together.ipynb #05f568eb
 class SideBySide(nn.Sequential):
     "Networks of one architecture as one: (B, …) → (B, S, classes), every network seeing the same inputs"
 
@@ -135,7 +137,8 @@ class SideBySide(nn.Sequential):
         for network in networks:
             if not isinstance(network, nn.Sequential):
                 raise TypeError(
-                    f"Networks side by side must be nn.Sequential, not {type(network).__name__}: the order of the layers must be known."
+                    f"Networks side by side must be nn.Sequential, not {type(network).__name__}: the order of the "
+                    "layers must be known."
                 )
         layers = networks[0].named_children()
         super().__init__(OrderedDict((name, widened(layer, len(networks))) for name, layer in layers))
@@ -174,7 +177,7 @@ class JointLoss(Callback):
         self.seen += len(targets)
         return losses.sum()
 
-# %% ../../nbs/library/together.ipynb #07a7c3e7
+# %% ../../nbs/library/together.ipynb #ba8014cc
 class HandBack(JointLoss):
     "After each epoch: every trainer gets its part of the joint state, and a row of history"
 
@@ -219,7 +222,8 @@ class HandBack(JointLoss):
         own = [t.seed for t in self.trainers]
         if state.get("seeds", own) != own:
             raise ValueError(
-                f"The checkpoint is of the seeds {state['seeds']}, these are {own}: what a seed gives depends on the whole list. Choose another checkpoint_dir."
+                f"The checkpoint is of the seeds {state['seeds']}, these are {own}: what a seed gives depends on "
+                "the whole list. Choose another checkpoint_dir."
             )
         for trainer, rows in zip(self.trainers, state["histories"], strict=True):
             trainer.history = History(rows)
@@ -227,7 +231,7 @@ class HandBack(JointLoss):
             self.sums.copy_(state["sums"])
             self.seen = state["seen"]
 
-# %% ../../nbs/library/together.ipynb #a46e03a2
+# %% ../../nbs/library/together.ipynb #c0665743
 def check_alike(
     trainers: Sequence[Trainer],  # compiled
 ) -> None:
@@ -235,12 +239,13 @@ def check_alike(
     methods = [t.method for t in trainers]
     if any(t.history for t in trainers):
         raise ValueError(
-            "fit_together starts from the beginning: one of the trainers has been trained already. Go on with its own fit."
+            "fit_together starts from the beginning: one of the trainers has been trained already. Go on with its "
+            "own fit."
         )
     if len({id(t.model) for t in trainers} | {id(m) for m in methods}) < 2 * len(trainers):
         raise ValueError("Two of the trainers share a model or a method: each needs its own.")
-    if type(methods[0]).replace_layers is not Method.replace_layers:
-        name = type(methods[0]).name if methods[0] is not None else "The method"
+    if methods[0] is not None and type(methods[0]).replace_layers is not Method.replace_layers:
+        name = methods[0].name
         raise ValueError(
             f"{name} replaces the layers of a network by its own and cannot train several together: use fit for each."
         )
@@ -286,7 +291,7 @@ def joint_trainer(
     joint.metric_names = back.names[1:]  # for the line of progress
     return joint, back
 
-# %% ../../nbs/library/together.ipynb #24311b6c
+# %% ../../nbs/library/together.ipynb #176c7502
 def fit_together(
     trainers: Sequence[Trainer],  # compiled alike, each with its own model and seed, none trained yet
     train: ArrayData | Iterable,  # as for `Trainer.fit`; every network sees the same batches
@@ -314,7 +319,8 @@ def fit_together(
         trainer.prepare(size)  # does nothing where it was done
     if any(settings_of(t) != settings_of(first) for t in trainers):
         raise ValueError(
-            "The trainers differ in device, precision, metrics, network or the settings of the method: only equal ones can train together."
+            "The trainers differ in device, precision, metrics, network or the settings of the method: only equal "
+            "ones can train together."
         )
     splits = {"val": val, "test": test}
     splits = {name: s.to(first.device) if isinstance(s, ArrayData) else s for name, s in splits.items()}

@@ -182,7 +182,7 @@ class EpochByEpoch(Keeping):
         if plan.folder is not None:
             self._keep(plan, plan.folder, logs["epoch"] == plan.epochs)
 
-# %% ../../nbs/library/trainer.ipynb #021c518e
+# %% ../../nbs/library/trainer.ipynb #353cb238
 class Fitting(EpochByEpoch):
     "A trainer that can train for many epochs"
 
@@ -207,7 +207,8 @@ class Fitting(EpochByEpoch):
         start, self.stop_training, self._best_state = len(self.history), False, None
         if began_with and start >= plan.epochs:
             warnings.warn(
-                f"fit(epochs={plan.epochs}) has nothing to do: the run has {start} epochs already, and epochs are counted "
+                f"fit(epochs={plan.epochs}) has nothing to do: the run has {start} epochs already, and epochs are "
+                "counted "
                 f"from its start. fit(epochs={start + plan.epochs}) would train {plan.epochs} more.",
                 stacklevel=3,
             )
