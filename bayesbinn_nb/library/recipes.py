@@ -294,7 +294,7 @@ def _benchmark(dataset: str, method: str) -> Settings:
         r.update(_lrnet_alone(dataset))
     return r
 
-# %% ../../nbs/library/recipes.ipynb #c6e600d7
+# %% ../../nbs/library/recipes.ipynb #05eaf2a6
 def _lrnet_comparison(dataset: str, method: str, t_max: int | None = None) -> Settings:
     "LR-Net's network for every method"
     if method == "lrnet":
@@ -313,7 +313,8 @@ def _lrnet_comparison(dataset: str, method: str, t_max: int | None = None) -> Se
     if t_max is not None:
         r.update(
             source="report Table 3",
-            note=f"LR-Net's network with every layer binary and normalised; a cosine of {t_max} epochs, stopped at {epochs}",
+            note="LR-Net's network with every layer binary and normalised; "
+            f"a cosine of {t_max} epochs, stopped at {epochs}",
         )
     return r
 
