@@ -24,7 +24,7 @@ from bayesbinn_nb.library.data import (
 
 def need(name):
     try:
-        D._require(name, None)
+        D.require(name, None)
     except FileNotFoundError as e:
         pytest.skip(str(e))
 

@@ -32,7 +32,7 @@ def test_importing_does_not_load_matplotlib():
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"bayesbinn_nb\[plots\]"):
+    with pytest.raises(ImportError, match="pip install matplotlib seaborn"):
         plots.training_curves({"ste": [1.0, 2.0]})
 
 
