@@ -146,7 +146,7 @@ def test_debug_raises(folder):
 def test_confirm_says_what_it_found(folder, capsys):
     assert call("confirm", "mine.yaml", "--out", "runs") == 0
     out = capsys.readouterr().out
-    assert out.count("unknown    not run; nothing to compare with") == 2
+    assert len(re.findall("unknown +not run; nothing to compare with", out)) == 2
     assert (
         call("confirm", "mine.yaml", "--only", "three") == 2
         and "no row of suite mine matches 'three'" in capsys.readouterr().err
@@ -180,14 +180,14 @@ def test_list_and_dry_run_start_nothing(folder, capsys):
 def test_seeds_asks_for_more_and_keeps_what_is_there(folder, capsys):
     arguments = ("batch", "mine.yaml", "--only", "one", "--out", "runs", "--no-pages")
     assert call(*arguments) == 0
-    first = (folder / "runs" / "one" / "seed0.json").stat().st_mtime_ns
+    first = (folder / "runs" / "one" / "seed0.json").read_bytes()
     assert call(*arguments, "--seeds", "3") == 0
     assert sorted(p.name for p in (folder / "runs" / "one").glob("seed*.json")) == [
         "seed0.json",
         "seed1.json",
         "seed2.json",
     ]
-    assert (folder / "runs" / "one" / "seed0.json").stat().st_mtime_ns == first
+    assert (folder / "runs" / "one" / "seed0.json").read_bytes() == first
     capsys.readouterr()
     assert call(*arguments) == 0 and "1 already whole" in capsys.readouterr().out
     assert call("run", "demo.ipynb", "--seeds", "2", "--out", "single") == 0

@@ -61,7 +61,10 @@ def test_a_page_is_short_and_hides_only_imports_and_loading(page):
     count = sum(len(code_lines(source)) for _, source, _ in cells)
     assert count <= MOST_LINES, f"{count} lines of code; move what they compute to repro"
     for directives, source, cell in cells:
-        hidden = {"hide", "hide_input"} & set(directives) or "false" in (directives.get("echo"), directives.get("include"))
+        hidden = {"hide", "hide_input"} & set(directives) or "false" in (
+            directives.get("echo"),
+            directives.get("include"),
+        )
         if hidden or set(cell["metadata"].get("tags", ())) & {"hide-input", "remove-input", "remove-cell"}:
             assert only_loads(source), f"hidden: {source}"
         elif "parameters" not in cell["metadata"].get("tags", ()):
@@ -75,7 +78,9 @@ def test_every_picture_is_described(page):
         pictures = [o for o in cell["outputs"] if {"image/png", "image/svg+xml"} & set(o.get("data", {}))]
         if pictures or "_figure(" in source:
             alt = directives.get("fig-alt", "")
-            assert len(alt.split()) >= 15 and ": " not in alt, f"{source}: the alternative text says too little: {alt!r}"
+            assert len(alt.split()) >= 15 and ": " not in alt, (
+                f"{source}: the alternative text says too little: {alt!r}"
+            )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -87,7 +92,11 @@ def test_outputs_are_committed_and_clean(page):
     assert "Figure size" not in text
     for directives, source, cell in code_cells(page):
         assert all(o["output_type"] in ("execute_result", "display_data") for o in cell["outputs"])
-        if not directives.get("hide") and "hide" not in directives and "parameters" not in cell["metadata"].get("tags", ()):
+        if (
+            not directives.get("hide")
+            and "hide" not in directives
+            and "parameters" not in cell["metadata"].get("tags", ())
+        ):
             assert cell["outputs"], f"not executed: {source}"
 
 

@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from bayesbinn_nb.library.process import cores
 from bayesbinn_nb.repro import confirm, jobs, records, runner
-from bayesbinn_nb.repro.confirm import confirm_by_running, confirm_row
+from bayesbinn_nb.repro.confirm import confirm_row
 from bayesbinn_nb.repro.executed import clean_notebook, shrink_notebook
 from bayesbinn_nb.repro.jobs import RunnerError, execute_job, kept_networks, row_identity, row_job
 from bayesbinn_nb.repro.records import load_records, read_record
@@ -237,7 +237,7 @@ def test_what_makes_a_row_run_again(batch, monkeypatch):
     try:
         notebook(folder / "demo.ipynb", CODE.replace("import os, time", "# time is short\nimport os, time\n"))
         assert row_state(row, where) == "whole"  # a comment is not code
-        notebook(folder / "demo.ipynb", CODE.replace("value", "value + 0", 1))
+        notebook(folder / "demo.ipynb", CODE.replace("[value]", "[value + 0]"))
         assert row_state(row, where) == "older code"
     finally:
         (folder / "demo.ipynb").write_text(original)
@@ -522,7 +522,7 @@ def test_seeds_that_train_together_are_confirmed_together(tmp_path):
     everything = ("the same", "3 epochs and all final numbers")
     assert row.seeds == [0] and said_of(confirm_row(row, where, 2)) == everything
     row.seeds = [0, 1, 2, 3, 4]  # the suite wants more than there are
-    assert row_state(row, where) == "partial" and said_of(confirm_by_running(row, where)) == everything
+    assert row_state(row, where) == "partial" and said_of(confirm_row(row, where, 2)) == everything
     batch(0, 1, 2, 3)
     row.seeds = [0]
     alone = "1 epoch and all final numbers; without seed 0, 1, 2, trained in other company"

@@ -14,8 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .method import WEIGHT_LAYERS, Choice, Method, adam, binary_sign, forget_casts, is_binary_weight
-from .method import is_count, refuse_wrong, swapped
+from bayesbinn_nb.methods.method import (
+    WEIGHT_LAYERS,
+    Choice,
+    Method,
+    adam,
+    binary_sign,
+    forget_casts,
+    is_binary_weight,
+    is_count,
+    refuse_wrong,
+    swapped,
+)
 
 # %% auto #0
 __all__ = ['LR_LAYERS', 'weight_moments', 'weight_probabilities', 'LRLinear', 'LRConv1d', 'LRConv2d', 'LRConv3d',

@@ -250,14 +250,11 @@ def _findings(row: Row, records: list, others: list, ended: list, histories: lis
 
 
 def confirm_by_running(
-    row: Row,
+    row: Row,  # with the seeds of its note: seeds that train together make one run of all
     folder: Path,  # the row's folder, with its records
     minutes: float = 2.0,  # how long to run it, at least until a checkpoint is there
 ) -> Confirmation:
     "Run a row again for a while and compare every number with its records"
-    row = replace(
-        row, seeds=read_note(folder).get("seeds") or row.seeds
-    )  # seeds that train together make one run of all
     records, others, why = _comparable(row, folder)
     if why:
         return Confirmation("unknown", why)
@@ -289,14 +286,14 @@ def confirm_row(
     minutes: float | None = None,  # the long form: how long to run it; None: the quick form, from its trace
 ) -> Confirmation:
     "Does the code of today give a row's numbers? If so, the row counts as whole again"
-    folder = Path(folder)
+    folder, note = Path(folder), read_note(folder)
+    row = replace(row, seeds=note.get("seeds") or row.seeds)  # those that ran, whatever the suite asks for today
     state = row_state(row, folder)
     if state not in ("whole", "older code"):
         return Confirmation("unknown", f"{state}; nothing to compare with")
-    note = read_note(folder)
     records = [r for r in load_records(folder, problems=[]) if r.hash == note["hash"]]
     if minutes is None:
-        found = confirm_by_trace(replace(row, seeds=note["seeds"]), folder, records[0].dtype)
+        found = confirm_by_trace(row, folder, records[0].dtype)
     else:
         found = confirm_by_running(row, folder, minutes)
     wanted = row_identity(row, note.get("gpu", False)).hash

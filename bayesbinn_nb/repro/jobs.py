@@ -540,7 +540,7 @@ def _file_row(job: dict, nb: dict, records: list) -> None:
     folder = Path(job["folder"])
     staged = {path.name for path in (folder / STAGED).glob("seed*.json")}
     for path in folder.glob("seed*.json"):  # of older code, or of arms that are gone: never averaged with these
-        if path.name not in staged or read_json(path).get("hash") != job["hash"]:
+        if path.name not in staged and read_json(path).get("hash") != job["hash"]:
             (folder / OLDER).mkdir(exist_ok=True)
             os.replace(path, folder / OLDER / path.name)
     for name in sorted(staged):

@@ -325,9 +325,13 @@ def _state_of(file: Path) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _ids_in(file: Path | None, state: int) -> tuple[str, ...]:
-    from bayesbinn_nb.repro.published import load_published  # here, because it reads its file with load_yaml
+    if file is None:  # the package's own, with the points of the training curves
+        from bayesbinn_nb.repro.published import load_published  # here, because it reads its files with load_yaml
 
-    return tuple(p.id for p in load_published(file, problems=[]))
+        return tuple(p.id for p in load_published(problems=[]))
+    content = _parse_yaml(read_text(file, "list of published numbers", LARGEST_YAML), "published.yaml")
+    entries = content if isinstance(content, list) else []
+    return tuple(e["id"] for e in entries if isinstance(e, dict) and isinstance(e.get("id"), str))
 
 
 @dataclass

@@ -16,8 +16,14 @@ from torch import Tensor
 
 from . import eager
 from .memory import CHUNK
-from .noise import BITS_TO_UNIFORM, LARGEST_NOISE, draw_key, half_logistic_noise
-from .noise import random_bits, settled_beyond
+from bayesbinn_nb.methods.kernels.noise import (
+    BITS_TO_UNIFORM,
+    LARGEST_NOISE,
+    draw_key,
+    half_logistic_noise,
+    random_bits,
+    settled_beyond,
+)
 
 # %% auto #0
 __all__ = ['COMPILED_FROM', 'engine', 'use_engine', 'compiled_kernels', 'sample_weights_', 'accumulate_gradient_',
