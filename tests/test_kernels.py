@@ -26,7 +26,8 @@ from bayesbinn_nb.methods.kernels.memory import CHUNK, flat, share
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 ENGINES = ["torch", pytest.param("numba", marks=pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed"))]
-ODD = COMPILED_FROM + 12_347  # large enough for the compiled loops, a multiple of nothing
+LARGE = 1 << 17  # several pieces, several blocks
+ODD = LARGE + 12_347  # large enough for the compiled loops, a multiple of nothing
 
 
 @pytest.fixture(params=ENGINES)
@@ -101,7 +102,7 @@ def test_largest_bits_are_finite_noise():
 # -- sampling
 
 
-@pytest.mark.parametrize("n", [1, 7, 1000, COMPILED_FROM - 1, COMPILED_FROM, ODD])
+@pytest.mark.parametrize("n", [1, 7, 1000, COMPILED_FROM - 1, COMPILED_FROM, 5003, ODD])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_samples_follow_the_formula(engine, n, temperature):
     lam, key = torch.randn(n) * 3, draw_key(5, 6)
@@ -122,14 +123,14 @@ def test_samples_at_temperature_zero_are_signs_of_the_same_noise(engine):
 
 
 def test_settled_pieces_are_signs_and_mixed_pieces_are_not_mistaken(engine):
-    lam = torch.randn(5 * COMPILED_FROM).sign() * (settled_beyond(0.5) + 0.01)
-    lam[3 * COMPILED_FROM] = 0.1  # one undecided weight among settled ones
+    lam = torch.randn(5 * LARGE).sign() * (settled_beyond(0.5) + 0.01)
+    lam[3 * LARGE] = 0.1  # one undecided weight among settled ones
     w = torch.full_like(lam, math.nan)
     flags = sample_weights_(w, lam, 0.5, draw_key(0, 0))
-    others = torch.arange(len(lam)) != 3 * COMPILED_FROM
+    others = torch.arange(len(lam)) != 3 * LARGE
     assert torch.equal(w[others], lam[others].sign())
-    y = torch.tanh((0.1 + noise(1, draw_key(0, 0), 3 * COMPILED_FROM)) / 0.5)
-    assert torch.allclose(w[3 * COMPILED_FROM].double(), y, atol=1e-5)
+    y = torch.tanh((0.1 + noise(1, draw_key(0, 0), 3 * LARGE)) / 0.5)
+    assert torch.allclose(w[3 * LARGE].double(), y, atol=1e-5)
     if engine == "torch":
         assert flags.count(False) == 1
 
@@ -138,7 +139,7 @@ def test_settled_pieces_are_signs_and_mixed_pieces_are_not_mistaken(engine):
 @pytest.mark.parametrize("temperature", [1e-10, 0.3, 1.0])
 def test_any_share_of_settled_weights(engine, share, temperature):
     "Blocks with none, few and many unsettled weights, wherever they lie, through sampling and update"
-    n, key = COMPILED_FROM + 777, draw_key(8, 9)
+    n, key = LARGE + 777, draw_key(8, 9)
     where = torch.rand(n) < share
     where[-1] = where[2047] = share > 0
     lam = torch.where(
@@ -310,7 +311,7 @@ def test_accumulated_gradient(engine):
 @pytest.mark.parametrize("temperature, init, lr", [(1.0, 1.0, 0.05), (1e-10, 10.0, 1e-4)])
 def test_hundred_steps_beside_the_reference(engine, temperature, init, lr):
     "The whole optimiser beside math.learning_rule.bayesbinn_step, on the same noise and the same gradients"
-    p = torch.nn.Parameter(torch.empty(COMPILED_FROM if engine == "numba" else 999))
+    p = torch.nn.Parameter(torch.empty(LARGE if engine == "numba" else 999))
     opt = BayesBiNNOptimizer(
         [p], train_size=100, lr=lr, temperature=temperature, init_lambda=init, momentum=0.9, seed=4
     )
@@ -358,6 +359,43 @@ def test_without_numba_the_eager_way_is_taken(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="pip install numba"):
         with use_engine("numba"):
             pass
+
+
+@pytest.mark.parametrize("n", [1500, ODD])
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lagged_mean_takes_the_same_short_way(engine, n, scale, dtype):
+    "Settled weights whose mean is not: few, many, none; against the formula, and the mean that is left behind"
+    temperature, eps = 1e-10, 1e-10
+    for unsaturated in (0, 3, n // 2):
+        lam = torch.randn(n) * scale
+        lam[lam.abs() < 20] = 50.0 if scale > 1 else 1.5
+        mean = lam.sign()
+        mean[torch.randperm(n)[:unsaturated]] = 0.5
+        w, g, mode = torch.empty(n, dtype=dtype), torch.randn(n).to(dtype) * 1e-6, torch.empty(n, dtype=dtype)
+        flags = sample_weights_(w, lam, temperature, draw_key(0, 0))
+        before, s = lam.clone(), (1 - w.double() ** 2 + eps) / (temperature * (1 - mean.double() ** 2 + eps))
+        settings = dict(lr=0.01, data_scale=100.0, temperature=temperature, mean=mean, settled=flags)
+        update_natural_parameter_(lam, mode, g, w, None, None, **settings)
+        expected = 0.99 * before.double() - s * g.double()
+        assert torch.allclose(lam.double(), expected, rtol=1e-4, atol=1e-5 * expected.abs().median().item())
+        assert torch.allclose(mean, torch.tanh(before), atol=1e-6)
+        assert torch.equal(mode > 0, lam > 0)
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+def test_no_constant_of_another_module_is_compiled_in():
+    "Kept machine code is looked up by the module's own file: what else it depends on comes as an argument"
+    from bayesbinn_nb.methods.kernels import compiled
+
+    own = {n for n, v in vars(compiled).items() if getattr(v, "__module__", None) == compiled.__name__}
+    allowed = (
+        own | {"_BLOCK", "_COLUMNS", "_FEW", "f32", "i32", "np", "types"} | {n for n in vars(compiled) if n[0] == "_"}
+    )
+    for name, value in vars(compiled).items():
+        if hasattr(value, "py_func"):
+            used = set(value.py_func.__code__.co_names) & set(vars(compiled))
+            assert used <= allowed, (name, used - allowed)
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")

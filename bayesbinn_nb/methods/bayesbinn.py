@@ -291,7 +291,7 @@ class _Drawn(_Buffered):
             taken.append(p.grad if counted else None)
             p.grad = None if counted else p.grad
         if counts and all(g is None for g in taken):
-            self._passes -= 1
+            self._passes, self._last = self._passes - 1, None
             self._warn_once(
                 "The gradients of a pass were dropped before the step, as zero_grad() of a model does: "
                 "that pass does not count."
@@ -334,9 +334,10 @@ class _Sampled(_Drawn):
         "Add the last pass to the sum over passes"
         if self._last is None:
             return
+        buffers, gradients = self._last[1], self._take()
         if self._totals is None:
             self._totals = [torch.zeros_like(state["lam"]) for _, state, _ in self._each()]
-        for (_, state, group), g, w, total in zip(self._each(), self._take(), self._last[1], self._totals):
+        for (_, state, group), g, w, total in zip(self._each(), gradients, buffers, self._totals):
             if g is None:
                 continue
             g = laid_out_like(state["lam"], g)

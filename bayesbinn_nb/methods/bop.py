@@ -37,7 +37,7 @@ def same_pieces(
     for i in range(0, n, size):
         yield [t[i : i + size] for t in flat]
 
-
+# %% ../../nbs/methods/bop.ipynb #0000000d
 def bop_update_(
     weights: Tensor,  # w, exactly ±1, any shape; updated (may be bfloat16: ±1 is exact there)
     momentum: Tensor,  # m, same shape, float32 or float64; updated
@@ -64,7 +64,7 @@ def bop_update_(
         kept.copy_(new)
     return torch.stack(agree).sum().float().sub_(weights.numel()).mul_(-0.5)
 
-# %% ../../nbs/methods/bop.ipynb #0000000f
+# %% ../../nbs/methods/bop.ipynb #00000013
 def flip_ratio(
     flips: float | Tensor,  # flipped weights in one step (or the mean over steps), ≥ 0
     total: int,  # number of binary weights, > 0
@@ -75,7 +75,7 @@ def flip_ratio(
     ratio = flips / total + math.exp(-9)
     return ratio.log() if isinstance(ratio, Tensor) else math.log(ratio)
 
-# %% ../../nbs/methods/bop.ipynb #00000015
+# %% ../../nbs/methods/bop.ipynb #00000019
 def check_bop_settings(
     group: dict[str, Any],  # a parameter group of `BopOptimizer`
 ) -> None:
@@ -102,7 +102,7 @@ def check_bop_settings(
             f"convention is {group['convention']!r}, but must be one of {CONVENTIONS}: they differ where |m| equals the threshold."
         )
 
-# %% ../../nbs/methods/bop.ipynb #00000017
+# %% ../../nbs/methods/bop.ipynb #0000001b
 class _BopWeights(torch.optim.Optimizer):
     "Settings, and weights that are their own signs"
 
@@ -148,7 +148,7 @@ class _BopWeights(torch.optim.Optimizer):
                 average = saved["state"][i]["momentum"]
                 self.state[p]["momentum"] = torch.empty_like(p, dtype=average.dtype).copy_(average)
 
-# %% ../../nbs/methods/bop.ipynb #00000019
+# %% ../../nbs/methods/bop.ipynb #0000001d
 class BopOptimizer(_BopWeights):
     "Bop as a torch optimiser; its parameters hold exactly ±1 from construction on"
 
@@ -192,7 +192,7 @@ class BopOptimizer(_BopWeights):
         counts = [s["flips"] for s in self.state.values() if "flips" in s]
         return torch.stack(counts).sum() if counts else torch.zeros(())
 
-# %% ../../nbs/methods/bop.ipynb #00000020
+# %% ../../nbs/methods/bop.ipynb #00000024
 class _BopSettings(Method):
     "Settings, and what is counted"
 
@@ -242,7 +242,7 @@ class _BopSettings(Method):
         "May a step be recorded as a CUDA graph? Yes, if the real parameters' optimiser can"
         return self.real_optimizer is None or bool(self.real_optimizer.param_groups[0].get("capturable"))
 
-# %% ../../nbs/methods/bop.ipynb #00000022
+# %% ../../nbs/methods/bop.ipynb #00000026
 class Bop(_BopSettings):
     "Bop in the common training loop: flips by an average of gradients; everything real by `real_optimizer`"
 

@@ -49,7 +49,7 @@ class _BinaryMoments(torch.autograd.Function):
         # ∂mean/∂a = variance/2,  ∂variance/∂a = -mean · variance
         return torch.mul(mean, grad_variance).neg_().add_(grad_mean, alpha=0.5).mul_(variance)
 
-
+# %% ../../nbs/methods/lrnet.ipynb #00000009
 class _TernaryMoments(torch.autograd.Function):
     "c, s → mean, variance (eq. b)"
 
@@ -68,7 +68,7 @@ class _TernaryMoments(torch.autograd.Function):
         grad_s = q * v * (grad_mean / 2 - q * r * grad_variance)
         return grad_c, grad_s
 
-
+# %% ../../nbs/methods/lrnet.ipynb #0000000b
 def weight_moments(
     *logits: Tensor,  # (a,) for binary weights, (c, s) for ternary ones; any shape
 ) -> tuple[Tensor, Tensor]:  # E w in [-1, 1] and Var w in [0, 1], same shape, differentiable
@@ -86,7 +86,7 @@ def weight_probabilities(
     q = torch.sigmoid(-c)
     return q * torch.sigmoid(-s), torch.sigmoid(c), q * torch.sigmoid(s)
 
-# %% ../../nbs/methods/lrnet.ipynb #0000000f
+# %% ../../nbs/methods/lrnet.ipynb #00000015
 class _LocalReparameterisation(nn.Module):
     "Mixin: with `moments` set, Gaussian pre-activations (eq. c); without, the plain layer"
 
@@ -108,7 +108,7 @@ class _LocalReparameterisation(nn.Module):
         noise = torch.randn(mu.shape, generator=self.generator, dtype=mu.dtype, device=mu.device)
         return torch.addcmul(mu, var.add(1e-3).sqrt(), noise)
 
-
+# %% ../../nbs/methods/lrnet.ipynb #00000017
 class LRLinear(_LocalReparameterisation, nn.Linear):
     "nn.Linear whose pre-activations are sampled inside LR-Net's training passes"
 
@@ -135,7 +135,7 @@ class LRConv3d(_LRConv, nn.Conv3d):
 
 LR_LAYERS = {nn.Linear: LRLinear, nn.Conv1d: LRConv1d, nn.Conv2d: LRConv2d, nn.Conv3d: LRConv3d}
 
-
+# %% ../../nbs/methods/lrnet.ipynb #00000019
 def local_reparameterisation_layer(
     layer: nn.Module,  # exactly an nn.Linear or nn.Conv1d–3d
 ) -> nn.Module:  # the LR-Net layer that shares its parameters, buffers and hooks
@@ -152,7 +152,7 @@ def local_reparameterisation_layer(
     new.__dict__.update(layer.__dict__)
     return new
 
-# %% ../../nbs/methods/lrnet.ipynb #00000012
+# %% ../../nbs/methods/lrnet.ipynb #0000001c
 def _logit(p: Tensor) -> Tensor:
     return torch.log(p) - torch.log1p(-p)
 
@@ -169,7 +169,7 @@ def logits_from_weights(
     zero = 0.95 - 0.9 * w.abs()
     return _logit(zero), _logit((0.5 * (1 + w / (1 - zero))).clamp(0.05, 0.95))
 
-
+# %% ../../nbs/methods/lrnet.ipynb #0000001e
 def cold_logits(
     like: Tensor,  # shape, type and device
     ternary: bool = False,  # two logits (c, s) instead of one (a)
@@ -179,7 +179,7 @@ def cold_logits(
         return (torch.zeros_like(like),)
     return torch.full_like(like, math.log(0.33 / 0.67)), torch.zeros_like(like)
 
-
+# %% ../../nbs/methods/lrnet.ipynb #00000020
 def mode_weights(
     *logits: Tensor,  # (a,) or (c, s)
     out: Tensor | None = None,  # where to write
@@ -191,7 +191,7 @@ def mode_weights(
         sign.mul_(torch.maximum(minus, plus) >= zero)
     return sign
 
-
+# %% ../../nbs/methods/lrnet.ipynb #00000022
 def sample_weights(
     *logits: Tensor,  # (a,) or (c, s)
     generator=None,  # torch.Generator on the same device
@@ -206,7 +206,7 @@ def sample_weights(
         return (u < plus).to(u.dtype).mul_(2).sub_(1)
     return (u >= 1 - plus).to(u.dtype) - (u < minus).to(u.dtype)
 
-# %% ../../nbs/methods/lrnet.ipynb #00000015
+# %% ../../nbs/methods/lrnet.ipynb #00000025
 class _LRSettings(Method):
     "Settings"
 
@@ -255,7 +255,7 @@ class _LRSettings(Method):
         self.moments: list[tuple[Tensor, Tensor]] | None = None
         self.chosen: dict[str, nn.Parameter] = {}
 
-# %% ../../nbs/methods/lrnet.ipynb #00000017
+# %% ../../nbs/methods/lrnet.ipynb #00000027
 class _LRLayers(_LRSettings):
     "The layers whose pre-activations are sampled"
 
@@ -283,7 +283,7 @@ class _LRLayers(_LRSettings):
     def select(self, model: nn.Module) -> dict[str, nn.Parameter]:
         return self.chosen
 
-# %% ../../nbs/methods/lrnet.ipynb #00000019
+# %% ../../nbs/methods/lrnet.ipynb #00000029
 class _LRLogits(_LRLayers):
     "The logits behind the weights"
 
@@ -319,7 +319,7 @@ class _LRLogits(_LRLayers):
         for p, logits in zip(self.parameters, self.logits):
             mode_weights(*logits, out=p.data)
 
-# %% ../../nbs/methods/lrnet.ipynb #0000001b
+# %% ../../nbs/methods/lrnet.ipynb #0000002b
 class _LRSteps(_LRLogits):
     "Passes, regulariser, update"
 
@@ -373,7 +373,7 @@ class _LRSteps(_LRLogits):
         self.optimizer.zero_grad(set_to_none=True)
         self.show_weights()
 
-# %% ../../nbs/methods/lrnet.ipynb #0000001d
+# %% ../../nbs/methods/lrnet.ipynb #0000002d
 class _LRPredicting(_LRSteps):
     "Draws of all weights"
 
@@ -395,7 +395,7 @@ class _LRPredicting(_LRSteps):
         with swapped(self.parameters, drawn):
             yield
 
-# %% ../../nbs/methods/lrnet.ipynb #0000001f
+# %% ../../nbs/methods/lrnet.ipynb #0000002f
 class LRNet(_LRPredicting):
     "LR-Net: independent binary or ternary weights, learned through Gaussian pre-activations"
 

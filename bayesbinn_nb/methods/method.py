@@ -35,12 +35,12 @@ def is_binary_weight(
     "The default choice: the weights of linear and convolutional layers"
     return isinstance(module, WEIGHT_LAYERS) and parameter_name == "weight"
 
-
+# %% ../../nbs/methods/method.ipynb #00000008
 def is_binary_weight_or_bias(module_name: str, module: nn.Module, parameter_name: str) -> bool:
     "Weights and biases of linear and convolutional layers: the toy networks of the BayesBiNN authors"
     return isinstance(module, WEIGHT_LAYERS) and parameter_name in ("weight", "bias")
 
-# %% ../../nbs/methods/method.ipynb #00000008
+# %% ../../nbs/methods/method.ipynb #0000000a
 Predicate = Callable[[str, nn.Module, str], bool]
 Choice = Predicate | Iterable[str]  # how binary parameters are chosen, wherever they are
 
@@ -59,7 +59,7 @@ def refuse_unknown_names(
                 f"Did you mean {' or '.join(map(repr, near))}?"
             )
 
-
+# %% ../../nbs/methods/method.ipynb #0000000c
 class Named:
     "The predicate of a list of names: parameters, and the weights of layers"
 
@@ -83,14 +83,14 @@ class Named:
     def __repr__(self) -> str:
         return f"Named({self.names})"
 
-
+# %% ../../nbs/methods/method.ipynb #0000000e
 def as_predicate(
     binary: Choice,  # a predicate, or names
 ) -> Predicate:
     "The predicate itself, or the one of a list of names"
     return binary if callable(binary) else Named(binary)
 
-# %% ../../nbs/methods/method.ipynb #0000000a
+# %% ../../nbs/methods/method.ipynb #00000010
 def select_binary(
     model: nn.Module,
     predicate: Choice = is_binary_weight,  # a predicate, or a list of names
@@ -114,7 +114,7 @@ def select_binary(
         )
     return chosen
 
-# %% ../../nbs/methods/method.ipynb #00000010
+# %% ../../nbs/methods/method.ipynb #00000016
 def real_weights(
     model: nn.Module,
     chosen: Iterable[nn.Parameter],  # the binary parameters
@@ -123,7 +123,7 @@ def real_weights(
     binary = {id(p) for p in chosen}
     return [n for n, p in model.named_parameters() if p.dim() >= 2 and p.requires_grad and id(p) not in binary]
 
-# %% ../../nbs/methods/method.ipynb #00000013
+# %% ../../nbs/methods/method.ipynb #00000019
 def is_count(
     x: Any,
     least: int,
@@ -131,7 +131,7 @@ def is_count(
     "Is it a whole number, at least `least`?"
     return isinstance(x, int) and not isinstance(x, bool) and x >= least
 
-
+# %% ../../nbs/methods/method.ipynb #0000001b
 def refuse_wrong(
     *rules: tuple[str, Any, bool, str],  # name, value, is it right?, what it must be
 ) -> None:
@@ -140,7 +140,7 @@ def refuse_wrong(
         if not right:
             raise ValueError(f"{name} is {value!r}, but {must}.")
 
-# %% ../../nbs/methods/method.ipynb #00000016
+# %% ../../nbs/methods/method.ipynb #0000001e
 def binary_sign(
     x: Tensor,  # any shape, floating point
     zero: int = 1,  # the value at exactly 0: +1 (STE, Bop) or -1 (BayesBiNN)
@@ -153,12 +153,12 @@ def binary_sign(
     out = torch.empty_like(x) if out is None else out
     return out.copy_(hit).mul_(2).sub_(1)
 
-# %% ../../nbs/methods/method.ipynb #00000019
+# %% ../../nbs/methods/method.ipynb #00000021
 def forget_casts() -> None:
     "Drop the bfloat16 copies of weights that an autocast block keeps: the weights have changed"
     torch.clear_autocast_cache()
 
-
+# %% ../../nbs/methods/method.ipynb #00000023
 @contextmanager
 def swapped(
     parameters: Iterable[Tensor],
@@ -177,7 +177,7 @@ def swapped(
             p.data = t
         forget_casts()
 
-# %% ../../nbs/methods/method.ipynb #0000001c
+# %% ../../nbs/methods/method.ipynb #00000026
 def adam(
     parameters: Iterable[nn.Parameter],
     lr: float = 1e-3,
@@ -191,7 +191,7 @@ def adam(
         return torch.optim.Adam(parameters, lr=rate, fused=dense, capturable=True, **settings)
     return torch.optim.Adam(parameters, lr=lr, fused=dense and device.type == "cpu", **settings)
 
-# %% ../../nbs/methods/method.ipynb #00000020
+# %% ../../nbs/methods/method.ipynb #0000002a
 class _Prepared:
     "The choice of the binary parameters, and the optimiser of the others"
 
@@ -231,7 +231,7 @@ class _Prepared:
         "Create the state behind the binary parameters and set their initial ±1 values"
         raise NotImplementedError(f"{type(self).__name__} must implement setup().")
 
-# %% ../../nbs/methods/method.ipynb #00000022
+# %% ../../nbs/methods/method.ipynb #0000002c
 class _SharedOut(_Prepared):
     "Each parameter of the model to whoever trains it"
 
@@ -285,7 +285,7 @@ class _SharedOut(_Prepared):
                     "Release it before prepare, or go on with a new method (compile again)."
                 )
 
-# %% ../../nbs/methods/method.ipynb #00000024
+# %% ../../nbs/methods/method.ipynb #0000002e
 class _Trained(_SharedOut):
     "Passes and the step"
 
@@ -332,7 +332,7 @@ class _Trained(_SharedOut):
     def show_weights(self) -> None:
         "Write the ±1 weights that follow from the state behind them into the model"
 
-# %% ../../nbs/methods/method.ipynb #00000026
+# %% ../../nbs/methods/method.ipynb #00000030
 class _Stepped(_Trained):
     "Everything learns"
 
@@ -368,7 +368,7 @@ class _Stepped(_Trained):
         "Numbers baked into a captured step; when they change, the trainer captures it anew"
         return ()
 
-# %% ../../nbs/methods/method.ipynb #00000028
+# %% ../../nbs/methods/method.ipynb #00000032
 class _Watched(_Stepped):
     "What is checked once an epoch, and what may be told about it"
 
@@ -414,7 +414,7 @@ class _Watched(_Stepped):
         "Diagnostics worth a line per epoch, such as the posterior's entropy"
         return {}
 
-# %% ../../nbs/methods/method.ipynb #0000002a
+# %% ../../nbs/methods/method.ipynb #00000034
 def copied(
     x: Any,  # nested dicts, lists and tuples of anything
 ) -> Any:
@@ -467,7 +467,7 @@ class Method(_Watched):
         "Take back a `state_dict`; the model must have been prepared"
         load_method(self, state)
 
-# %% ../../nbs/methods/method.ipynb #0000002c
+# %% ../../nbs/methods/method.ipynb #00000036
 def load_method(
     method: Method,  # prepared
     state: dict[str, Any],  # from `Method.state_dict`

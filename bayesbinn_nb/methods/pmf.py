@@ -31,7 +31,7 @@ def pmf_weights(
         torch.mul(h, beta, out=w).tanh_()
     return out
 
-
+# %% ../../nbs/methods/pmf.ipynb #0000000f
 def pmf_gradient_(
     grad: Tensor,  # g = ∂ℓ/∂w; overwritten
     auxiliary: Tensor,  # h̃, same shape
@@ -47,7 +47,7 @@ def pmf_gradient_(
         g.mul_(u)
     return grad
 
-# %% ../../nbs/methods/pmf.ipynb #00000010
+# %% ../../nbs/methods/pmf.ipynb #00000013
 def pmf_pair_weights(
     minus: Tensor,  # ũ₋, any shape
     plus: Tensor,  # ũ₊, same shape
@@ -60,7 +60,7 @@ def pmf_pair_weights(
         torch.sub(plus, minus, out=w).mul_(beta / 2).tanh_()
     return out
 
-
+# %% ../../nbs/methods/pmf.ipynb #00000015
 def released_pair_gradient(
     grad: Tensor,  # g = ∂ℓ/∂w, any shape
     w: Tensor,  # fractional weights, same shape
@@ -76,7 +76,7 @@ def released_pair_gradient(
         plus.addcmul_(plus, half.add_(square, alpha=2), value=-1)  # +β g (1 - t/2 - t²/2), v₊ = (1 + t)/2
     return out
 
-# %% ../../nbs/methods/pmf.ipynb #00000013
+# %% ../../nbs/methods/pmf.ipynb #00000018
 class _PMFSettings(Method):
     "Settings: the published ones are the defaults"
 
@@ -139,7 +139,7 @@ class _PMFSettings(Method):
     def hyper_parameters(self) -> dict[str, Any]:
         return super().hyper_parameters() | {"beta": self.beta_start}  # self.beta grows
 
-# %% ../../nbs/methods/pmf.ipynb #00000015
+# %% ../../nbs/methods/pmf.ipynb #0000001a
 class _Auxiliary(_PMFSettings):
     "The numbers behind the weights, and the projection"
 
@@ -181,7 +181,7 @@ class _Auxiliary(_PMFSettings):
             for w, *a in same_pieces(p.data, *auxiliary):
                 binary_sign(a[0] if len(a) == 1 else a[1] - a[0], zero=-1, out=w)
 
-# %% ../../nbs/methods/pmf.ipynb #00000017
+# %% ../../nbs/methods/pmf.ipynb #0000001c
 class _PMFSteps(_Auxiliary):
     "Passes, update and schedule"
 
@@ -225,7 +225,7 @@ class _PMFSteps(_Auxiliary):
                     group["lr"] *= self.lr_decay
         self.iteration += 1
 
-# %% ../../nbs/methods/pmf.ipynb #00000019
+# %% ../../nbs/methods/pmf.ipynb #0000001e
 class PMF(_PMFSteps):
     "Proximal mean-field: fractional weights tanh(β h̃) in the passes, rounded ones outside, β growing"
 

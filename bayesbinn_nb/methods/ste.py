@@ -35,7 +35,7 @@ def ste_init_(
         bound = fan_in**-0.5
     return latent.copy_(torch.empty(latent.shape).uniform_(-bound, bound, generator=generator))
 
-
+# %% ../../nbs/methods/ste.ipynb #00000007
 def glorot_init_(
     latent: Tensor,  # written in place
     module: nn.Module,
@@ -50,7 +50,7 @@ def glorot_init_(
     bound = (6 / (field * (latent.shape[0] + latent.shape[1]))) ** 0.5
     return latent.copy_(scale * torch.empty(latent.shape).uniform_(-bound, bound, generator=generator))
 
-
+# %% ../../nbs/methods/ste.ipynb #00000009
 def weights_init_(
     latent: Tensor,  # written in place
     module: nn.Module,
@@ -60,7 +60,7 @@ def weights_init_(
     "The values that the layer has: go on from loaded weights, real or ±1"
     return latent.copy_(getattr(module, name).detach())
 
-# %% ../../nbs/methods/ste.ipynb #00000008
+# %% ../../nbs/methods/ste.ipynb #0000000c
 class _Latent(Method):
     "Settings, and the latent weights"
 
@@ -104,7 +104,7 @@ class _Latent(Method):
         for p, latent in zip(self.binary_parameters.values(), self.latent):
             binary_sign(latent.data, out=p.data)
 
-# %% ../../nbs/methods/ste.ipynb #0000000a
+# %% ../../nbs/methods/ste.ipynb #0000000e
 class STE(_Latent):
     "Straight-through estimator: an optimiser on latent weights, gradients taken at their signs"
 

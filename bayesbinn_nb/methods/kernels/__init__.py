@@ -42,7 +42,7 @@ _all_ = [
 ]
 
 # %% ../../../nbs/methods/kernels.ipynb #00000007
-COMPILED_FROM = 1 << 17  # smaller parameters are not worth a compiled loop
+COMPILED_FROM = 1 << 10  # smaller parameters are not worth a compiled loop
 
 _engine = os.environ.get("BAYESBINN_KERNELS", "auto")
 
@@ -55,7 +55,7 @@ def engine() -> str:  # "numba" or "torch"
         raise ValueError(f"BAYESBINN_KERNELS must be 'auto', 'numba' or 'torch'; it is {_engine!r}.")
     return _engine
 
-
+# %% ../../../nbs/methods/kernels.ipynb #00000009
 @contextmanager
 def use_engine(
     name: str,  # "auto" (Numba where it is installed), "numba" or "torch"
@@ -74,7 +74,7 @@ def use_engine(
     finally:
         _engine = before
 
-# %% ../../../nbs/methods/kernels.ipynb #0000000a
+# %% ../../../nbs/methods/kernels.ipynb #0000000c
 def compiled_kernels(
     *tensors: Tensor | None,  # all that a pass touches, λ first
 ) -> ModuleType | None:
@@ -86,7 +86,7 @@ def compiled_kernels(
 
     return compiled if compiled.can_take(*tensors) else None
 
-# %% ../../../nbs/methods/kernels.ipynb #0000000d
+# %% ../../../nbs/methods/kernels.ipynb #0000000f
 def sample_weights_(
     out: Tensor,  # where to write w; same memory layout as `lam`, any floating dtype
     lam: Tensor,  # natural parameter λ, float32
@@ -97,7 +97,7 @@ def sample_weights_(
     "w = tanh((λ+δ)/τ), paper eq. 10, in place"
     return (compiled_kernels(lam, out) or eager).sample_weights_(out, lam, temperature, key, offset)
 
-
+# %% ../../../nbs/methods/kernels.ipynb #00000011
 def accumulate_gradient_(
     total: Tensor,  # Σ s ⊙ g so far, float32; updated
     grad: Tensor,  # g: gradient of the mean mini-batch loss at w
@@ -111,7 +111,7 @@ def accumulate_gradient_(
     way = compiled_kernels(lam, total, grad, w, mean) or eager
     way.accumulate_gradient_(total, grad, w, lam, temperature, eps, mean)
 
-
+# %% ../../../nbs/methods/kernels.ipynb #00000013
 def update_natural_parameter_(
     lam: Tensor,  # λ, float32; updated
     mode: Tensor | None,  # receives the new ±1 weights (−1 at λ = 0, as in the authors' code); None: not wanted

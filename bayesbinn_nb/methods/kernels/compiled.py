@@ -67,7 +67,7 @@ def _exp_negative(x):  # x ≤ 0; e⁻⁴⁰ below -40, which is as good as 0 he
     p = p * (r * r) + (r + f32(1))
     return _as_float(i32(_as_int(p) + (_as_int(t) << i32(23))))
 
-
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000000b
 @_inlined
 def _log(x):  # x > 0, normal
     bits = _as_int(x)
@@ -83,7 +83,7 @@ def _log(x):  # x > 0, normal
     p = p * m + f32(-0.5)
     return f32(k) * f32(0.6931471805599453) + (p * (m * m) + m)
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #0000000c
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000000e
 @_inlined
 def _tanh_abs(a):  # a ≥ 0
     e = _exp_negative(f32(-2) * a)
@@ -99,7 +99,7 @@ def _times_sign_of(a, x):
 def _with_sign_of(a, x):
     return _as_float(i32(_as_int(a) | (_as_int(x) & i32(-0x80000000))))
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #00000010
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000012
 def _put(out, i, x):
     raise NotImplementedError
 
@@ -115,7 +115,7 @@ def _put_for(out, i, x):
 
     return put if out.dtype == types.float32 else put_bfloat16
 
-
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000014
 def _get(array, i):
     raise NotImplementedError
 
@@ -130,7 +130,7 @@ def _get_for(array, i):
 
     return get if array.dtype == types.float32 else get_bfloat16
 
-
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000016
 def _cut(array, start, stop):
     raise NotImplementedError
 
@@ -141,7 +141,7 @@ def _cut_for(array, start, stop):
         return lambda array, start, stop: None
     return lambda array, start, stop: array[start:stop]
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #00000013
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000019
 _BLOCK, _COLUMNS, _FEW = 2048, 64, 64  # weights in a block, in a row of it; unsettled ones that are few
 
 
@@ -150,37 +150,50 @@ def _size_bits(x):  # float bits without a sign are ordered like the numbers, an
     return i32(_as_int(x) & i32(0x7FFFFFFF))
 
 
+def _margin(lam, mean, i, bound):
+    raise NotImplementedError
+
+
+@overload(_margin, inline="always")
+def _margin_for(lam, mean, i, bound):  # negative where the weight is not settled
+    if isinstance(mean, types.NoneType):
+        return lambda lam, mean, i, bound: i32(_size_bits(lam[i]) - bound - i32(1))
+    return lambda lam, mean, i, bound: min(
+        i32(_size_bits(lam[i]) - bound - i32(1)), i32(_size_bits(mean[i]) - i32(0x3F800000))
+    )
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000001b
 @_compiled
-def _unsettled(lam, limit, found):
-    "Writes the indices with |λ| ≤ limit into `found`; returns how many, or found.size + 1 if they are more than that"
+def _unsettled(lam, mean, limit, found):
+    "Writes the indices of unsettled weights into `found`; returns how many, or found.size + 1 if they are more than that"
     bound, n, whole = _size_bits(limit), 0, lam.size - lam.size % _COLUMNS
     if whole:
         for j in range(_COLUMNS):
-            n += _size_bits(lam[j]) <= bound
+            n += _margin(lam, mean, j, bound) < 0
         if n > _COLUMNS // 2:  # a stochastic posterior: no need to look further
             return found.size + 1
     n, least = 0, np.empty(_COLUMNS, np.int32)
     for j in range(_COLUMNS):
         least[j] = i32(0x7FFFFFFF)
     for i in range(0, whole, _COLUMNS):
-        row = lam[i : i + _COLUMNS]
+        row, means = lam[i : i + _COLUMNS], _cut(mean, i, i + _COLUMNS)
         for j in range(_COLUMNS):
-            least[j] = min(least[j], _size_bits(row[j]))
+            least[j] = min(least[j], _margin(row, means, j, bound))
     for j in range(_COLUMNS + lam.size - whole):
         step = _COLUMNS
         if j >= _COLUMNS:  # what is left of the last row: a column each
             j, step = whole + j - _COLUMNS, lam.size
-        elif least[j] > bound:
+        elif least[j] >= 0:
             continue
         for i in range(j, whole if step == _COLUMNS else lam.size, step):
-            if _size_bits(lam[i]) <= bound:
+            if _margin(lam, mean, i, bound) < 0:
                 if n == found.size:
                     return n + 1
                 found[n] = i
                 n += 1
     return n
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #00000016
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000001e
 @_inlined
 def _uniform(i, key0, key1, spread, unit):
     "z = 2u - 1"
@@ -202,7 +215,7 @@ def _draw(l, rate, i, key0, key1, spread, unit):
     y = y * rate
     return _with_sign_of(_tanh_abs(abs(y)), y)
 
-
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000020
 @_compiled
 def _sample(all_out, all_lam, rate, key0, key1, spread, unit, limit, first, last):
     found, drawn = np.zeros(_FEW, np.int32), np.zeros(_FEW, np.float32)
@@ -210,7 +223,7 @@ def _sample(all_out, all_lam, rate, key0, key1, spread, unit, limit, first, last
         stop = min(start + _BLOCK, last)
         out, lam = all_out[start:stop], all_lam[start:stop]  # from 0 on: no check for negative indices
         key = i32(i32(i32(start) * spread) + key0)
-        n = _unsettled(lam, limit, found)
+        n = _unsettled(lam, None, limit, found)
         if n <= _FEW:
             for i in range(lam.size):
                 _put(out, i, _with_sign_of(f32(1), lam[i]))
@@ -229,40 +242,66 @@ def _sample(all_out, all_lam, rate, key0, key1, spread, unit, limit, first, last
             for i in range(lam.size):
                 _put(out, i, _draw(lam[i], rate, i32(i), key, key1, spread, unit))
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #00000019
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000023
+def _mean_of(lam, mean, i):
+    raise NotImplementedError
+
+
+@overload(_mean_of, inline="always")
+def _mean_of_for(lam, mean, i):  # |μ| in the scale
+    if isinstance(mean, types.NoneType):
+        return lambda lam, mean, i: _tanh_abs(abs(lam[i]))
+    return lambda lam, mean, i: mean[i]
+
+
 @_inlined
-def _scale(l, v, eps):
-    "τ s"
-    t = _tanh_abs(abs(l))
+def _scale(t, v, eps):
+    "τ s, for |μ| = t and w = v"
     return ((f32(1) - v * v) + eps) / ((f32(1) - t * t) + eps)
 
 
 @_compiled
-def _update_usual(lam, mode, grad, w, eps, keep, scaled, push, limit, found):
-    one, n = f32(1), _unsettled(lam, limit, found)
+def _update_open(lam, mode, grad, w, mean, eps, keep, scaled, push):
+    one = f32(1)
+    for i in range(lam.size):
+        l = lam[i] * keep - _get(grad, i) * scaled * _scale(_mean_of(lam, mean, i), _get(w, i), eps) + push
+        if mean is not None:
+            mean[i] = _with_sign_of(_tanh_abs(abs(lam[i])), lam[i])
+        lam[i] = l
+        if mode is not None:
+            _put(mode, i, one if l > 0 else -one)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000025
+@_compiled
+def _update_usual(lam, mode, grad, w, mean, eps, keep, scaled, push, limit, found):
+    one, n = f32(1), _unsettled(lam, mean, limit, found)
     if n > _FEW:
-        for i in range(lam.size):
-            l = lam[i] * keep - _get(grad, i) * scaled * _scale(lam[i], _get(w, i), eps) + push
-            lam[i] = l
-            if mode is not None:
-                _put(mode, i, one if l > 0 else -one)
+        _update_open(lam, mode, grad, w, mean, eps, keep, scaled, push)
         return
+    before, mu = np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32)
     moved, weight, slope = np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32)
     for k in range(n):
-        moved[k], weight[k], slope[k] = lam[found[k]], _get(w, found[k]), _get(grad, found[k])
+        i = found[k]
+        before[k], weight[k], slope[k] = lam[i], _get(w, i), _get(grad, i)
+        mu[k] = _mean_of(lam, mean, i)
     for k in range(-(-n // 16) * 16):
-        moved[k] = moved[k] * keep - slope[k] * scaled * _scale(moved[k], weight[k], eps) + push
+        moved[k] = before[k] * keep - slope[k] * scaled * _scale(mu[k], weight[k], eps) + push
     for i in range(lam.size):  # as if all were settled: s = 1/τ
         l = lam[i] * keep - _get(grad, i) * scaled + push
+        if mean is not None:
+            mean[i] = _with_sign_of(one, lam[i])
         lam[i] = l
         if mode is not None:
             _put(mode, i, one if l > 0 else -one)
     for k in range(n):
-        lam[found[k]] = moved[k]
+        i = found[k]
+        lam[i] = moved[k]
+        if mean is not None:
+            mean[i] = _with_sign_of(_tanh_abs(abs(before[k])), before[k])
         if mode is not None:
-            _put(mode, found[k], one if moved[k] > 0 else -one)
+            _put(mode, i, one if moved[k] > 0 else -one)
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #0000001b
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000027
 @_compiled
 def _update_any(
     lam, mode, grad, w, total, momentum, prior, mean, lr, data_scale, temperature, beta, kl_weight, prior_value, eps
@@ -295,7 +334,7 @@ def _update_any(
         for i in range(lam.size):
             _put(mode, i, one if lam[i] > 0 else -one)
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #0000001d
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000029
 @_compiled
 def _update(
     lam, mode, grad, w, total, momentum, prior, mean,
@@ -317,13 +356,12 @@ def _update(
                 if total is None:
                     if momentum is None:
                         if prior is None:
-                            if mean is None:
-                                usual = True
-                                _update_usual(l, o, g, v, eps, keep, scaled, push, limit, found)
+                            usual = True
+                            _update_usual(l, o, g, v, mu, eps, keep, scaled, push, limit, found)
         if not usual:
             _update_any(l, o, g, v, t, m, l0, mu, lr, data_scale, temperature, beta, kl_weight, prior_value, eps)
 
-
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000002b
 @_compiled
 def _accumulate(all_total, all_grad, all_w, all_lam, all_mean, temperature, eps, first, last):
     one = f32(1)
@@ -339,7 +377,7 @@ def _accumulate(all_total, all_grad, all_w, all_lam, all_mean, temperature, eps,
                 mu = _tanh_abs(abs(lam[i]))
             total[i] += _get(grad, i) * (((one - v * v) + eps) / (((one - mu * mu) + eps) * temperature))
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #0000001f
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000002d
 def _array(
     t: Tensor | None,
 ) -> np.ndarray | None:
@@ -371,7 +409,7 @@ def sample_weights_(
     limit = f32(settled_beyond(temperature))
     share(lam.numel(), lambda first, last: _sample(o, l, *numbers, limit, first, last))
 
-
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0000002f
 def accumulate_gradient_(
     total: Tensor,  # Σ s ⊙ g, float32; updated
     grad: Tensor,  # g
@@ -385,7 +423,7 @@ def accumulate_gradient_(
     arrays = [_array(t) for t in (total, grad, w, lam, mean)]
     share(lam.numel(), lambda first, last: _accumulate(*arrays, f32(temperature), f32(eps), first, last))
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #00000021
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000031
 def update_natural_parameter_(
     lam: Tensor,  # λ, float32; updated
     mode: Tensor | None,  # receives the ±1 weights

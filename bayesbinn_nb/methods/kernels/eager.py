@@ -33,7 +33,7 @@ def _sign_into(out: Tensor, x: Tensor) -> None:
     torch.gt(x, 0, out=out)
     torch.add(_MINUS_ONE.to(out.dtype), out, alpha=2, out=out)
 
-
+# %% ../../../nbs/methods/kernels/eager.ipynb #0000000c
 def sample_weights_(
     out: Tensor,  # where to write w; same memory layout as `lam`, any floating dtype
     lam: Tensor,  # natural parameter λ, float32
@@ -65,7 +65,7 @@ def sample_weights_(
     share(lam.numel(), part, size, device)
     return settled
 
-# %% ../../../nbs/methods/kernels/eager.ipynb #0000000f
+# %% ../../../nbs/methods/kernels/eager.ipynb #00000011
 def _one_minus_square(x: Tensor, eps: float, out: Tensor) -> Tensor:
     ones = scratch("ones", x.numel(), x.device, make=lambda n: torch.ones(n, device=x.device))
     return torch.addcmul(ones, x, x, value=-1, out=out).add_(eps)
@@ -87,7 +87,7 @@ def scaled_gradient(
     _one_minus_square(w if w.dtype == s.dtype else s.copy_(w), eps, s)
     return s.div_(d).mul_(g)
 
-# %% ../../../nbs/methods/kernels/eager.ipynb #00000012
+# %% ../../../nbs/methods/kernels/eager.ipynb #00000014
 def accumulate_gradient_(
     total: Tensor,  # Σ s ⊙ g so far, float32; updated
     grad: Tensor,  # g: gradient of the mean mini-batch loss at w
@@ -107,7 +107,7 @@ def accumulate_gradient_(
 
     share(lam.numel(), part, size, device)
 
-# %% ../../../nbs/methods/kernels/eager.ipynb #00000015
+# %% ../../../nbs/methods/kernels/eager.ipynb #00000017
 def _data_term(
     l: Tensor,
     g: Tensor | None,
@@ -128,7 +128,7 @@ def _data_term(
         return data, rate
     return torch.add(t, data, alpha=rate / data_scale, out=scratch("step", l.numel(), l.device)), data_scale
 
-# %% ../../../nbs/methods/kernels/eager.ipynb #00000017
+# %% ../../../nbs/methods/kernels/eager.ipynb #00000019
 def _move(
     l: Tensor,
     data: Tensor,
@@ -152,7 +152,14 @@ def _move(
         d = m.mul_(beta).add_(d, alpha=1 - beta)
     l.sub_(d, alpha=lr)
 
-# %% ../../../nbs/methods/kernels/eager.ipynb #00000019
+# %% ../../../nbs/methods/kernels/eager.ipynb #0000001b
+def _saturated(mu: Tensor | None, eps: float) -> bool:
+    "Is the scale of a settled piece 1/τ?"
+    if mu is None or eps <= 0:
+        return eps > 0
+    return bool(torch.abs(mu, out=scratch("work", mu.numel(), mu.device)).min() == 1)
+
+
 def update_natural_parameter_(
     lam: Tensor,  # λ, float32; updated
     mode: Tensor | None,  # receives the new ±1 weights (−1 at λ = 0, as in the authors' code); None: not wanted
@@ -178,12 +185,11 @@ def update_natural_parameter_(
 
     def part(first: int, last: int) -> None:
         for start, l, o, g, v, t, m, l0, mu in pieces(*tensors, size=size, first=first, last=last):
-            # (a lagged mean may be off ±1 where λ is settled, so it takes the long way; without ε, 0/0 must show)
-            easy = eps > 0 and settled is not None and settled[start // size] and mu is None
-            data, rate = _data_term(l, g, v, t, mu, easy, data_scale, temperature, eps)
+            still = settled is not None and settled[start // size]
+            data, rate = _data_term(l, g, v, t, mu, still and _saturated(mu, eps), data_scale, temperature, eps)
             assert data is not None, "update_natural_parameter_ needs a gradient or a total"
             if mu is not None:
-                abs_tanh(l, 1.0, mu).copysign_(l)
+                torch.sign(l, out=mu) if still else abs_tanh(l, 1.0, mu).copysign_(l)
             _move(l, data, rate, m, l0, lr, beta, kl_weight, value)
             if o is not None:
                 _sign_into(o, l)

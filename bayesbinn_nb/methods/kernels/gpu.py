@@ -44,6 +44,9 @@ if triton is not None:
         z = x.to(tl.float32) * 4.65661231796588e-10  # BITS_TO_UNIFORM
         return 0.5 * tl.log((1 + z) / (1 - z))
 
+# %% ../../../nbs/methods/kernels/gpu.ipynb #00000008
+if triton is not None:
+
     @triton.jit
     def _tanh(x):
         "1 - 2t/(1+t), t = exp(-2|x|): rounds to ±1 where the exact tanh does"
@@ -51,7 +54,7 @@ if triton is not None:
         y = 1 - 2 * t / (1 + t)
         return tl.where(x < 0, -y, y)
 
-# %% ../../../nbs/methods/kernels/gpu.ipynb #00000009
+# %% ../../../nbs/methods/kernels/gpu.ipynb #0000000b
 if triton is not None:
 
     @triton.jit
@@ -69,7 +72,7 @@ if triton is not None:
             w = _tanh(x / temperature)
         tl.store(out + i, w.to(out.dtype.element_ty), mask=inside)
 
-# %% ../../../nbs/methods/kernels/gpu.ipynb #0000000b
+# %% ../../../nbs/methods/kernels/gpu.ipynb #0000000d
 if triton is not None:
 
     @triton.jit
@@ -112,7 +115,7 @@ if triton is not None:
         tl.store(lam + i, l, mask=inside)
         tl.store(mode + i, tl.where(l > 0, 1.0, -1.0).to(mode.dtype.element_ty), mask=inside)
 
-# %% ../../../nbs/methods/kernels/gpu.ipynb #0000000d
+# %% ../../../nbs/methods/kernels/gpu.ipynb #0000000f
 _BLOCK = 1024
 
 
@@ -142,7 +145,7 @@ def sample_weights_cuda_(
     constants: dict[str, Any] = dict(STREAM=stream, BLOCK=_BLOCK, EXACT=temperature == 0)
     launch(out, lam, n, float(temperature) or 1.0, mixed, draw, offset & M32, **constants)
 
-# %% ../../../nbs/methods/kernels/gpu.ipynb #0000000f
+# %% ../../../nbs/methods/kernels/gpu.ipynb #00000011
 def update_natural_parameter_cuda_(
     lam: Tensor,
     mode: Tensor,

@@ -72,7 +72,7 @@ def is_dense(
         expected *= size
     return True
 
-
+# %% ../../../nbs/methods/kernels/memory.ipynb #0000000e
 def flat(
     t: Tensor,  # dense, any shape
 ) -> Tensor:  # (n,)
@@ -88,7 +88,7 @@ def flat(
         )
     return t.permute(*sorted(range(t.dim()), key=t.stride, reverse=True)).reshape(-1)
 
-
+# %% ../../../nbs/methods/kernels/memory.ipynb #00000010
 def laid_out_like(
     like: Tensor,  # same shape
     t: Tensor,  # any layout
@@ -96,7 +96,7 @@ def laid_out_like(
     "`t` with the memory layout of `like`"
     return t if t.stride() == like.stride() else torch.empty_like(like, dtype=t.dtype).copy_(t)
 
-# %% ../../../nbs/methods/kernels/memory.ipynb #0000000f
+# %% ../../../nbs/methods/kernels/memory.ipynb #00000013
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
@@ -110,7 +110,7 @@ def _pool(
         pool = _pools[os.getpid()] = ThreadPoolExecutor(threads, thread_name_prefix="bayesbinn")
     return pool
 
-
+# %% ../../../nbs/methods/kernels/memory.ipynb #00000015
 def share(
     n: int,  # weights
     work: Callable[[int, int], None],  # called with the first and the last + 1 of a part

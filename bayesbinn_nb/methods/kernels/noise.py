@@ -38,7 +38,7 @@ def mix64(
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
     return x ^ (x >> 31)
 
-
+# %% ../../../nbs/methods/kernels/noise.ipynb #00000008
 def draw_key(
     seed: int,  # of the run
     draw: int,  # which draw of the run, 0, 1, 2, …
@@ -48,7 +48,7 @@ def draw_key(
     k = mix64(mix64(mix64(seed & (2**64 - 1)) ^ draw) ^ stream)
     return signed(k), signed(k >> 32)
 
-# %% ../../../nbs/methods/kernels/noise.ipynb #00000009
+# %% ../../../nbs/methods/kernels/noise.ipynb #0000000b
 def _spread_indices(
     n: int,
     device: torch.device | str,
@@ -61,7 +61,7 @@ def _spread_indices(
 
     return scratch("indices", n, device, torch.int32, make)
 
-
+# %% ../../../nbs/methods/kernels/noise.ipynb #0000000d
 def random_bits(
     n: int,  # how many
     key: tuple[int, int],  # from `draw_key`
@@ -80,7 +80,7 @@ def random_bits(
     x.bitwise_xor_(torch.bitwise_right_shift(x, 15, out=t))
     return x.mul_(0x735A2D97)
 
-# %% ../../../nbs/methods/kernels/noise.ipynb #0000000d
+# %% ../../../nbs/methods/kernels/noise.ipynb #00000011
 LARGEST_NOISE = math.atanh(1 - 2**-23)  # no draw of the half-logistic noise exceeds it
 BITS_TO_UNIFORM = 2**-31 * (1 - 2**-23)  # exactly a float32
 
@@ -95,7 +95,7 @@ def half_logistic_noise(
     z = scratch("noise", n, device)
     return z.copy_(random_bits(n, key, offset, device)).mul_(BITS_TO_UNIFORM).atanh_()
 
-# %% ../../../nbs/methods/kernels/noise.ipynb #00000014
+# %% ../../../nbs/methods/kernels/noise.ipynb #00000018
 SATURATED = 9.02  # from here on tanh rounds to exactly ±1 in float32
 
 
