@@ -18,7 +18,8 @@ from .arrays import ArrayData
 
 # %% auto #0
 __all__ = ['need_batches', 'need_targets', 'pair', 'check_batch', 'explained', 'check_model', 'check_optimizers',
-           'count_examples', 'generators_of', 'need_readable_workers', 'random_state', 'set_random_state', 'seeded']
+           'count_examples', 'count_batches', 'generators_of', 'need_readable_workers', 'random_state',
+           'set_random_state', 'seeded']
 
 # %% ../../nbs/library/feed.ipynb #0a33cf3c
 def _is_array(t: Any) -> bool:
@@ -140,7 +141,7 @@ def check_optimizers(
                         "take: build the layer with sparse=False, or give real_optimizer=torch.optim.SparseAdam."
                     )
 
-# %% ../../nbs/library/feed.ipynb #550ccab0
+# %% ../../nbs/library/feed.ipynb #32388a78
 def count_examples(
     train: Any,  # an ArrayData, a loader, any re-iterable of pairs
 ) -> int:
@@ -151,6 +152,16 @@ def count_examples(
         if source is not None and hasattr(source, "__len__"):
             return len(source)
     return sum(len(pair(batch)[1]) for batch in train)
+
+
+def count_batches(
+    batches: Any,  # of an epoch
+) -> int | None:
+    "How many batches there will be; None: a stream does not know"
+    try:
+        return len(batches)
+    except TypeError:
+        return None
 
 # %% ../../nbs/library/feed.ipynb #e1e8cd61
 def generators_of(
