@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import re
+import time
 import warnings
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def _evaluated(cell):
     return re.findall(r"""shown\.check\(\s*["']([^"']+)["']""", cell.code)
 
 
-def surviving(page):
+def surviving(page, report=lambda *words: None):
     "Run a page from the top; at each check, change the formulas that it reads and name the changes that it does not see"
     alive, space = [], {"__name__": "page", "display": lambda *a, **k: None}
     random = torch.random.get_rng_state()
@@ -115,7 +116,9 @@ def surviving(page):
         if "shown" in space and (tags := _evaluated(cell)):
             before = dict(space)
             for tag in dict.fromkeys(tags):
+                start = time.process_time()
                 alive += [f"({tag}) {what}" for what in _unseen(cell, tag, space, before)]
+                report(tag, len(mutants(before["shown"].formulas[tag])), f"{time.process_time() - start:.1f} s")
             space.clear()
             space.update(before)
         _run(cell, space)
@@ -150,12 +153,11 @@ def test_no_change_of_a_displayed_formula_survives(name, monkeypatch):
 
 if __name__ == "__main__":
     import sys
-    import time
 
     os.environ["MPLBACKEND"] = "Agg"
     os.chdir(MATH)
     for page_name in sys.argv[1:]:
         start = time.process_time()
-        alive = surviving(PAGES[page_name])
+        alive = surviving(PAGES[page_name], print)
         print(f"{page_name}: {len(alive)} survivors, {time.process_time() - start:.0f} s of processor time")
         print("\n".join(alive))

@@ -130,6 +130,8 @@ _CONSTANTS = {
 
 
 def _number(x):
+    if isinstance(x, Law):
+        return x
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float64)
 
 
@@ -507,7 +509,7 @@ def _compare(relation, a, b, tol, where, mask=None, printed=None):
     if relation == "∼":
         return _same_sample(a, b, where)
     if tol.average:
-        a, b = (v.mean(0) if v.ndim else v for v in (a, b))
+        a, b = a.mean(0) if a.ndim > b.ndim else a, b.mean(0) if b.ndim > a.ndim else b
     a, b = torch.broadcast_tensors(a.double(), b.double())
     if mask is not None:
         mask = mask.expand(a.shape) if mask.ndim <= a.ndim else mask
