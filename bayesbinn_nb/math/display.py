@@ -924,7 +924,7 @@ class _Parser:
 
 def _plain(tokens):
     "A subscript as text, the way the check spells it: λ_0, w_(j→+1), E_q(w)"
-    text = "".join(x[1] if isinstance(x, tuple) else _LETTERS.get(x[1:], {r"\to": "→", r"\rm": "", r"\mathcal": ""}.get(x, x)) if x.startswith("\\") else x for x in tokens)
+    text = "".join(x[1] if isinstance(x, tuple) else _LETTERS.get(x[1:], {r"\to": "→", r"\rm": "", r"\mathcal": ""}.get(x, x[1:])) if x.startswith("\\") else x for x in tokens)
     return text.replace("{", "").replace("}", "")
 
 
