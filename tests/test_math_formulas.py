@@ -57,6 +57,12 @@ def _free(latex, start, spans):
     return not any(a <= start < b for a, b in spans)
 
 
+def _next(number):
+    "The number with one more in its last place"
+    digits = len(number.partition(".")[2])
+    return f"{float(number) + 10.0**-digits:.{digits}f}"
+
+
 def mutants(latex):
     "(what was changed, the changed LaTeX)"
     spans, found = _protected(latex), []
@@ -69,11 +75,12 @@ def mutants(latex):
         put("sign", *m.span(), "-" if m[0] == "+" else "+")
     for m in re.finditer(r"(?<![\d.])\d+\.?\d*", latex):
         if not re.search(r"\\[td]?frac\d?$", latex[: m.start()]) or len(m[0]) == 1:
-            put("factor", *m.span(), str(int(float(m[0])) + 1))
+            put("factor", *m.span(), _next(m[0]))
         else:  # \tfrac12
             put("factor", m.start(), m.end(), m[0][0] + str(int(m[0][1:]) + 1))
     for m in re.finditer(r"(?<![:<>!])=|\\le(?![a-z])|\\ge(?![a-z])|\\approx|\\leftarrow|\\propto", latex):
-        put("factor 2", m.end(), m.end(), r" 2\,")
+        if not re.match(r"\s*0(?![.\d])", latex[m.end() :]):  # twice nothing is nothing
+            put("factor 2", m.end(), m.end(), r" 2\,")
     for m in re.finditer(r"\^2(?!\d)|\^3", latex):
         put("exponent", *m.span(), "^3" if m[0] == "^2" else "^4")
     for m in re.finditer(r"\^\{([^{}]*)\}", latex):

@@ -397,7 +397,7 @@ class Operator:
 
     def _lim(self, at):
         target = float(self.domain.value(at))
-        near = 1e6 if target == math.inf else target + 1e-6
+        near = 1 / at["near"] if target == math.inf else target + at["near"]
         return self.body.value(at.but(**{self.variable.full: _number(near)}))
 
     def _best(self, at):
@@ -526,7 +526,8 @@ def _compare(relation, a, b, tol, where, mask=None, printed=None):
             a, b = b, a
         slack = b - a
         good = slack >= -tol.atol - tol.rtol * b.abs() if relation in "≤≥" else slack > 0
-        if tol.tight is not None and good.all() and slack.min() > tol.tight * torch.maximum(a.abs(), b.abs()).max():
+        nearest = (slack / torch.maximum(a.abs(), b.abs()).clamp_min(1e-300)).min()
+        if tol.tight is not None and good.all() and nearest > tol.tight:
             raise AssertionError(f"{where}: no value given comes near the bound, so the check could not see a looser one")
     elif relation == "∝":
         ratio = a / b
@@ -987,7 +988,7 @@ def _check_statement(statement, at, name, after, assigned, tolerance, define):
     limits = [c for c in statement.conditions if "→" in c.relations]
     if limits:
         names = {c.sides[0].full: float(c.sides[1].value(at)) for c in limits}
-        at = at.but(**{k: _number(1e6 if v == math.inf else v + 1e-6) for k, v in names.items()})
+        at = at.but(**{k: _number(1 / at["near"] if v == math.inf else v + at["near"]) for k, v in names.items()})
     mask = None
     for condition in statement.conditions:
         if "→" not in condition.relations:
@@ -1046,9 +1047,10 @@ class Display:
             path = Path(__file__).parents[2] / "nbs" / "math" / page
         self.page, self.formulas = Path(page).stem, displayed_formulas(path)
 
-    def check(self, tag, after=None, define=(), rtol=1e-6, atol=1e-8, tight=1e-2, average=False, shrink=None, approx=1e-2, value=None, **symbols):
+    def check(self, tag, after=None, define=(), rtol=1e-6, atol=1e-8, tight=1e-2, average=False, shrink=None, approx=1e-2, near=1e-6, value=None, **symbols):
         if tag not in self.formulas:
             raise KeyError(f"{self.page} displays no equation ({tag}); it has {', '.join(self.formulas)}")
         tolerance = Tolerance(rtol, atol, tight, average, shrink or {}, approx)
+        symbols["near"] = near
         symbols = {k: v if callable(v) or isinstance(v, (Rule, Over, Law, list, range, str)) else _number(v) for k, v in symbols.items()}
         _check(self.formulas[tag], f"({tag})", after or {}, define, tolerance, symbols, value)
