@@ -17,7 +17,6 @@ import pytest
 import torch
 from test_math_guards import CHECK, PAGES
 
-from bayesbinn_nb.math.display import read_formula
 
 MATH = Path(__file__).parent.parent / "nbs" / "math"
 LETTER = re.compile(
@@ -49,7 +48,7 @@ def _protected(latex):
         if not (below_sum and "=" in latex[m.start() : end]):
             spans.append((m.start(), end))
     spans += [m.span() for m in re.finditer(r"\^\{\(\w\)\}|\^\{?\\top\}?|\^\{?\*\}?|\^\{?\\ast\}?|\\xrightarrow\{[^{}]*\}", latex)]
-    spans += [m.span() for m in re.finditer(r"\\[,;!:]|[+-]\s*O\(", latex)]  # ±O(h³) say the same
+    spans += [m.span() for m in re.finditer(r"\\[,;!:]|[+-]\s*O(?:\\big)?\(", latex)]  # ±O(h³) say the same
     return spans
 
 
