@@ -27,7 +27,15 @@ FUNCTIONS = (
     (r"\operatorname{sech}", r"\cosh"), (r"\operatorname{artanh}", r"\tanh"), (r"\operatorname{sigmoid}", r"\tanh"),
     (r"\min", r"\max"), (r"\max", r"\min"),
 )  # fmt: skip
-CONDITIONS = ((r"\le ", r"\ge "), (r"\ge ", r"\le "), (r"\ne ", "="), (" < ", " > "), (" > ", " < "), ("<", ">"), (">", "<"))
+CONDITIONS = (
+    (r"\le ", r"\ge "),
+    (r"\ge ", r"\le "),
+    (r"\ne ", "="),
+    (" < ", " > "),
+    (" > ", " < "),
+    ("<", ">"),
+    (">", "<"),
+)
 
 
 # ---------------------------------------------------------------- changing a formula
@@ -35,7 +43,13 @@ CONDITIONS = ((r"\le ", r"\ge "), (r"\ge ", r"\le "), (r"\ne ", "="), (" < ", " 
 
 def _protected(latex):
     "Character ranges that are names or layout: subscripts, texts, tags, environments"
-    spans = [m.span() for m in re.finditer(r"\\(?:text|operatorname|tag|label|begin|end|phantom|mathrm|mathcal|mathbb|mathbf)\s*(?:\{[^{}]*\}|\s\w)", latex)]
+    spans = [
+        m.span()
+        for m in re.finditer(
+            r"\\(?:text|operatorname|tag|label|begin|end|phantom|mathrm|mathcal|mathbb|mathbf)\s*(?:\{[^{}]*\}|\s\w)",
+            latex,
+        )
+    ]
     for m in re.finditer(r"_(\{)?", latex):
         if not m[1]:
             end = re.compile(r"_\s*(\\[A-Za-z]+|.)").match(latex, m.start()).end()
@@ -47,7 +61,10 @@ def _protected(latex):
         below_sum = re.search(r"(?:\\sum|\\prod|\\int|\\lim)\s*$", latex[: m.start()])
         if not (below_sum and "=" in latex[m.start() : end]):
             spans.append((m.start(), end))
-    spans += [m.span() for m in re.finditer(r"\^\{\(\w\)\}|\^\{?\\top\}?|\^\{?\*\}?|\^\{?\\ast\}?|\\xrightarrow\{[^{}]*\}", latex)]
+    spans += [
+        m.span()
+        for m in re.finditer(r"\^\{\(\w\)\}|\^\{?\\top\}?|\^\{?\*\}?|\^\{?\\ast\}?|\\xrightarrow\{[^{}]*\}", latex)
+    ]
     spans += [m.span() for m in re.finditer(r"\\[,;!:]|[+-]\s*O(?:\\big)?\(", latex)]  # ±O(h³) say the same
     return spans
 
@@ -84,7 +101,9 @@ def mutants(latex):
         put("exponent", *m.span(), "^3" if m[0] == "^2" else "^4")
     for m in re.finditer(r"\^\{([^{}]*)\}", latex):
         put("exponent", *m.span(), "^{2(" + m[1] + ")}")
-    letters = list(dict.fromkeys(m[0] for m in LETTER.finditer(latex) if _free(latex, m.start(), spans) and m[0] != "d"))
+    letters = list(
+        dict.fromkeys(m[0] for m in LETTER.finditer(latex) if _free(latex, m.start(), spans) and m[0] != "d")
+    )
     for m in LETTER.finditer(latex):
         if m[0] in letters and len(letters) > 1:
             other = letters[(letters.index(m[0]) + 1) % len(letters)]
