@@ -1,8 +1,8 @@
 """The displayed formulas of nbs/math are what their cells check.
 
-A cell that begins `# check (X)` reads equation (X) from its own page, `shown.check("X", …)`, and evaluates it. Here every such
-equation is changed in its LaTeX (a sign, a factor, an exponent, an argument, a function, a condition), the cell is run
-again, and it has to complain. Equations that no cell evaluates are listed on nbs/math/equations.ipynb, each with the reason.
+A cell that begins `# check (X)` reads equation (X) from its own page, `shown.check("X", …)`, and evaluates it. Here
+every such equation is changed in its LaTeX (a sign, a factor, an exponent, an argument, a function, a condition), the
+cell is run again, and it has to complain. nbs/math/equations.ipynb sees to it that no equation is left out.
 """
 
 import contextlib
@@ -15,13 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_math_guards import CHECK, PAGES
-
+from test_math_guards import PAGES
 
 MATH = Path(__file__).parent.parent / "nbs" / "math"
-LETTER = re.compile(
-    r"\\(?:alpha|beta|gamma|delta|varepsilon|epsilon|theta|kappa|lambda|mu|sigma|tau)(?![A-Za-z])|(?<![\\A-Za-z{])[A-Za-z](?![A-Za-z])"
-)
+GREEK = "alpha|beta|gamma|delta|varepsilon|epsilon|theta|kappa|lambda|mu|sigma|tau"
+LETTER = re.compile(rf"\\(?:{GREEK})(?![A-Za-z])|(?<![\\A-Za-z{{])[A-Za-z](?![A-Za-z])")
 FUNCTIONS = (
     (r"\tanh", r"\sinh"), (r"\cosh", r"\sinh"), (r"\sinh", r"\cosh"), (r"\log", r"\exp"), (r"\exp", r"\log"), (r"\sum", r"\prod"),
     (r"\operatorname{sech}", r"\cosh"), (r"\operatorname{artanh}", r"\tanh"), (r"\operatorname{sigmoid}", r"\tanh"),
@@ -114,7 +112,7 @@ def mutants(latex):
     for old, new in CONDITIONS:
         for m in re.finditer(re.escape(old), latex):
             put("condition", *m.span(), new)
-    unique = dict((new, what) for what, new in found if new != latex)
+    unique = {new: what for what, new in found if new != latex}
     return [(what, new) for new, what in unique.items()]
 
 
@@ -132,7 +130,7 @@ def _evaluated(cell):
 
 
 def surviving(page, report=lambda *words: None):
-    "Run a page from the top; at each check, change the formulas that it reads and name the changes that it does not see"
+    "Run a page from the top; at each check, change the formulas that it reads, and name the changes it does not see"
     alive, space = [], {"__name__": "page", "display": lambda *a, **k: None}
     random = torch.random.get_rng_state()
     for cell in page.cells:

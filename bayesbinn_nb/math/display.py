@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Rule', 'Over', 'Display']
 
-# %% ../../nbs/math/display.ipynb #9384a11a
+# %% ../../nbs/math/display.ipynb #47416620
 import json
 import math
 import re
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# %% ../../nbs/math/display.ipynb #244a3159
+# %% ../../nbs/math/display.ipynb #eefba6f1
 _LETTERS = dict(
     alpha="α", beta="β", gamma="γ", delta="δ", Delta="Δ", varepsilon="ε", epsilon="epsilon", theta="θ", kappa="κ",
     lambda_="λ", mu="μ", xi="ξ", pi="π", sigma="σ", tau="τ", phi="φ", omega="ω", Phi="Φ", ell="l", infty="∞", ast="*",
@@ -45,7 +45,7 @@ _IGNORED = {
 
 _STYLES = {r"\mathrm", r"\mathbb", r"\mathbf", r"\mathsf", r"\boldsymbol", r"\rm"}
 
-# %% ../../nbs/math/display.ipynb #166421dc
+# %% ../../nbs/math/display.ipynb #e5c95844
 _TOKEN = re.compile(
     r"\\text\{(?P<text>[^{}]*)\}|\\operatorname\{(?P<named>[^{}]*)\}|(?P<command>\\[A-Za-z]+|\\.)"
     r"|(?P<number>\d+\.\d+|\d+|\.\d+)|(?P<other>:=|[^\s])"
@@ -79,7 +79,7 @@ def _tokens(latex):
             found.append("ROW" if m[0] == r"\\" else m[0])
     return found
 
-# %% ../../nbs/math/display.ipynb #1dbdfe54
+# %% ../../nbs/math/display.ipynb #0afc9d44
 @dataclass
 class Rule:
     "A symbol that follows from others: `λ=Rule(lambda at: artanh(at.μ))` makes λ move when μ is differentiated"
@@ -93,7 +93,7 @@ class Over:
 
     operate: Callable
 
-# %% ../../nbs/math/display.ipynb #84e75a11
+# %% ../../nbs/math/display.ipynb #72870bd5
 class _Scope:
     "What the symbols of a formula stand for; `at.μ` and `at['λ_0']` look one up"
 
@@ -134,7 +134,7 @@ class _Law:
 
     cdf: Callable
 
-# %% ../../nbs/math/display.ipynb #fb6e40eb
+# %% ../../nbs/math/display.ipynb #a6d69d31
 _FUNCTIONS = {
     "log": torch.log, "ln": torch.log, "exp": torch.exp, "tanh": torch.tanh, "cosh": torch.cosh, "sinh": torch.sinh,
     "sech": lambda x: 1 / torch.cosh(x), "artanh": torch.atanh, "sigmoid": torch.sigmoid,
@@ -162,7 +162,7 @@ def _number(x):
         return x
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float64)
 
-# %% ../../nbs/math/display.ipynb #188c97b3
+# %% ../../nbs/math/display.ipynb #3459ab50
 @dataclass
 class _Literal:
     text: str
@@ -219,7 +219,7 @@ def _differentiated(f, times):
     g = _differentiated(f, times - 1)
     return lambda x: (g(x + step) - g(x - step)) / (2 * step)
 
-# %% ../../nbs/math/display.ipynb #bac31ae9
+# %% ../../nbs/math/display.ipynb #93366009
 @dataclass
 class _Bracketed:
     content: list  # statements; one expression without relation is its value
@@ -282,7 +282,7 @@ class _Call:
         result = _number(len(v)) if isinstance(v, list) else f(_number(v))  # |B|, the size of a set
         return result if self.power is None else result ** self.power.value(at)
 
-# %% ../../nbs/math/display.ipynb #c924e3be
+# %% ../../nbs/math/display.ipynb #30bd99ab
 @dataclass
 class _Sum:
     terms: list  # (sign, node)
@@ -341,8 +341,9 @@ class _Product:
                 power = None
             elif isinstance(v, Over):
                 return _Everything(v.operate(_Body(_Product(self.factors[k:]), at))), len(self.factors)
-            else:
-                break
+            else:  # sign m, a function without brackets
+                v = v(behind.value(at))
+                k += 1
         return v, k
 
 
@@ -357,7 +358,7 @@ def _try(node, at):
     except (NameError, IndexError):
         return None
 
-# %% ../../nbs/math/display.ipynb #42ef6b40
+# %% ../../nbs/math/display.ipynb #fc5bbff4
 @dataclass
 class _Operator:
     "∑, ∏, ∫, ∇, d/dx, lim, min, arg max … before an expression"
@@ -448,7 +449,7 @@ class _Operator:
 
     _min = _max = _argmin = _argmax = _best
 
-# %% ../../nbs/math/display.ipynb #827511da
+# %% ../../nbs/math/display.ipynb #b8c1e77f
 @dataclass
 class _At:
     "An expression at given values: f(w)|_{w=0}"
@@ -492,7 +493,7 @@ class _Marked:
         _compare("=", v, self.label.value(at), _Tolerance(), "the name under a brace")
         return v
 
-# %% ../../nbs/math/display.ipynb #b7d3cc48
+# %% ../../nbs/math/display.ipynb #b2b32c06
 @dataclass
 class _Tolerance:
     rtol: float = 1e-6
@@ -531,7 +532,7 @@ def _failed(where, relation, a, b):
     show = lambda v: f"{v.flatten()[:4].tolist()}" if isinstance(v, Tensor) else repr(v)
     raise AssertionError(f"{where}: {show(a)} {relation} {show(b)} does not hold")
 
-# %% ../../nbs/math/display.ipynb #bbe039c0
+# %% ../../nbs/math/display.ipynb #98fba9e3
 def _compare(relation, a, b, tol, where, mask=None, printed=None):
     if isinstance(b, _Law):
         return _same_law(_number(a).flatten().sort().values, b, where)
@@ -575,7 +576,7 @@ def _compare(relation, a, b, tol, where, mask=None, printed=None):
     if not good.all():
         _failed(where, relation, a[~good], b[~good])
 
-# %% ../../nbs/math/display.ipynb #279ea747
+# %% ../../nbs/math/display.ipynb #be6dabad
 def _members(a, b, where):
     values = [a] if not isinstance(a, list) else a
     values = torch.cat([_number(v).flatten() for v in values])
@@ -604,7 +605,7 @@ def _same_sample(a, b, where):
     if gap > 1.7 * ((n + m) / (n * m)) ** 0.5:
         raise AssertionError(f"{where}: the two samples have different distributions (distance {gap:.3f})")
 
-# %% ../../nbs/math/display.ipynb #eddab7c8
+# %% ../../nbs/math/display.ipynb #9800c49d
 class _Tokens:
     "The place in the list of tokens"
 
@@ -632,7 +633,7 @@ class _Tokens:
             depth += (token == "{") - (token == "}")
         return self.tokens[start : self.k - 1]
 
-# %% ../../nbs/math/display.ipynb #f24ea3c2
+# %% ../../nbs/math/display.ipynb #bbc3de27
 class _ReadsStatements:
     "Statements: chains of relations, with their conditions"
 
@@ -692,7 +693,7 @@ class _ReadsStatements:
             statement.sides.append(self.sum())
         return statement
 
-# %% ../../nbs/math/display.ipynb #5c995f51
+# %% ../../nbs/math/display.ipynb #ca951bb5
 class _ReadsTerms:
     "Sums, products, factors"
 
@@ -777,7 +778,7 @@ class _ReadsTerms:
             )
         return node
 
-# %% ../../nbs/math/display.ipynb #dea7a90c
+# %% ../../nbs/math/display.ipynb #61bbfebd
 class _ReadsNames:
     "Symbols with their subscripts, and functions"
 
@@ -857,7 +858,7 @@ class _ReadsNames:
         name = inner.factor()
         return self._name(f"{t[1:]}_{name.base}")
 
-# %% ../../nbs/math/display.ipynb #f81eb495
+# %% ../../nbs/math/display.ipynb #d96d8f80
 class _ReadsBrackets:
     "Whatever stands between two delimiters"
 
@@ -918,7 +919,7 @@ class _ReadsBrackets:
                 continue
             node, conditions = self.sum(), []
             while self.peek() not in ("ROW", r"\end"):
-                if isinstance(self.peek(), tuple) or self.peek() in (",", "QUAD", "."):
+                if self.peek()[0] == "text" or self.peek() in (",", "QUAD", "."):
                     self.take()
                 else:
                     conditions.append(self.chain(_Statement([self.sum()], [])))
@@ -928,7 +929,7 @@ class _ReadsBrackets:
             pass
         return _Cases(rows)
 
-# %% ../../nbs/math/display.ipynb #0d33cb34
+# %% ../../nbs/math/display.ipynb #ba5b898d
 class _ReadsOperators:
     "Fractions, derivatives, sums, integrals, minima"
 
@@ -998,7 +999,7 @@ class _ReadsOperators:
             variable, domain = s.sides[0], s.sides[1] if s.relations else None
         return _Operator(kind, variable, self.term() if kind == "lim" else self.sum(), domain)
 
-# %% ../../nbs/math/display.ipynb #6f7e3c3c
+# %% ../../nbs/math/display.ipynb #858780a3
 class _Parser(_ReadsStatements, _ReadsTerms, _ReadsNames, _ReadsBrackets, _ReadsOperators, _Tokens):
     "LaTeX tokens → statements, by recursive descent"
 
@@ -1037,7 +1038,7 @@ def _read(latex):
     "The statements of a displayed formula"
     return _Parser(_tokens(latex)).statements()
 
-# %% ../../nbs/math/display.ipynb #5b88a118
+# %% ../../nbs/math/display.ipynb #ef703875
 _DISPLAY = re.compile(r"\$\$(.*?)\$\$", re.S)
 
 
@@ -1067,7 +1068,7 @@ def _check(latex, name, after, define, tolerance, bindings, value=None):
     if not compared:
         raise AssertionError(f"{name} compares nothing")
 
-# %% ../../nbs/math/display.ipynb #fe43414f
+# %% ../../nbs/math/display.ipynb #abb4a06e
 def _check_statement(statement, at, name, after, assigned, tolerance, define):
     compared = 0
     limits = [c for c in statement.conditions if "→" in c.relations]
@@ -1122,7 +1123,7 @@ def _check_order(a, b, at, tolerance, name):
             f"{name}: the remainder is not of the order stated: quotients {[f'{r:.2g}' for r in ratios]}"
         )
 
-# %% ../../nbs/math/display.ipynb #ebf0699e
+# %% ../../nbs/math/display.ipynb #7314788f
 class Display:
     """The displayed equations of one page, to be checked as they stand there
 
