@@ -1,7 +1,7 @@
 """Two guards over the derivation pages nbs/math/*.ipynb.
 
 1. Every displayed equation has a check. A display `$$ … \\tag{X} $$` must be followed, before the next `## ` heading, by a code
-   cell that begins `# check (X)` and makes an assertion that can fail; a display without a tag must say which checked equation
+   cell that begins `# check (X)` and makes an assertion that can fail (`shown.check("X", …)`, which evaluates the display, is one); a display without a tag must say which checked equation
    it restates (an \\eqref or a link to a page in the same cell).
 2. Every exported function is pinned. Its results are multiplied by 1.01, then by -1 (bools are negated; tuples and dicts entry by
    entry), the assertions of the pages are run again, and some cell must notice.
@@ -127,7 +127,7 @@ def _assertions(source):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             f = node.value.func
             name = f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "")
-            if name.startswith(("assert_", "test_")) and _can_fail(node.value):
+            if (name.startswith(("assert_", "test_")) or name == "check") and _can_fail(node.value):
                 found.append(node)
         for child in ast.iter_child_nodes(node):
             visit(child)
@@ -204,6 +204,7 @@ EQ = "Then\n$$ a = b \\tag{7}\\label{eq:x} $$"
         ((EQ, "# check (7): by enumeration\nassert a == b"), None),
         ((EQ, "more text", "### deeper", "# check (7)\ntorch.testing.assert_close(a, b)"), None),
         ((EQ, "# check (7)\ndef t():\n    assert a == b\nt()"), None),
+        ((EQ, '# check (7)\nshown.check("7", a=1.0)'), None),
         (("By $\\eqref{eq:x}$ again $$ a = b $$",), None),
         ((EQ,), "(7) has no check"),
         ((EQ, "x = 1\nassert a == b"), "(7) has no check"),

@@ -37,7 +37,7 @@ def log_partition(
     lam: Tensor,  # natural parameter λ, any shape
 ) -> Tensor:  # A(λ) ≥ log 2, same shape
     "Log-partition function A(λ) = log(e^λ + e^-λ) = log(2 cosh λ), without overflow"
-    return lam.abs() + F.softplus(-2 * lam.abs())
+    return torch.logaddexp(lam, -lam)
 
 # %% ../../nbs/math/bernoulli.ipynb #0716d970
 def log_prob(
@@ -83,16 +83,16 @@ def fisher_information(
 
 # %% ../../nbs/math/bernoulli.ipynb #f1f836cb
 def entropy(
-    lam: Tensor,  # natural parameter λ, any shape
+    lam: Tensor,  # natural parameter λ, any shape, ±∞ included
 ) -> Tensor:  # nats, in [0, log 2], same shape
     "Entropy A(λ) - λμ of each weight, in nats"
-    # for a decided weight both terms are ≈ |λ|; this form keeps the digits that their difference loses
-    a = 2 * lam.abs()
-    return F.softplus(-a) + a * torch.sigmoid(-a)
+    # the sum over both outcomes: in A - λμ two numbers of the size of λ would cancel. Beyond ±1e4 it is 0 in every dtype
+    a = 2 * lam.clamp(-1e4, 1e4)
+    return torch.sigmoid(a) * F.softplus(-a) + torch.sigmoid(-a) * F.softplus(a)
 
 # %% ../../nbs/math/bernoulli.ipynb #cb7a1d77
 def kl_divergence(
-    lam: Tensor,  # natural parameter of q, any shape
+    lam: Tensor,  # natural parameter of q, any shape, ±∞ included
     lam0: Tensor | float,  # natural parameter of p, broadcastable
 ) -> Tensor:  # nats, ≥ 0, one value per weight
     "KL[q ‖ p] = (λ-λ0)μ - A(λ) + A(λ0) of each weight, in nats"
@@ -100,7 +100,9 @@ def kl_divergence(
 
     # as the sum over both outcomes: in (λ-λ0)μ - A(λ) + A(λ0) large numbers cancel
     def outcome(s):
-        return torch.sigmoid(2 * s * lam) * (F.logsigmoid(2 * s * lam) - F.logsigmoid(2 * s * lam0))
+        p = torch.sigmoid(2 * s * lam)
+        # an outcome that never comes costs nothing: 0 · log 0 = 0
+        return torch.where(p > 0, p * (F.logsigmoid(2 * s * lam) - F.logsigmoid(2 * s * lam0)), 0.0)
 
     return (outcome(1) + outcome(-1)).clamp_min(0)
 
