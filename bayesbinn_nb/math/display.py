@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
+
 import torch
 from torch import Tensor
 
