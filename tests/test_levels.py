@@ -45,12 +45,11 @@ def test_a_level_that_changes_nothing_is_skipped_and_said(monkeypatch):
     assert said == ["this processor: AVX2", "oldest: changes no bit on this machine, SKIPPED"]
 
 
-def test_the_numeric_tests_are_all_but_named_ones():
-    names = [Path(path).name for path in levels.numeric_tests()]
-    assert "test_kernels.py" in names and "test_bayesbinn.py" in names
-    assert not {f"test_{name}.py" for name in levels.NOT_NUMERIC} & set(names)
-    for name in levels.NOT_NUMERIC:
-        assert Path(__file__).with_name(f"test_{name}.py").exists(), f"NOT_NUMERIC names {name}, which is no test file"
+def test_the_numeric_tests_are_there():
+    paths = [Path(path) for path in levels.numeric_tests()]
+    assert len(paths) == len(set(paths)) > 10
+    for path in paths:
+        assert path.exists(), f"NUMERIC names {path.name}, which is no test file"
 
 
 def test_a_red_level_makes_the_command_fail(monkeypatch, capsys):
