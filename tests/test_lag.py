@@ -1,4 +1,4 @@
-"""The optimiser beside the released one on a million weights of a network, in the paper's regime: equal, stuck weights and all."""
+"""The optimiser beside the released one, a million weights in the paper's regime: equal, stuck weights and all."""
 
 import pytest
 import torch

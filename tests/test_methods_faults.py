@@ -1,4 +1,4 @@
-"""What went wrong in silence once: states that are shared, slices, stale casts, frozen layers, foreign writes, settings."""
+"""What went wrong in silence once: shared states, slices, stale casts, frozen layers, foreign writes, settings."""
 
 import copy
 import math

@@ -486,7 +486,7 @@ class _Posterior(_Stepping):
 
 # %% ../../nbs/methods/bayesbinn.ipynb #00000024
 class BayesBiNNOptimizer(_Posterior):
-    "The Bayesian learning rule for mean-field Bernoulli weights (paper eq. 4, 7 to 15, with the released code's momentum)"
+    "The Bayesian learning rule for mean-field Bernoulli weights (paper eq. 4, 7 to 15, and the code's momentum)"
 
     def state_dict(self) -> dict[str, Any]:
         "As for every torch optimiser; with the two integers from which all noise follows"

@@ -83,7 +83,8 @@ def check_bop_settings(
     gamma, tau = group["adaptivity_rate"], group["threshold"]
     if not 0 < gamma <= 1:
         raise ValueError(
-            f"adaptivity_rate is {gamma}, but must lie in (0, 1]: it is the weight of the newest gradient in an average. Larq's default is 1e-4."
+            f"adaptivity_rate is {gamma}, but must lie in (0, 1]: it is the weight of the newest gradient in an "
+            "average. Larq's default is 1e-4."
         )
     if not (tau >= 0 and math.isfinite(tau)):
         raise ValueError(
@@ -91,15 +92,18 @@ def check_bop_settings(
         )
     if not group["lr"] >= 0:
         raise ValueError(
-            f"lr is {group['lr']}, but must be ≥ 0: it multiplies the adaptivity rate; leave it at 1 without a scheduler."
+            f"lr is {group['lr']}, but must be ≥ 0: it multiplies the adaptivity rate; leave it at 1 without a "
+            "scheduler."
         )
     if group["initial_momentum"] not in ("zero", "first_gradient"):
         raise ValueError(
-            f"initial_momentum is {group['initial_momentum']!r}, but must be 'zero' (original code) or 'first_gradient' (Bop report)."
+            f"initial_momentum is {group['initial_momentum']!r}, but must be 'zero' (original code) or "
+            "'first_gradient' (Bop report)."
         )
     if group["convention"] not in CONVENTIONS:
         raise ValueError(
-            f"convention is {group['convention']!r}, but must be one of {CONVENTIONS}: they differ where |m| equals the threshold."
+            f"convention is {group['convention']!r}, but must be one of {CONVENTIONS}: they differ where |m| "
+            "equals the threshold."
         )
 
 # %% ../../nbs/methods/bop.ipynb #0000001b
@@ -111,7 +115,7 @@ class _BopWeights(torch.optim.Optimizer):
         params: Any,  # tensors or parameter groups of *binary* weights; set to their signs, sign(0) = +1
         adaptivity_rate: float = 1e-4,  # γ in (0, 1]: how fast the average forgets
         threshold: float = 1e-8,  # τ ≥ 0: how strong the average must be to flip a weight
-        initial_momentum: str = "zero",  # m before the first gradient: "zero" (original) or "first_gradient" (Bop report)
+        initial_momentum: str = "zero",  # m before the first gradient: "zero" (original) or "first_gradient" (report)
         convention: str = "original",  # what happens at |m| = τ, see `bop_update_`
         lr: float = 1.0,  # a factor on γ ≥ 0, for torch's schedulers
     ):
@@ -133,7 +137,8 @@ class _BopWeights(torch.optim.Optimizer):
         for p in group["params"]:
             if p.dtype not in (torch.float32, torch.float64):
                 raise TypeError(
-                    f"Bop keeps its weights and averages in float32, but a parameter is {p.dtype}: leave the model in float32 and use autocast."
+                    f"Bop keeps its weights and averages in float32, but a parameter is {p.dtype}: leave the "
+                    "model in float32 and use autocast."
                 )
             binary_sign(p.data, out=p.data)
 
@@ -163,14 +168,16 @@ class BopOptimizer(_BopWeights):
             gamma = group["lr"] * group["adaptivity_rate"]
             if gamma > 1:
                 raise ValueError(
-                    f"lr × adaptivity_rate is {gamma}, but an average's weight cannot exceed 1: lower the schedule's lr."
+                    f"lr × adaptivity_rate is {gamma}, but an average's weight cannot exceed 1: lower the "
+                    "schedule's lr."
                 )
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(
-                        "Bop averages every gradient entry, so it cannot use sparse gradients: set sparse=False in the embedding."
+                        "Bop averages every gradient entry, so it cannot use sparse gradients: set sparse=False "
+                        "in the embedding."
                     )
                 state = self.state[p]
                 if not state:

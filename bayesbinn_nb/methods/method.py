@@ -340,7 +340,8 @@ class _Stepped(_Trained):
         "One training step: the binary parameters by `update`, the others by their optimiser"
         if not self.passes:
             raise RuntimeError(
-                f"{type(self).__name__}.step() was called with no gradient to learn from: run the loss and its backward "
+                f"{type(self).__name__}.step() was called with no gradient to learn from: run the loss and its "
+                "backward "
                 "inside `for p in method.train_passes(): with p: …` first."
             )
         if self._left_out:
@@ -399,7 +400,8 @@ class _Watched(_Stepped):
         if lost:
             raise RuntimeError(
                 f"The weights {', '.join(lost)} were changed from outside since {self.name} was prepared; "
-                "the next step would overwrite them. Load weights before prepare and start from them (BayesBiNN: init='weights', STE: "
+                "the next step would overwrite them. Load weights before prepare and start from them (BayesBiNN: "
+                "init='weights', STE: "
                 "init=weights_init_, LRNet: init='pretrained'), or load the method's state with them."
             )
 
@@ -427,7 +429,7 @@ def copied(
 
 
 class Method(_Watched):
-    "How weights become binary, how they learn, how they predict. Subclasses implement `setup`, `train_passes` and `update`."
+    "How weights become binary, learn and predict. Subclasses implement `setup`, `train_passes` and `update`."
 
     predictions: tuple[str, ...] = ("mode",)  # the values of `how` that `predict_passes` understands
 

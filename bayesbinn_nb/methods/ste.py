@@ -25,7 +25,7 @@ def ste_init_(
     name: str,  # "weight" or "bias"
     generator: torch.Generator,  # on the CPU, so that every device starts alike
 ) -> Tensor:
-    "The released code's initial values: linear weights U(±√(1.5/(in+out))), convolutions torch's U(±1/√fan_in), biases 0"
+    "The released code's: linear weights U(±√(1.5/(in+out))), convolutions torch's U(±1/√fan_in), biases 0"
     if name == "bias":
         return latent.zero_()
     if isinstance(module, nn.Linear):
@@ -43,7 +43,7 @@ def glorot_init_(
     generator: torch.Generator,
     scale: float = 1.0,  # > 0
 ) -> Tensor:
-    "Glorot's initial values, the default of Keras and so of the Bop report: U(±√(6 / (fan in + fan out))), times `scale`; biases 0"
+    "Glorot's initial values, of Keras and so of the Bop report: U(±√(6/(fan in + fan out))), times `scale`; biases 0"
     if name == "bias":
         return latent.zero_()
     field = latent[0, 0].numel() if latent.dim() > 2 else 1

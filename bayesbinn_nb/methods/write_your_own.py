@@ -35,7 +35,8 @@ class SignEMA(Method):
         super().__init__(binary=binary, real_optimizer=real_optimizer)
         if not 0 < adaptivity_rate <= 1:
             raise ValueError(
-                f"adaptivity_rate is {adaptivity_rate}, but must lie in (0, 1]: it is the weight of the newest gradient in an average."
+                f"adaptivity_rate is {adaptivity_rate}, but must lie in (0, 1]: it is the weight of the newest "
+                "gradient in an average."
             )
         if not start > 0:
             raise ValueError(
@@ -154,7 +155,7 @@ class _ExamOfSteps(_Exam):
         def untouched() -> bool:
             return all(torch.equal(p, b) for p, b in zip(method.binary_parameters.values(), before))
 
-        text = "a body that raises, in a training or predicting pass, leaves the weights as they were, and its error goes through"
+        text = "a body that raises, in a pass, leaves the weights as they were, and its error goes through"
         for how in (None, *method.predictions):
             raised = False
             try:

@@ -165,7 +165,7 @@ def _margin_for(lam, mean, i, bound):  # negative where the weight is not settle
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000001b
 @_compiled
 def _unsettled(lam, mean, limit, found):
-    "Writes the indices of unsettled weights into `found`; returns how many, or found.size + 1 if they are more than that"
+    "Writes the indices of unsettled weights into `found`; returns how many, or found.size + 1 if there is no room"
     bound, n, whole = _size_bits(limit), 0, lam.size - lam.size % _COLUMNS
     if whole:
         for j in range(_COLUMNS):
