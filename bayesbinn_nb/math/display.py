@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Rule', 'Over', 'Display']
 
-# %% ../../nbs/math/display.ipynb #47416620
+# %% ../../nbs/math/display.ipynb #7e17563b
 import json
 import math
 import re
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# %% ../../nbs/math/display.ipynb #eefba6f1
+# %% ../../nbs/math/display.ipynb #dee1e824
 _LETTERS = dict(
     alpha="α", beta="β", gamma="γ", delta="δ", Delta="Δ", varepsilon="ε", epsilon="epsilon", theta="θ", kappa="κ",
     lambda_="λ", mu="μ", xi="ξ", pi="π", sigma="σ", tau="τ", phi="φ", omega="ω", Phi="Φ", ell="l", infty="∞", ast="*",
@@ -46,7 +46,7 @@ _IGNORED = {
 
 _STYLES = {r"\mathrm", r"\mathbb", r"\mathbf", r"\mathsf", r"\boldsymbol", r"\rm"}
 
-# %% ../../nbs/math/display.ipynb #e5c95844
+# %% ../../nbs/math/display.ipynb #2c85c0fd
 _TOKEN = re.compile(
     r"\\text\{(?P<text>[^{}]*)\}|\\operatorname\{(?P<named>[^{}]*)\}|(?P<command>\\[A-Za-z]+|\\.)"
     r"|(?P<number>\d+\.\d+|\d+|\.\d+)|(?P<other>:=|[^\s])"
@@ -80,7 +80,7 @@ def _tokens(latex):
             found.append("ROW" if m[0] == r"\\" else m[0])
     return found
 
-# %% ../../nbs/math/display.ipynb #0afc9d44
+# %% ../../nbs/math/display.ipynb #7e1f8558
 @dataclass
 class Rule:
     "A symbol that follows from others: `λ=Rule(lambda at: artanh(at.μ))` makes λ move when μ is differentiated"
@@ -94,7 +94,7 @@ class Over:
 
     operate: Callable
 
-# %% ../../nbs/math/display.ipynb #72870bd5
+# %% ../../nbs/math/display.ipynb #c5a1bb08
 class _Scope:
     "What the symbols of a formula stand for; `at.μ` and `at['λ_0']` look one up"
 
@@ -135,7 +135,7 @@ class _Law:
 
     cdf: Callable
 
-# %% ../../nbs/math/display.ipynb #a6d69d31
+# %% ../../nbs/math/display.ipynb #215e1ea2
 _FUNCTIONS = {
     "log": torch.log, "ln": torch.log, "exp": torch.exp, "tanh": torch.tanh, "cosh": torch.cosh, "sinh": torch.sinh,
     "sech": lambda x: 1 / torch.cosh(x), "artanh": torch.atanh, "sigmoid": torch.sigmoid,
@@ -163,7 +163,7 @@ def _number(x):
         return x
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float64)
 
-# %% ../../nbs/math/display.ipynb #3459ab50
+# %% ../../nbs/math/display.ipynb #dd84f456
 @dataclass
 class _Literal:
     text: str
@@ -220,7 +220,7 @@ def _differentiated(f, times):
     g = _differentiated(f, times - 1)
     return lambda x: (g(x + step) - g(x - step)) / (2 * step)
 
-# %% ../../nbs/math/display.ipynb #93366009
+# %% ../../nbs/math/display.ipynb #42c49efa
 @dataclass
 class _Bracketed:
     content: list  # statements; one expression without relation is its value
@@ -283,7 +283,7 @@ class _Call:
         result = _number(len(v)) if isinstance(v, list) else f(_number(v))  # |B|, the size of a set
         return result if self.power is None else result ** self.power.value(at)
 
-# %% ../../nbs/math/display.ipynb #30bd99ab
+# %% ../../nbs/math/display.ipynb #c2c06fcf
 @dataclass
 class _Sum:
     terms: list  # (sign, node)
@@ -359,9 +359,67 @@ def _try(node, at):
     except (NameError, IndexError):
         return None
 
-# %% ../../nbs/math/display.ipynb #fc5bbff4
+# %% ../../nbs/math/display.ipynb #1025b511
+class _Slopes:
+    "Derivatives and gradients, by central differences"
+
+    def _slope(self, at, x, direction, step):
+        def f(h):
+            return self.body.value(at.but(**{self.variable.full: x + h * direction}))
+
+        return (f(step) - f(-step)) / (2 * step)
+
+    def _d(self, at):
+        "Derivative, component by component where the expression has as many"
+        name = self.variable.full
+        direction = 1.0
+        if name not in at and self.variable.sub:
+            index = int(self.variable.sub[0].value(at))
+            self = _Operator("d", _Symbol(self.variable.base), self.body, times=self.times)
+            name = self.variable.full
+            direction = torch.zeros_like(at[name])
+            direction[index - 1] = 1.0
+        x = _number(at[name])
+        if self.times == 1:
+            return self._slope(at, x, direction, 1e-5)
+        f = [self.body.value(at.but(**{name: x + h * direction})) for h in (-1e-4, 0.0, 1e-4)]
+        return (f[0] - 2 * f[1] + f[2]) / 1e-8
+
+    def _grad(self, at):
+        x = _number(at[self.variable.full])
+        if x.ndim == 0:
+            return self._slope(at, x, 1.0, 1e-5)
+        return torch.stack([_number(self._slope(at, x, d, 1e-5)).sum() for d in torch.eye(len(x), dtype=x.dtype)])
+
+# %% ../../nbs/math/display.ipynb #181f355f
+class _Extremes:
+    "Limits and extremes"
+
+    def _lim(self, at):
+        target = float(self.domain.value(at))
+        near = 1 / at["near"] if target == math.inf else target + at["near"]
+        return self.body.value(at.but(**{self.variable.full: _number(near)}))
+
+    def _best(self, at):
+        if self.kind in at and isinstance(at[self.kind], Over):
+            return at[self.kind].operate(_Body(self.body, at))
+        name = self.variable.full
+        if self.domain is None and not (name in at and isinstance(at[name], list | range)):
+            raise NameError(
+                f"{self.kind} over {name}: give a list of its values, or the operator as {self.kind}=Over(…)"
+            )
+        values = list(self._values(at))
+        found = torch.stack([_number(self.body.value(at.but(**{name: v}))) for v in values])
+        k = found.argmax(0) if self.kind.endswith("max") else found.argmin(0)
+        if not self.kind.startswith("arg"):
+            return found.amax(0) if self.kind == "max" else found.amin(0)
+        return _number(values)[k] if k.ndim else values[k]
+
+    _min = _max = _argmin = _argmax = _best
+
+# %% ../../nbs/math/display.ipynb #7bea1c75
 @dataclass
-class _Operator:
+class _Operator(_Slopes, _Extremes):
     "∑, ∏, ∫, ∇, d/dx, lim, min, arg max … before an expression"
 
     kind: str
@@ -400,57 +458,7 @@ class _Operator:
         lo, hi = float(self.domain.value(at)), float(self.upper.value(at))
         return _number(quad(f, lo, hi, limit=200)[0])
 
-    def _slope(self, at, x, direction, step):
-        def f(h):
-            return self.body.value(at.but(**{self.variable.full: x + h * direction}))
-
-        return (f(step) - f(-step)) / (2 * step)
-
-    def _d(self, at):
-        "Derivative, component by component where the expression has as many"
-        name = self.variable.full
-        direction = 1.0
-        if name not in at and self.variable.sub:
-            index = int(self.variable.sub[0].value(at))
-            self = _Operator("d", _Symbol(self.variable.base), self.body, times=self.times)
-            name = self.variable.full
-            direction = torch.zeros_like(at[name])
-            direction[index - 1] = 1.0
-        x = _number(at[name])
-        if self.times == 1:
-            return self._slope(at, x, direction, 1e-5)
-        f = [self.body.value(at.but(**{name: x + h * direction})) for h in (-1e-4, 0.0, 1e-4)]
-        return (f[0] - 2 * f[1] + f[2]) / 1e-8
-
-    def _grad(self, at):
-        x = _number(at[self.variable.full])
-        if x.ndim == 0:
-            return self._slope(at, x, 1.0, 1e-5)
-        return torch.stack([_number(self._slope(at, x, d, 1e-5)).sum() for d in torch.eye(len(x), dtype=x.dtype)])
-
-    def _lim(self, at):
-        target = float(self.domain.value(at))
-        near = 1 / at["near"] if target == math.inf else target + at["near"]
-        return self.body.value(at.but(**{self.variable.full: _number(near)}))
-
-    def _best(self, at):
-        if self.kind in at and isinstance(at[self.kind], Over):
-            return at[self.kind].operate(_Body(self.body, at))
-        name = self.variable.full
-        if self.domain is None and not (name in at and isinstance(at[name], list | range)):
-            raise NameError(
-                f"{self.kind} over {name}: give a list of its values, or the operator as {self.kind}=Over(…)"
-            )
-        values = list(self._values(at))
-        found = torch.stack([_number(self.body.value(at.but(**{name: v}))) for v in values])
-        k = found.argmax(0) if self.kind.endswith("max") else found.argmin(0)
-        if not self.kind.startswith("arg"):
-            return found.amax(0) if self.kind == "max" else found.amin(0)
-        return _number(values)[k] if k.ndim else values[k]
-
-    _min = _max = _argmin = _argmax = _best
-
-# %% ../../nbs/math/display.ipynb #b8c1e77f
+# %% ../../nbs/math/display.ipynb #955803e0
 @dataclass
 class _At:
     "An expression at given values: f(w)|_{w=0}"
@@ -494,7 +502,7 @@ class _Marked:
         _compare("=", v, self.label.value(at), _Tolerance(), "the name under a brace")
         return v
 
-# %% ../../nbs/math/display.ipynb #b2b32c06
+# %% ../../nbs/math/display.ipynb #e64cd5f6
 @dataclass
 class _Tolerance:
     rtol: float = 1e-6
@@ -533,7 +541,7 @@ def _failed(where, relation, a, b):
     show = lambda v: f"{v.flatten()[:4].tolist()}" if isinstance(v, Tensor) else repr(v)
     raise AssertionError(f"{where}: {show(a)} {relation} {show(b)} does not hold")
 
-# %% ../../nbs/math/display.ipynb #98fba9e3
+# %% ../../nbs/math/display.ipynb #0948836a
 def _compare(relation, a, b, tol, where, mask=None, printed=None):
     if isinstance(b, _Law):
         return _same_law(_number(a).flatten().sort().values, b, where)
@@ -577,7 +585,7 @@ def _compare(relation, a, b, tol, where, mask=None, printed=None):
     if not good.all():
         _failed(where, relation, a[~good], b[~good])
 
-# %% ../../nbs/math/display.ipynb #be6dabad
+# %% ../../nbs/math/display.ipynb #5b745dd5
 def _members(a, b, where):
     values = [a] if not isinstance(a, list) else a
     values = torch.cat([_number(v).flatten() for v in values])
@@ -606,7 +614,7 @@ def _same_sample(a, b, where):
     if gap > 1.7 * ((n + m) / (n * m)) ** 0.5:
         raise AssertionError(f"{where}: the two samples have different distributions (distance {gap:.3f})")
 
-# %% ../../nbs/math/display.ipynb #9800c49d
+# %% ../../nbs/math/display.ipynb #6b5921e1
 class _Tokens:
     "The place in the list of tokens"
 
@@ -634,7 +642,7 @@ class _Tokens:
             depth += (token == "{") - (token == "}")
         return self.tokens[start : self.k - 1]
 
-# %% ../../nbs/math/display.ipynb #bbc3de27
+# %% ../../nbs/math/display.ipynb #21ad158b
 class _ReadsStatements:
     "Statements: chains of relations, with their conditions"
 
@@ -694,9 +702,9 @@ class _ReadsStatements:
             statement.sides.append(self.sum())
         return statement
 
-# %% ../../nbs/math/display.ipynb #ca951bb5
+# %% ../../nbs/math/display.ipynb #86c7d5e8
 class _ReadsTerms:
-    "Sums, products, factors"
+    "Sums and products"
 
     def sum(self):
         terms, sign = [], "+"
@@ -747,6 +755,10 @@ class _ReadsTerms:
             node = _At(node, _Parser(self.group()).statements())
         return node
 
+# %% ../../nbs/math/display.ipynb #231e3e82
+class _ReadsFactors:
+    "One factor: which rule reads it"
+
     def factor(self):
         t = self.take()
         handler = {
@@ -779,9 +791,9 @@ class _ReadsTerms:
             )
         return node
 
-# %% ../../nbs/math/display.ipynb #61bbfebd
+# %% ../../nbs/math/display.ipynb #de96a246
 class _ReadsNames:
-    "Symbols with their subscripts, and functions"
+    "Symbols with their subscripts"
 
     def _symbol(self, t):
         if isinstance(t, tuple):
@@ -830,6 +842,10 @@ class _ReadsNames:
                 return power
         return name
 
+# %% ../../nbs/math/display.ipynb #6814e87a
+class _ReadsFunctions:
+    "Functions with and without brackets"
+
     def _function(self, name):
         power = None
         if self.peek() == "^":
@@ -859,7 +875,7 @@ class _ReadsNames:
         name = inner.factor()
         return self._name(f"{t[1:]}_{name.base}")
 
-# %% ../../nbs/math/display.ipynb #d96d8f80
+# %% ../../nbs/math/display.ipynb #fe6b1ec5
 class _ReadsBrackets:
     "Whatever stands between two delimiters"
 
@@ -899,6 +915,10 @@ class _ReadsBrackets:
         self.take(r"\rVert")
         return self.scripts(_Call("norm", node))
 
+# %% ../../nbs/math/display.ipynb #fbaee992
+class _ReadsForms:
+    "Roots, braces and distinctions of cases"
+
     def _sqrt(self, t):
         return self.scripts(_Power(_Parser(self.group()).whole(), _Literal(".5")))
 
@@ -930,9 +950,9 @@ class _ReadsBrackets:
             pass
         return _Cases(rows)
 
-# %% ../../nbs/math/display.ipynb #ba5b898d
-class _ReadsOperators:
-    "Fractions, derivatives, sums, integrals, minima"
+# %% ../../nbs/math/display.ipynb #de492e5c
+class _ReadsDerivatives:
+    "Fractions, derivatives, gradients"
 
     def _frac(self, t):
         top, bottom = self.group(), self.group()
@@ -955,6 +975,18 @@ class _ReadsOperators:
             raise SyntaxError(f"a derivative of order {times} by a variable to the power {below}")
         body = _Parser(top).whole() if top else self.term()
         return _Operator("d", variable, body, times=times)
+
+    def _nabla(self, t):
+        self.take("_")
+        inside = _Parser(self.group()).whole()
+        kind, body = "grad" if t == r"\nabla" else "d", self.term()
+        if isinstance(body, _At):  # differentiate first, then put in
+            return _At(_Operator(kind, inside, body.body), body.statements)
+        return _Operator(kind, inside, body)
+
+# %% ../../nbs/math/display.ipynb #3cee4331
+class _ReadsOperators:
+    "Sums, integrals, limits, minima"
 
     def _big(self, t):
         kind, variable, domain, upper = t[1:], None, None, None
@@ -981,14 +1013,6 @@ class _ReadsOperators:
         self.k = k + 1
         return _Operator("int", self.factor(), body, lower, upper)
 
-    def _nabla(self, t):
-        self.take("_")
-        inside = _Parser(self.group()).whole()
-        kind, body = "grad" if t == r"\nabla" else "d", self.term()
-        if isinstance(body, _At):  # differentiate first, then put in
-            return _At(_Operator(kind, inside, body.body), body.statements)
-        return _Operator(kind, inside, body)
-
     def _optimum(self, t):
         kind = t[1:]
         if kind == "arg":
@@ -1000,8 +1024,19 @@ class _ReadsOperators:
             variable, domain = s.sides[0], s.sides[1] if s.relations else None
         return _Operator(kind, variable, self.term() if kind == "lim" else self.sum(), domain)
 
-# %% ../../nbs/math/display.ipynb #858780a3
-class _Parser(_ReadsStatements, _ReadsTerms, _ReadsNames, _ReadsBrackets, _ReadsOperators, _Tokens):
+# %% ../../nbs/math/display.ipynb #3d7f3786
+class _Parser(
+    _ReadsStatements,
+    _ReadsTerms,
+    _ReadsFactors,
+    _ReadsNames,
+    _ReadsFunctions,
+    _ReadsBrackets,
+    _ReadsForms,
+    _ReadsDerivatives,
+    _ReadsOperators,
+    _Tokens,
+):
     "LaTeX tokens → statements, by recursive descent"
 
 
@@ -1039,7 +1074,7 @@ def _read(latex):
     "The statements of a displayed formula"
     return _Parser(_tokens(latex)).statements()
 
-# %% ../../nbs/math/display.ipynb #ef703875
+# %% ../../nbs/math/display.ipynb #0e726983
 _DISPLAY = re.compile(r"\$\$(.*?)\$\$", re.S)
 
 
@@ -1069,7 +1104,7 @@ def _check(latex, name, after, define, tolerance, bindings, value=None):
     if not compared:
         raise AssertionError(f"{name} compares nothing")
 
-# %% ../../nbs/math/display.ipynb #abb4a06e
+# %% ../../nbs/math/display.ipynb #4619bad0
 def _check_statement(statement, at, name, after, assigned, tolerance, define):
     compared = 0
     limits = [c for c in statement.conditions if "→" in c.relations]
@@ -1124,7 +1159,7 @@ def _check_order(a, b, at, tolerance, name):
             f"{name}: the remainder is not of the order stated: quotients {[f'{r:.2g}' for r in ratios]}"
         )
 
-# %% ../../nbs/math/display.ipynb #7314788f
+# %% ../../nbs/math/display.ipynb #c9e7876e
 class Display:
     """The displayed equations of one page, to be checked as they stand there
 
@@ -1133,7 +1168,9 @@ class Display:
     def __init__(self, page):
         path = Path(page)
         if not path.exists():
-            path = Path(__file__).parents[2] / "nbs" / "math" / page
+            import bayesbinn_nb
+
+            path = Path(bayesbinn_nb.__file__).parents[1] / "nbs" / "math" / page
         self.page, self.formulas = Path(page).stem, _displayed(path)
 
     def check(
