@@ -16,8 +16,14 @@ from torch import Tensor
 
 from . import eager
 from .memory import CHUNK  # noqa: F401
-from .noise import BITS_TO_UNIFORM, LARGEST_NOISE, draw_key  # noqa: F401, I001
-from .noise import half_logistic_noise, random_bits, settled_beyond  # noqa: F401
+from bayesbinn_nb.methods.kernels.noise import (  # noqa: F401, I001  # noqa: F401
+    BITS_TO_UNIFORM,
+    LARGEST_NOISE,
+    draw_key,
+    half_logistic_noise,
+    random_bits,
+    settled_beyond,
+)
 
 # %% auto #0
 __all__ = ['COMPILED_FROM', 'engine', 'use_engine', 'compiled_kernels', 'sample_weights_', 'accumulate_gradient_',
