@@ -262,7 +262,8 @@ def test_the_same_twice(template, params, fits, moons):
     first = moons if template == "two_moons" else rehearse(template, params, seeds, threads=1)
     second = rehearse(template, params, seeds, threads=1, steps=first["steps"])
     assert first_difference(first, second) == "" and agrees(first, second, template) == (True, "the same")
-    assert first["executed"] == second["executed"] and first["machine"] == second["machine"]
+    assert set(second["executed"]) <= set(first["executed"])  # what the first compiled, the second takes from the disk
+    assert first["machine"] == second["machine"]
     assert [fit["method"] for fit in first["fits"]] == fits and all("row" in fit for fit in first["fits"])
     assert first["seeds"] == (seeds if template == "two_moons" else [0])
     if template == "continual":  # the change of task was rehearsed, with a prior and without
