@@ -267,7 +267,7 @@ def test_the_same_twice(template, params, fits, moons):
     assert [fit["method"] for fit in first["fits"]] == fits and all("row" in fit for fit in first["fits"])
     assert first["seeds"] == (seeds if template == "two_moons" else [0])
     if template == "continual":  # the change of task was rehearsed, with a prior and without
-        assert "bayesbinn_nb.methods.bayesbinn:BayesBiNNOptimizer.set_prior_to_posterior" in first["executed"]
+        assert any(name.endswith(".set_prior_to_posterior") for name in first["executed"])
         assert [len(r["extra"]["tasks"]) for r in first["records"]] == [2, 2]
 
 

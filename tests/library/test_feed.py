@@ -47,6 +47,10 @@ WRONG = {
 }
 
 
+STAYS_REAL = "ignore:These weights stay real"  # an embedding, which is what these cases are about
+
+
+@pytest.mark.filterwarnings(STAYS_REAL)
 @pytest.mark.parametrize("case", WRONG)
 def test_a_sentence_names_the_thing_and_the_way_out(case):
     trainer, data, said = WRONG[case]
@@ -69,6 +73,7 @@ def test_a_lazy_layer_is_asked_to_see_a_batch_first():
     assert len(toy(net).fit(ArrayData(X, Y), epochs=1, progress="silent")) == 1
 
 
+@pytest.mark.filterwarnings(STAYS_REAL)
 def test_sparse_gradients_go_where_they_are_understood():
     data = [(torch.randint(0, 9, (8, 2)), Y[:8])]
     net = words(True)
