@@ -47,7 +47,7 @@ def test_every_recipe_can_be_built(dataset, method, experiment):
 def test_published_numbers():
     r = recipe("cifar100", "bayesbinn")
     assert (
-        r["method_kwargs"] == dict(lr=3e-4, temperature=1e-8, init_lambda=10.0, momentum=0.0, samples=1)
+        r["method_kwargs"] == dict(lr=3e-4, temperature=1e-8, init_lambda=10.0, momentum=0.0, samples=1, mean="lagged")
         and r["train_size_multiplier"] == 10
     )
     assert (
