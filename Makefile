@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 help:  ## say what can be made
 	@echo "make reproduce is what plain make does. JOBS=$(JOBS) run side by side; the environment is $(VENV)."
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/    make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
-	@echo "Continuous integration (.ci/run) promises: test, check and levels are green on two cores in 45 minutes."
+	@echo "Continuous integration (.ci/run) promises: test, check and levels are green on two cores."
 
 # The environment is rebuilt when what it is made from changes.
 $(VENV)/.ready: setup.py settings.ini constraints.txt
