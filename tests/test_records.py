@@ -147,7 +147,7 @@ def test_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(records.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left.*Free some space") as e:
+    with pytest.raises(OSError, match="the disk is full; the file of that name is as it was. Free some space") as e:
         write_record(tmp_path, record(metrics={"last": {"test_accuracy": 0.1}}))
     assert e.value.errno == errno.ENOSPC
     assert path.read_bytes() == before

@@ -139,7 +139,7 @@ def test_failures_hurt_only_their_row_and_are_named(batch):
     for name, message in dict(
         raises="ValueError: the loss is nan at step 3",
         dead="kernel died",
-        disk="No space left on device. Free some space",
+        disk="the disk is full; no part of it was left behind. Free some space",
         silent="without writing a record for seed 0",
         low="does not beat the baseline 'chance'",
         unnamed="no baseline of that name",

@@ -8,66 +8,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .files import atomic_write, cannot_write
+
 # %% auto #0
-__all__ = ['MODEL_FORMAT', 'cannot_write', 'atomic_write', 'save_checkpoint', 'load_checkpoint', 'unwrapped', 'plain_name',
-           'plain_state', 'file_digest', 'write_tensors', 'read_tensors', 'check_digest', 'described', 'load_state',
-           'check_shapes', 'binary_tensors', 'architecture', 'save_model', 'load_model']
-
-# %% ../../nbs/library/checkpoint.ipynb #3902cfd1
-_SAID = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of this disk is used up",
-    errno.EROFS: "the disk can only be read",
-    errno.EACCES: "that is not permitted",
-    errno.EPERM: "that is not permitted",
-}
-
-
-def cannot_write(
-    path: Path,
-    e: OSError,
-) -> OSError:  # of the same kind
-    "The error that names the file, the cause and what is safe"
-    before = "the file of that name is as it was" if path.exists() else "no part of it was left behind"
-    return type(e)(e.errno, f"{path} could not be written: {_SAID.get(e.errno or 0, e.strerror or e)}; {before}.")
-
-
-@contextmanager
-def atomic_write(
-    path: str | Path,  # the file to be; its folder is created
-    mode: str = "wb",
-) -> Iterator[IO[Any]]:  # an open file
-    "A file that appears under its name only when it is complete"
-    path, name = Path(path), None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-        with os.fdopen(handle, mode, **text) as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp lets only its owner read
-        os.replace(name, path)
-    except BaseException as e:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(e, OSError) and e.errno in _SAID:
-            raise cannot_write(path, e) from e
-        raise
+__all__ = ['MODEL_FORMAT', 'save_checkpoint', 'load_checkpoint', 'unwrapped', 'plain_name', 'plain_state', 'file_digest',
+           'write_tensors', 'read_tensors', 'check_digest', 'described', 'load_state', 'check_shapes', 'binary_tensors',
+           'architecture', 'save_model', 'load_model']
 
 # %% ../../nbs/library/checkpoint.ipynb #12f62c82
 def save_checkpoint(

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..library.files import write_whole
 from .identity import Identity, changed
 from bayesbinn_nb.repro.jobs import (
     ROW_FILE,
@@ -26,7 +27,7 @@ from bayesbinn_nb.repro.jobs import (
     row_job,
     stop_jobs,
 )
-from .records import Record, atomic_write, load_records
+from .records import Record, load_records
 from .runner import row_state
 from .suites import Row
 from .trace import TraceError, agrees, lacks_precision, rehearse
@@ -299,5 +300,5 @@ def confirm_row(
     wanted = row_identity(row, note.get("gpu", False)).hash
     if found.counts and note["hash"] != wanted:
         confirmed = dict(hash=wanted, compared=found.said, answer=found.answer)
-        atomic_write(folder / ROW_FILE, json.dumps(note | dict(confirmed=confirmed), indent=1) + "\n")
+        write_whole(folder / ROW_FILE, json.dumps(note | dict(confirmed=confirmed), indent=1) + "\n")
     return found

@@ -30,7 +30,7 @@ def is_progress(
         return True
     return stream == "stderr" and (bar or re.search(r"\d+%\|", shown) is not None)
 
-
+# %% ../../nbs/repro/executed.ipynb #bd29bc10
 def clean_text(
     text: str,
     stream: str | None,  # "stdout" or "stderr"; None: a result, which has no progress
@@ -58,32 +58,36 @@ def _swaps(folders: list) -> list:
             swaps += [(old + "/", "" if new == "." else new + "/"), (old, new)]
     return swaps
 
-
-def _clean_outputs(outputs: list, swaps: list) -> list:
-    "Outputs without what is volatile; neighbouring pieces of one stream become one"
+# %% ../../nbs/repro/executed.ipynb #b0062129
+def _joined_streams(outputs: list) -> list:
+    "Outputs with neighbouring pieces of one stream as one"
     kept: list = []
     for output in outputs:
-        output.pop("transient", None)
         if output["output_type"] == "stream":
             text = "".join(output["text"])
             if kept and kept[-1]["output_type"] == "stream" and kept[-1]["name"] == output["name"]:
                 kept[-1]["text"] += text
-            else:
-                kept.append(dict(output, text=text))
-            continue
-        data = output.get("data", {})
-        if any("widget" in kind for kind in data):
-            continue
-        metadata = output.get("metadata", {})
-        output["metadata"] = {k: v for k, v in metadata.items() if not k.startswith("application/vnd.jupyter")}
-        for kind, value in data.items():
-            if kind.startswith("text/"):
-                data[kind] = clean_text("".join(value), None, swaps)
+                continue
+            output = dict(output, text=text)
         kept.append(output)
-    for output in kept:
-        if output["output_type"] == "stream":
-            output["text"] = clean_text(output["text"], output["name"], swaps)
-    return [o for o in kept if o["output_type"] != "stream" or o["text"].strip()]
+    return kept
+
+# %% ../../nbs/repro/executed.ipynb #6e08571e
+def _clean_output(output: dict, swaps: list) -> dict | None:
+    "One output without what is volatile; None where nothing of it is kept"
+    output.pop("transient", None)
+    if output["output_type"] == "stream":
+        output["text"] = clean_text(output["text"], output["name"], swaps)
+        return output if output["text"].strip() else None
+    data = output.get("data", {})
+    if any("widget" in kind for kind in data):
+        return None
+    metadata = output.get("metadata", {})
+    output["metadata"] = {k: v for k, v in metadata.items() if not k.startswith("application/vnd.jupyter")}
+    for kind, value in data.items():
+        if kind.startswith("text/"):
+            data[kind] = clean_text("".join(value), None, swaps)
+    return output
 
 # %% ../../nbs/repro/executed.ipynb #a701b7c3
 def clean_notebook(
@@ -97,7 +101,8 @@ def clean_notebook(
         tags = cell.get("metadata", {}).get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
         if "outputs" in cell:
-            cell["outputs"] = _clean_outputs(cell["outputs"], swaps)
+            cleaned = [_clean_output(output, swaps) for output in _joined_streams(cell["outputs"])]
+            cell["outputs"] = [output for output in cleaned if output]
     return nb
 
 # %% ../../nbs/repro/executed.ipynb #75852e33
@@ -110,7 +115,7 @@ def notebook_text(
     "A notebook as the file that is written"
     return json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
 
-
+# %% ../../nbs/repro/executed.ipynb #5f4ab899
 def shrink_notebook(
     nb: dict,  # an executed notebook
     limit: int = KEPT_BYTES,  # bytes

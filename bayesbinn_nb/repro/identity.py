@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['canonical', 'Unit', 'Module', 'module_units', 'read_module', 'package_folder', 'Code', 'current_code', 'reach',
-           'digest_of', 'unit_mark', 'unit_digest', 'value_text', 'Identity', 'template_body', 'read_template',
-           'identify', 'changed']
+__all__ = ['WHERE_AND_HOW_OFTEN', 'canonical', 'Unit', 'Module', 'module_units', 'read_module', 'package_folder', 'Code',
+           'current_code', 'reach', 'digest_of', 'unit_mark', 'unit_digest', 'value_text', 'Identity', 'template_body',
+           'read_template', 'identify', 'changed']
 
 # %% ../../nbs/repro/identity.ipynb #c7ee3df9
 _WITHOUT_MEANING = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
@@ -469,7 +469,7 @@ def read_template(
     return Module("template", tuple(units), _imported(tree, ""), ())
 
 # %% ../../nbs/repro/identity.ipynb #cae9b839
-_WHERE_AND_HOW_OFTEN = ("seeds", "out", "work_dir", "device")  # parameters that do not say what is computed
+WHERE_AND_HOW_OFTEN = ("seeds", "out", "work_dir", "device")  # parameters that do not say what is computed
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:\w+")
 
 
@@ -516,7 +516,7 @@ def identify(
     ]
     every += [(name, *found) for name in reached for found in code.digests(name)]
     digests = sorted({digest for _, digest, _, _ in every})
-    values = {name: value for name, value in params.items() if name not in _WHERE_AND_HOW_OFTEN}
+    values = {name: value for name, value in params.items() if name not in WHERE_AND_HOW_OFTEN}
     parts = [digests, value_text(values), sorted(deviations)]
     return Identity(
         _sha(json.dumps(parts), 16),

@@ -18,19 +18,12 @@ import uuid
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ..library.files import write_whole
 from ..library.process import FAST_PROCESS, cores
 from .executed import KEPT_BYTES, clean_notebook, notebook_text, shrink_notebook
 from .identity import Identity, changed, identify
 from .places import checkout_root, package_dir
-from bayesbinn_nb.repro.records import (
-    CONTEXT,
-    RecordError,
-    atomic_write,
-    better,
-    load_records,
-    read_record,
-    write_record,
-)
+from .records import CONTEXT, RecordError, better, load_records, read_record, write_record
 from .suites import Row, SuiteError
 from .templates import load_template
 
@@ -269,7 +262,7 @@ def prepare_work(
     _stage_records(job, folder / STAGED, earlier.get("hash"))
     job = job | dict(keep=bool(job["keep"] or earlier.get("keep")))
     (work / "result.json").unlink(missing_ok=True)
-    atomic_write(work / "job.json", json.dumps(job | dict(marks=sorted(identity.units))))
+    write_whole(work / "job.json", json.dumps(job | dict(marks=sorted(identity.units))))
     return job
 
 # %% ../../nbs/repro/jobs.ipynb #4bdbec9a
@@ -299,7 +292,7 @@ def _kernel_of_our_own(job: dict, env: dict) -> dict:
     kernels = Path(job["folder"]) / "_work" / "jupyter"
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     description = {"argv": argv, "display_name": "Python 3", "language": "python"}
-    atomic_write(kernels / "kernels" / "python3" / "kernel.json", json.dumps(description))
+    write_whole(kernels / "kernels" / "python3" / "kernel.json", json.dumps(description))
     path = os.pathsep.join([str(kernels), *filter(None, [env.get("JUPYTER_PATH")])])
     return {"JUPYTER_PATH": path, "IPYTHONDIR": str(kernels / "ipython")}
 
@@ -344,7 +337,7 @@ def execute_job(
             identity = identify_job(job)
             job = prepare_work(job | dict(hash=identity.hash), identity)
         else:
-            atomic_write(work / "job.json", json.dumps(job))
+            write_whole(work / "job.json", json.dumps(job))
         code = _wait(job, _start(job, work))
     except (OSError, SuiteError, RecordError) as e:
         seconds = time.time() - start
@@ -420,7 +413,7 @@ def job_process(
         answer["error"] = sentence(e)
     if answer["error"] is not None:
         answer["notebook"] = _keep_partial(job)
-    atomic_write(Path(job["folder"]) / "_work" / "result.json", json.dumps(answer))
+    write_whole(Path(job["folder"]) / "_work" / "result.json", json.dumps(answer))
 
 
 def sentence(
@@ -468,7 +461,7 @@ def _run_notebook(job: dict) -> tuple[dict, list]:
 
 def _execute_page(job: dict) -> list:
     nb, notes = _run_notebook(job)
-    atomic_write(job["target"], notebook_text(nb))
+    write_whole(job["target"], notebook_text(nb))
     return notes
 
 
@@ -479,7 +472,7 @@ def _keep_partial(job: dict) -> str | None:
     if not running.exists():
         return None
     try:
-        atomic_write(target, running.read_bytes())
+        write_whole(target, running.read_bytes())
     except OSError:
         return str(running)
     return str(target)
@@ -496,7 +489,7 @@ def _leave_trace(job: dict) -> list:
         trace = rehearse(job["notebook"], job["given"], job["seeds"], threads=job["threads"])
     except (RuntimeError, ValueError, OSError) as e:
         return [f"no trace of its first steps was kept, so a change of code cannot be confirmed quickly: {sentence(e)}"]
-    atomic_write(path, json.dumps(trace | dict(hash=job["hash"], marks=job["marks"])))
+    write_whole(path, json.dumps(trace | dict(hash=job["hash"], marks=job["marks"])))
     return []
 
 
@@ -549,7 +542,7 @@ def _file_row(job: dict, nb: dict, records: list) -> None:
         os.replace(folder / "_work" / TRACE_FILE, folder / TRACE_FILE)
     else:
         (folder / TRACE_FILE).unlink(missing_ok=True)  # of another run
-    atomic_write(folder / f"{job['name']}.ipynb", notebook_text(nb))
+    write_whole(folder / f"{job['name']}.ipynb", notebook_text(nb))
     note = dict(
         row=job["name"],
         suite=job["context"]["suite"],
@@ -561,7 +554,7 @@ def _file_row(job: dict, nb: dict, records: list) -> None:
         params=job["params"],
         wall_seconds=round(sum(r.wall_seconds for r in records), 1),
     )
-    atomic_write(folder / ROW_FILE, json.dumps(note, indent=1) + "\n")
+    write_whole(folder / ROW_FILE, json.dumps(note, indent=1) + "\n")
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 # %% ../../nbs/repro/jobs.ipynb #82afde39

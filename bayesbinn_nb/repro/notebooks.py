@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..library.files import write_whole
 from .executed import clean_notebook
-from .records import atomic_write
 
 # %% auto #0
 __all__ = ['DOCUMENTATION', 'ONE_THREAD', 'OTHER_DATA', 'NotebookError', 'documentation_notebooks', 'result_pages', 'Checked',
@@ -216,7 +216,7 @@ def check_page(
     if write:
         for cell, new in zip(committed["cells"], now["cells"]):
             cell.update({field: new[field] for field in ("outputs", "execution_count") if field in cell})
-        atomic_write(path, json.dumps(committed, indent=1, ensure_ascii=False) + "\n")
+        write_whole(path, json.dumps(committed, indent=1, ensure_ascii=False) + "\n")
         faults = []
     return Checked(path, time.monotonic() - begun, tuple(faults))
 

@@ -22,7 +22,7 @@ def package_dir() -> Path:
         raise FileNotFoundError("the package bayesbinn_nb cannot be found; install it, or run from a checkout.")
     return Path(spec.origin).resolve().parent
 
-
+# %% ../../nbs/repro/places.ipynb #73a22706
 def checkout_root() -> Path | None:
     "Root of the checkout this package runs from; None when it is installed"
     root = package_dir().parent
@@ -39,7 +39,7 @@ def experiments_dir() -> Path:
         "the run templates are missing from this installation; reinstall bayesbinn_nb, or run from a checkout."
     )
 
-
+# %% ../../nbs/repro/places.ipynb #7b432aed
 def results_dir() -> Path | None:
     "Folder of the result pages (only in a checkout)"
     root = checkout_root()
@@ -65,7 +65,7 @@ def printable(
     "A text with everything that does not print written as an escape sequence"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
-
+# %% ../../nbs/repro/places.ipynb #dfb33741
 def short_path(
     path: str | Path,
     longest: int = 160,  # characters; of a longer one the end is kept

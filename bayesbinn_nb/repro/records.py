@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ..library.files import write_whole
+from .identity import WHERE_AND_HOW_OFTEN
+from .places import is_absolute
+
 # %% auto #0
-__all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'FOLDERS', 'RecordError', 'RecordWarning', 'Record',
-           'validate', 'atomic_write', 'write_record', 'read_record', 'load_records', 'Table', 'records_frame',
-           'same_run_key', 'runs', 'mean_std', 'run_context', 'code_commit', 'versions', 'device_name', 'processor',
-           'machine', 'machines_so_far', 'note_machine', 'history_columns', 'better', 'make_record', 'record_run',
-           'pending_seeds']
+__all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'RecordError', 'RecordWarning', 'Record', 'validate',
+           'write_record', 'read_record', 'load_records', 'Table', 'records_frame', 'runs', 'mean_std', 'versions',
+           'processor', 'machine', 'history_columns', 'better', 'make_record', 'record_run', 'pending_seeds']
 
 # %% ../../nbs/repro/records.ipynb #ac3478d6
 SCHEMA = 2  # version of the record format; 1 is read, too: it lacks `machines`
@@ -45,7 +47,7 @@ PROPORTIONS = (
     "ece_fitted",
 )
 
-
+# %% ../../nbs/repro/records.ipynb #bc0d49de
 class RecordError(ValueError):
     "A record that must not be written, or a file that is not a whole record"
 
@@ -65,15 +67,11 @@ class Record:
     method: str  # "bayesbinn", "ste", "adam", "bop", "pmf", "lrnet"
     metrics: dict  # {"last": {"test_accuracy": 0.98, …}, "best_validation": {"epoch": 7, …}}
     parameters: dict = field(default_factory=dict)  # the template's parameters, without seeds and folders
-    history: dict = field(
-        default_factory=dict
-    )  # {"epoch": [1, 2], "val_accuracy": [.96, .97]}; None where nothing was measured
+    history: dict = field(default_factory=dict)  # {"epoch": [1, 2], "val_accuracy": [.96, None]}; None: not measured
     epochs: int | None = None  # epochs trained
     schedule_epochs: int | None = None  # length of the learning-rate schedule in epochs; None where it has none
     complete: bool = True  # the run reached the end of its schedule, or its own stopping rule
-    settings: dict = field(
-        default_factory=dict
-    )  # what was really used, after recipes and defaults: lr, temperature, batch_size, …
+    settings: dict = field(default_factory=dict)  # what was really used, after recipes and defaults
     data_fingerprint: str = ""  # hash of the data's content
     stand_in: str | None = None  # what replaces the real data, in one sentence
     deviations: list = field(default_factory=list)  # departures from the published set-up, in sentences
@@ -122,7 +120,7 @@ def _plain(value, where="record"):
         f"{where} holds a {type(value).__name__}; a record holds numbers, strings, lists and dicts. Convert it first."
     )
 
-
+# %% ../../nbs/repro/records.ipynb #2646a12b
 def _checksum(payload: dict) -> str:
     text = json.dumps({k: v for k, v in payload.items() if k != "checksum"}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -157,7 +155,7 @@ def _brief(value: object, length: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= length else text[: length - 1] + "…"
 
-
+# %% ../../nbs/repro/records.ipynb #f8b5f724
 def _check_fields(payload: dict) -> None:
     if payload.get("schema") not in (1, SCHEMA):
         raise RecordError(
@@ -199,7 +197,7 @@ def _check_inside(payload: dict) -> None:
         if payload[name] is not None and not 0 <= payload[name] < 10**9:
             raise RecordError(f"{name} is {_brief(payload[name])}: it counts epochs.")
 
-
+# %% ../../nbs/repro/records.ipynb #9604405f
 def _check_metrics(metrics: dict) -> None:
     if "last" not in metrics:
         raise RecordError("metrics must hold 'last', the quantities after the last epoch.")
@@ -233,7 +231,7 @@ def _check_history(history: dict) -> None:
     if lengths and "epoch" not in lengths:
         raise RecordError("history needs the column 'epoch' (1, 2, …).")
 
-
+# %% ../../nbs/repro/records.ipynb #c20c345a
 def _check_proportion(name: str, value: float, where: str) -> None:
     base = name.partition("@")[0].partition("_")[2]
     if base in PROPORTIONS and not 0 <= value <= 1:
@@ -257,10 +255,10 @@ def _check_baseline(baseline: dict | None) -> None:
 
 def _check_paths(payload: dict) -> None:
     for text in (payload["notebook"], *(p for p in payload["parameters"].values() if isinstance(p, str))):
-        if text.startswith(("/", "~")) or re.match(r"^[A-Za-z]:[\\/]", text):
+        if is_absolute(text):
             raise RecordError(f"{_brief(text)} is an absolute path; a record holds relative paths only.")
 
-
+# %% ../../nbs/repro/records.ipynb #b315ca35
 def validate(
     payload: dict,  # a record as a dict (without or with its checksum)
 ) -> None:  # raises RecordError, naming the first thing that is wrong
@@ -279,34 +277,10 @@ def validate(
     if "checksum" in payload and payload["checksum"] != _checksum(payload):
         raise RecordError("the checksum does not fit the content: the file was edited or damaged. Run the row again.")
 
-# %% ../../nbs/repro/records.ipynb #b1d57811
-def atomic_write(
-    path: str | Path,  # target; its folder is made if need be
-    content: str | bytes,
-) -> Path:  # the path
-    "Write a file whole or not at all (temporary file, fsync, rename)"
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as f:
-            f.write(content.encode() if isinstance(content, str) else content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except OSError as e:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
-        raise OSError(
-            e.errno,
-            f"could not write {path.name}: {e.strerror or e}. Free some space or choose another folder, and run the "
-            "same command again; whatever was finished before is untouched",
-        ) from e
-    return path
+# %% ../../nbs/repro/records.ipynb #357fdec7
+_COLUMN = re.compile(r"\[\n[\s\d.eE+\-,nul]*\n\s*\]")  # a list of numbers, one in a line: written in one line
 
-# %% ../../nbs/repro/records.ipynb #17ba0791
+
 def write_record(
     folder: str | Path,  # the row's folder
     record: Record,
@@ -317,19 +291,13 @@ def write_record(
     payload = _plain(dataclasses.asdict(record))
     validate(payload)
     payload["checksum"] = _checksum(payload)
-    if name is None:
-        name = (
-            f"seed{record.seed}"
-            + (f"-{re.sub(r'[^A-Za-z0-9.+_-]', '_', record.arm)}" if several_arms else "")
-            + ".json"
-        )
+    arm = f"-{re.sub(r'[^A-Za-z0-9.+_-]', '_', record.arm)}" if several_arms else ""
+    name = name or f"seed{record.seed}{arm}.json"
     text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(
-        r"\[\n[\s\d.eE+\-,nul]*\n\s*\]", lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), text
-    )  # a column in one line
-    return atomic_write(Path(folder) / name, text + "\n")
+    text = _COLUMN.sub(lambda column: " ".join(column[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+    return write_whole(Path(folder) / name, text + "\n")
 
-
+# %% ../../nbs/repro/records.ipynb #4f17377e
 def read_record(
     path: str | Path,
 ) -> Record:  # raises RecordError if the file is not a whole, valid record
@@ -359,7 +327,7 @@ def _matches(record, key, wanted):
         return fnmatchcase(have, wanted)
     return have == wanted
 
-
+# %% ../../nbs/repro/records.ipynb #db36d9bc
 def load_records(
     root: str | Path,  # folder to search, with its subfolders
     problems: list | None = None,  # where to put what could not be read; None: warn
@@ -373,10 +341,8 @@ def load_records(
         try:
             record = read_record(path)
         except (RecordError, OSError) as e:
-            where = path.relative_to(root).parent.as_posix()
-            message = (
-                f"left unread: {where}/{e}" if isinstance(e, RecordError) else f"left unread: {where}/{path.name}: {e}"
-            )
+            named = "" if isinstance(e, RecordError) else f"{path.name}: "  # a RecordError names the file itself
+            message = f"left unread: {path.relative_to(root).parent.as_posix()}/{named}{e}"
             if problems is None:
                 warnings.warn(message, RecordWarning, stacklevel=2)
             else:
@@ -422,7 +388,7 @@ class Table(list):
     def _repr_markdown_(self):
         return self.to_markdown()
 
-
+# %% ../../nbs/repro/records.ipynb #52c48c2f
 def records_frame(
     records: list,  # of Record
 ) -> Table:  # one dict per record
@@ -439,7 +405,7 @@ def records_frame(
     return rows
 
 # %% ../../nbs/repro/records.ipynb #e3142e79
-def same_run_key(
+def _same_run_key(
     record: Record,
 ) -> str:  # equal for two records exactly if they differ in nothing but the seed
     "What the seeds of one run have in common"
@@ -463,17 +429,17 @@ def same_run_key(
         sort_keys=True,
     )
 
-
+# %% ../../nbs/repro/records.ipynb #790bfa2a
 def runs(
     records: list,
 ) -> list:  # of lists of Records, each ordered by seed, in the order of their first records
     "Records grouped into runs: the seeds of one row and arm"
     groups = {}
     for r in records:
-        groups.setdefault(same_run_key(r), {})[r.seed] = r  # one record per seed
+        groups.setdefault(_same_run_key(r), {})[r.seed] = r  # one record per seed
     return [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()]
 
-
+# %% ../../nbs/repro/records.ipynb #8105737c
 def mean_std(
     values: list,  # numbers; None is left out
 ) -> tuple:  # (mean, sample standard deviation or None for fewer than two, how many); (None, None, 0) for none
@@ -491,13 +457,13 @@ def mean_std(
 CONTEXT = "BAYESBINN_RUN"  # environment variable by which the runner tells a template where it stands
 
 
-def run_context() -> dict:
+def _run_context() -> dict:
     "suite, row, hash, notebook, deviations and working folder of the run this process belongs to; empty by hand"
     return json.loads(os.environ.get(CONTEXT, "") or "{}")
 
-
+# %% ../../nbs/repro/records.ipynb #4428e016
 @functools.cache
-def code_commit() -> str:
+def _code_commit() -> str:
     "Commit of the package's checkout, with '+changes' if package or templates differ from it; 'release <version>' when installed"
     if given := os.environ.get("BAYESBINN_COMMIT"):
         return given
@@ -522,7 +488,7 @@ def _version(name):
     except importlib.metadata.PackageNotFoundError:
         return ""
 
-
+# %% ../../nbs/repro/records.ipynb #a49799e4
 def versions() -> dict:
     "Versions that can change a number"
     found = {"python": platform.python_version()} | {
@@ -531,7 +497,7 @@ def versions() -> dict:
     return {k: v for k, v in found.items() if v}
 
 # %% ../../nbs/repro/records.ipynb #3b4bb6db
-def device_name(
+def _device_name(
     device=None,  # torch.device, string or None
 ) -> str:
     "A device as a reader would name it"
@@ -567,12 +533,12 @@ def processor() -> str:
         return platform.machine()
     return f"{found['model name']} (family {found.get('cpu family', '?')}, model {found.get('model', '?')})"
 
-
+# %% ../../nbs/repro/records.ipynb #7967dd7e
 def machine(
     device=None,  # torch.device, string or None
 ) -> dict:  # processor, level, limits, threads, device, versions, commit
     "What can make the numbers of one process differ from those of another"
-    found = {"processor": processor(), "device": device_name(device)}
+    found = {"processor": processor(), "device": _device_name(device)}
     if "torch" in sys.modules:
         import torch
 
@@ -580,15 +546,15 @@ def machine(
         if torch.cuda.is_available():
             found["gpu"] = torch.cuda.get_device_name()
     found["limits"] = {name: os.environ[name] for name in _LIMITS if name in os.environ}
-    return found | {"versions": versions(), "commit": code_commit()}
+    return found | {"versions": versions(), "commit": _code_commit()}
 
-
+# %% ../../nbs/repro/records.ipynb #1d496f94
 def _machines_file() -> Path | None:
-    folder = run_context().get("work")
+    folder = _run_context().get("work")
     return Path(folder) / "machines.json" if folder else None
 
 
-def machines_so_far() -> list:
+def _machines_so_far() -> list:
     "The processes that have worked on the row of this process"
     path = _machines_file()
     try:
@@ -598,11 +564,11 @@ def machines_so_far() -> list:
     return [m for m in found if isinstance(m, dict)] if isinstance(found, list) else []
 
 
-def note_machine() -> None:
+def _note_machine() -> None:
     "Leave this process's particulars for the records to come; each different process is noted once"
-    path, before, here = _machines_file(), machines_so_far(), machine()
+    path, before, here = _machines_file(), _machines_so_far(), machine()
     if path is not None and here not in before:
-        atomic_write(path, json.dumps([*before, here], indent=1))
+        write_whole(path, json.dumps([*before, here], indent=1))
 
 # %% ../../nbs/repro/records.ipynb #d435a6cd
 def history_columns(
@@ -619,18 +585,14 @@ def history_columns(
         return x if isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) else None
 
     columns = {k: [number(x) for x in v] for k, v in history.items()}
-    measured = {k.partition("_")[2] for k in columns if k.startswith(("val_", "test_"))} | {
-        "loss",
-        "accuracy",
-        "binary_accuracy",
-        "mse",
-    }
+    measured = {k.partition("_")[2] for k in columns if k.startswith(("val_", "test_"))}
+    measured |= {"loss", "accuracy", "binary_accuracy", "mse"}
     columns = {(f"train_{k}" if k in measured else k): v for k, v in columns.items() if any(x is not None for x in v)}
     if columns and "epoch" not in columns:
         columns = {"epoch": list(range(1, len(next(iter(columns.values()))) + 1))} | columns
     return columns
 
-
+# %% ../../nbs/repro/records.ipynb #0f0387dd
 def better(
     metric: str,  # a metric's name
 ) -> str:  # "higher" or "lower"
@@ -638,9 +600,6 @@ def better(
     return "lower" if re.search(r"loss|mse|nll|ece|error|score|hours|seconds", metric) else "higher"
 
 # %% ../../nbs/repro/records.ipynb #0fc95e88
-FOLDERS = ("seeds", "out", "work_dir", "device")  # parameters that say where and how often, not what
-
-
 def _selections(columns: dict, last: dict | None, best: dict | None, monitor: str) -> dict:
     "The quantities after the last epoch and at the earliest best validation epoch"
 
@@ -656,7 +615,7 @@ def _selections(columns: dict, last: dict | None, best: dict | None, monitor: st
         metrics["best_validation"] = _plain(best)
     return metrics
 
-
+# %% ../../nbs/repro/records.ipynb #78e7e5d7
 def _named_baseline(get, baseline: dict | None) -> dict | None:
     "The given baseline, or the bundle's own, with the name of the metric that it is about"
     if baseline is None and callable(get("baseline")):
@@ -666,6 +625,23 @@ def _named_baseline(get, baseline: dict | None) -> dict | None:
     binary = get("task") == "binary" and baseline["metric"] == "accuracy"
     metric = "binary_accuracy" if binary else baseline["metric"]
     return dict(name=baseline["name"], metric=f"{baseline['split']}_{metric}", value=baseline["value"])
+
+
+def _of_bundle(bundle, baseline: dict | None) -> dict:
+    "What a record takes from the data"
+    get = bundle.get if isinstance(bundle, dict) else lambda k, d=None: getattr(bundle, k, d)
+    return dict(
+        dataset=get("name"),
+        data_fingerprint=get("fingerprint") or "",
+        stand_in=get("stand_in"),
+        baseline=_plain(_named_baseline(get, baseline)),
+    )
+
+# %% ../../nbs/repro/records.ipynb #69563f5e
+def _of_context(context: dict) -> dict:
+    "What a record takes from its row and from this process"
+    keys = {key: context.get(key, "") for key in ("suite", "row", "notebook", "hash")}
+    return keys | dict(versions=versions(), commit=_code_commit(), machines=_machines_so_far())
 
 # %% ../../nbs/repro/records.ipynb #4d134bc0
 def make_record(
@@ -693,8 +669,7 @@ def make_record(
     extra: dict | None = None,
 ) -> Record:
     "A record of one finished seed, completed with versions, commit, device and run context"
-    context, columns = run_context(), history_columns(history)
-    get = bundle.get if isinstance(bundle, dict) else lambda k, d=None: getattr(bundle, k, d)
+    columns, context = history_columns(history), _run_context()
     if wall_seconds is None:
         wall_seconds = sum(x or 0 for x in columns.get("seconds", []))
     if epochs is None and columns:
@@ -705,36 +680,27 @@ def make_record(
         experiment=experiment,
         arm=arm,
         seed=int(seed),
-        dataset=get("name"),
         method=method if isinstance(method, str) else method.name,
         metrics=_selections(columns, last, best, monitor),
-        parameters=_plain({k: v for k, v in parameters.items() if k not in FOLDERS}),
+        parameters=_plain({k: v for k, v in parameters.items() if k not in WHERE_AND_HOW_OFTEN}),
         history=columns,
         epochs=epochs,
         schedule_epochs=schedule_epochs,
         complete=complete,
         settings=_plain(settings or {}),
-        data_fingerprint=get("fingerprint") or "",
-        stand_in=get("stand_in"),
         deviations=[*deviations, *(d for d in context.get("deviations", []) if d not in deviations)],
-        baseline=_plain(_named_baseline(get, baseline)),
-        suite=context.get("suite", ""),
-        row=context.get("row", ""),
         wall_seconds=round(float(wall_seconds), 3),
-        device=device_name(device if device is not None else getattr(trainer, "device", None)),
+        device=_device_name(device if device is not None else getattr(trainer, "device", None)),
         dtype=dtype or str(getattr(trainer, "precision", "float32")),
-        versions=versions(),
-        commit=code_commit(),
-        notebook=context.get("notebook", ""),
-        hash=context.get("hash", ""),
-        machines=machines_so_far(),
         extra=_plain(extra or {}),
+        **_of_bundle(bundle, baseline),
+        **_of_context(context),
     )
 
 # %% ../../nbs/repro/records.ipynb #09afb76c
 def _same_code_as_at_the_start() -> None:
     "RecordError if the code that this row reaches is no longer what it was when the row began"
-    folder = run_context().get("work")
+    folder = _run_context().get("work")
     if not folder:
         return
     from bayesbinn_nb.repro.jobs import identify_job
@@ -746,7 +712,7 @@ def _same_code_as_at_the_start() -> None:
             "Run the same command again; the row begins anew."
         )
 
-
+# %% ../../nbs/repro/records.ipynb #f46e4e99
 def record_run(
     out: str | Path,  # the row's folder: the template's parameter `out`
     several_arms: bool = False,  # more than one record per seed: put the arm into the file's name
@@ -765,9 +731,9 @@ def pending_seeds(
     arms=(None,),  # for templates with several records per seed: every arm's name
 ) -> list:  # seeds without a whole record of this very run, in order
     "The seeds that still have to run; by hand (no run hash), all of them"
-    wanted = run_context().get("hash")
+    wanted = _run_context().get("hash")
     if not wanted:
         return list(seeds)
-    note_machine()
+    _note_machine()
     done = {(r.seed, arm) for r in load_records(out, problems=[]) if r.hash == wanted for arm in (r.arm, None)}
     return [s for s in seeds if not all((s, arm) in done for arm in arms)]

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..library.files import write_whole
 from ..library.process import cores
 from .executed import PROGRESS
 from .identity import current_code, digest_of
@@ -33,7 +34,7 @@ from bayesbinn_nb.repro.jobs import (
     sweep,
 )
 from .places import checkout_root, default_out, experiments_dir, results_dir, short_path
-from .records import atomic_write, load_records
+from .records import load_records
 from .suites import Row, Suite, SuiteError, check_seeds, find_template, load_suite
 from .templates import cell_source, load_template, read_notebook
 
@@ -446,7 +447,7 @@ def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs) -> No
         status, notebook = "failed" if error else "whole", answer.get("notebook")
         page = dict(name=name, status=status, seconds=answer["seconds"], error=error, notebook=notebook)
         outcome.pages.append(page)
-    atomic_write(state_file, json.dumps(before, indent=1) + "\n")
+    write_whole(state_file, json.dumps(before, indent=1) + "\n")
     if not any(p["status"] == "failed" for p in outcome.pages):
         shutil.rmtree(out / "_pages", ignore_errors=True)
 

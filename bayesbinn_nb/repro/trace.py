@@ -26,8 +26,9 @@ import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..library.files import write_whole
 from ..library.process import FAST_PROCESS, cores
-from .records import CONTEXT, atomic_write, load_records, machine, processor, versions
+from .records import CONTEXT, load_records, machine, processor, versions
 from bayesbinn_nb.repro.suites import (
     cell_source,
     check_parameters,
@@ -376,7 +377,7 @@ def _child(job_file: str) -> None:
         answer = {"trace": _rehearsed(job), "error": None}
     except TraceError as e:
         answer = {"trace": None, "error": str(e)}
-    atomic_write(job["result"], json.dumps(answer))
+    write_whole(job["result"], json.dumps(answer))
 
 # %% ../../nbs/repro/trace.ipynb #0a325fe3
 def _wait(process, timeout: float, what: str) -> int:
@@ -424,7 +425,7 @@ def rehearse(
         result, errors = scratch / "trace.json", scratch / "stderr.txt"
         job = {"template": str(path), "params": params, "seeds": seeds, "result": str(result)}
         job |= {"steps": steps, "seconds": seconds, "examples": examples}
-        atomic_write(scratch / "job.json", json.dumps(job))
+        write_whole(scratch / "job.json", json.dumps(job))
         call = "import sys; from bayesbinn_nb.repro.trace import _child; _child(sys.argv[1])"
         with open(errors, "wb") as said:
             process = subprocess.Popen(
@@ -733,7 +734,7 @@ def write_bounds(
     names = sorted({*table, *found} - {"measured"})
     rows = {n: joined_bounds(table.get(n), found[n]) if n in found else table[n] for n in names}
     lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in {"measured": where, **rows}.items()]
-    atomic_write(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
     return path
 
 # %% ../../nbs/repro/trace.ipynb #2199f6af

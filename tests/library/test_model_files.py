@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import struct
 import time
@@ -177,7 +178,7 @@ def test_a_disk_that_cannot_be_written_is_one_sentence(code, said, tmp_path, mon
     def full(*_args):
         raise OSError(code, "…")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         OSError, match=f"last.pt could not be written: .*{said}.*; the file of that name is as it was"
     ) as e:
