@@ -59,10 +59,16 @@ def _swaps(folders: list) -> list:
     return swaps
 
 # %% ../../nbs/repro/executed.ipynb #b0062129
+def _is_widget(output: dict) -> bool:
+    return any("widget" in kind for kind in output.get("data", {}))
+
+
 def _joined_streams(outputs: list) -> list:
-    "Outputs with neighbouring pieces of one stream as one"
+    "Outputs without widgets, and with neighbouring pieces of one stream as one"
     kept: list = []
     for output in outputs:
+        if _is_widget(output):
+            continue
         if output["output_type"] == "stream":
             text = "".join(output["text"])
             if kept and kept[-1]["output_type"] == "stream" and kept[-1]["name"] == output["name"]:
@@ -79,11 +85,9 @@ def _clean_output(output: dict, swaps: list) -> dict | None:
     if output["output_type"] == "stream":
         output["text"] = clean_text(output["text"], output["name"], swaps)
         return output if output["text"].strip() else None
-    data = output.get("data", {})
-    if any("widget" in kind for kind in data):
-        return None
     metadata = output.get("metadata", {})
     output["metadata"] = {k: v for k, v in metadata.items() if not k.startswith("application/vnd.jupyter")}
+    data = output.get("data", {})
     for kind, value in data.items():
         if kind.startswith("text/"):
             data[kind] = clean_text("".join(value), None, swaps)

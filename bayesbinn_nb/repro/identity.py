@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['WHERE_AND_HOW_OFTEN', 'canonical', 'Unit', 'Module', 'module_units', 'read_module', 'package_folder', 'Code',
-           'current_code', 'reach', 'digest_of', 'unit_mark', 'unit_digest', 'value_text', 'Identity', 'template_body',
-           'read_template', 'identify', 'changed']
+__all__ = ['WHERE_AND_HOW_OFTEN', 'canonical', 'Unit', 'Module', 'read_module', 'package_folder', 'Code', 'current_code', 'reach',
+           'digest_of', 'unit_mark', 'Identity', 'identify', 'changed']
 
 # %% ../../nbs/repro/identity.ipynb #c7ee3df9
 _WITHOUT_MEANING = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
@@ -34,7 +33,7 @@ def _constant(value: object) -> str:
         return "bytes:" + value.hex()
     return f"{type(value).__name__}:{value!r}"
 
-
+# %% ../../nbs/repro/identity.ipynb #30582f10
 def _is_docstring(statement: ast.stmt) -> bool:
     return (
         isinstance(statement, ast.Expr)
@@ -68,7 +67,7 @@ def _statements(body: list, annotated: bool, documented: bool) -> list:
         kept.append(statement)
     return kept
 
-
+# %% ../../nbs/repro/identity.ipynb #e7e8656a
 def _joined(values: list) -> list:
     "The pieces of an f-string, with neighbouring texts as one"
     pieces: list = []
@@ -122,7 +121,7 @@ class Unit:
     mentions: frozenset  # every identifier in it
     function: bool  # can be executed, later than its module
 
-
+# %% ../../nbs/repro/identity.ipynb #4a5b2729
 @dataclass(frozen=True)
 class Module:
     "One module of the package as units"
@@ -152,7 +151,7 @@ def _words(node: ast.AST) -> tuple[frozenset, frozenset]:
             mentioned.add(child.arg)
     return frozenset(read - own), frozenset(mentioned)
 
-
+# %% ../../nbs/repro/identity.ipynb #23976b97
 def _targets(statement: ast.stmt) -> frozenset:
     "Names that a statement gives to its module"
     if isinstance(statement, (ast.ClassDef, *_FUNCTIONS)):
@@ -176,7 +175,7 @@ def _class_units(node: ast.ClassDef) -> Iterator[Unit]:
     rest.body = [s for s in node.body if s not in methods]
     yield Unit(node.name, canonical(rest), frozenset({node.name}), *_words(rest), False)
 
-
+# %% ../../nbs/repro/identity.ipynb #0b9c6319
 def _table_entries(statement: ast.stmt) -> list:
     "(key, module, class) of a dictionary whose values name classes of the package by strings; [] for anything else"
     value = getattr(statement, "value", None)
@@ -188,8 +187,8 @@ def _table_entries(statement: ast.stmt) -> list:
         return []
     return [(key, match[1], match[2]) for key, match in matches]
 
-
-def module_units(
+# %% ../../nbs/repro/identity.ipynb #e24e1c35
+def _module_units(
     body: list,  # the statements of a module or of a template's cells
 ) -> Iterator[Unit]:
     "The units of a list of statements"
@@ -224,7 +223,7 @@ def _imported(tree: ast.AST, package: str) -> dict:
                 found[alias.asname or alias.name] = f"{base}.{alias.name}"
     return found
 
-
+# %% ../../nbs/repro/identity.ipynb #dd87aea6
 def read_module(
     source: str,  # Python source
     name: str,  # "library.trainer"; "library" for a package's own file
@@ -235,7 +234,7 @@ def read_module(
     path = f"{_PACKAGE}.{name}".rstrip(".")
     package = path if is_package else path.rpartition(".")[0]
     strings = tuple(entry for statement in tree.body for entry in _table_entries(statement))
-    return Module(name, tuple(module_units(tree.body)), _imported(tree, package), strings)
+    return Module(name, tuple(_module_units(tree.body)), _imported(tree, package), strings)
 
 # %% ../../nbs/repro/identity.ipynb #e8f187b4
 _NEVER_COUNT = re.compile(r"_modidx|library\.plots|repro\.(?!records$).*|site(\..*)?")
@@ -246,7 +245,7 @@ def package_folder() -> Path:
     "Where the package that is installed here lies"
     return Path(importlib.util.find_spec(_PACKAGE).origin).resolve().parent
 
-
+# %% ../../nbs/repro/identity.ipynb #e3c2d236
 class Code:
     "The package as modules of units, as it lies in a folder now; get one from `current_code`"
 
@@ -274,7 +273,7 @@ class Code:
         "(digest, mark, unit) of every unit of a module"
         if name not in self._digests:
             module = self.module(name)
-            self._digests[name] = [(unit_digest(self, module, unit), unit_mark(unit), unit) for unit in module.units]
+            self._digests[name] = [(_unit_digest(self, module, unit), unit_mark(unit), unit) for unit in module.units]
         return self._digests[name]
 
     def split(self, dotted: str) -> tuple[str, list[str]] | None:
@@ -287,7 +286,7 @@ class Code:
                 return ".".join(parts[:n]), parts[n:]
         return None
 
-
+# %% ../../nbs/repro/identity.ipynb #735c7ac3
 @functools.lru_cache(maxsize=4)
 def _code(folder: Path, stamp: tuple) -> Code:
     return Code(folder)
@@ -313,7 +312,7 @@ def _behind(code: Code, dotted: str) -> Iterator[str]:
     elif module:
         yield module
 
-
+# %% ../../nbs/repro/identity.ipynb #9bd7b0eb
 def reach(
     code: Code,
     imports: Iterable[str],  # absolute dotted paths
@@ -344,10 +343,15 @@ def digest_of(
     "Digest of plain values"
     return _sha(json.dumps(value, sort_keys=True, default=str), 16)
 
-
+# %% ../../nbs/repro/identity.ipynb #e389455c
 def unit_mark(unit: Unit) -> str:  # 12 hex digits: four of its name, eight of its tree
     "A short mark of a unit by itself, without what its names stand for"
     return _sha(unit.name, 4) + _sha(unit.text, 8)
+
+# %% ../../nbs/repro/identity.ipynb #9d0e6dc6
+def _definition_in(module: Module, name: str) -> str:
+    "The trees of what a module itself defines under a name, a class with its methods; empty for nothing"
+    return "\n".join(sorted(u.text for u in module.units if name in u.defines or u.name.startswith(name + ".")))
 
 
 def _definition(code: Code, module: str, name: str, depth: int = 8) -> str | None:
@@ -355,9 +359,8 @@ def _definition(code: Code, module: str, name: str, depth: int = 8) -> str | Non
     if module not in code.files or not depth:
         return None
     here = code.module(module)
-    texts = [u.text for u in here.units if name in u.defines or u.name.startswith(name + ".")]
-    if texts:
-        return "\n".join(sorted(texts))
+    if text := _definition_in(here, name):
+        return text
     if name in here.imports:
         return _stands_for(code, here.imports[name], depth - 1)
     return None
@@ -394,12 +397,8 @@ def _references(code: Code, module: Module, unit: Unit) -> list:
                 found += [(f"{name}.{n}", _sha(_definition_in(target, n), 16)) for n in sorted(taken)]
     return found
 
-
-def _definition_in(module: Module, name: str) -> str:
-    return "\n".join(sorted(u.text for u in module.units if name in u.defines or u.name.startswith(name + ".")))
-
-
-def unit_digest(
+# %% ../../nbs/repro/identity.ipynb #fcb61e47
+def _unit_digest(
     code: Code,
     module: Module,
     unit: Unit,
@@ -409,15 +408,15 @@ def unit_digest(
     return _sha(json.dumps([unit.text, references]), 16)
 
 # %% ../../nbs/repro/identity.ipynb #ead52925
-def value_text(value: object) -> str:
+def _value_text(value: object) -> str:
     "A parameter's value as text: equal for equal values, and never equal for values of different types"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json.dumps(str(k))}:{value_text(value[k])}" for k in sorted(value, key=str)) + "}"
+        return "{" + ",".join(f"{json.dumps(str(k))}:{_value_text(value[k])}" for k in sorted(value, key=str)) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(value_text, value)) + "]"
+        return "[" + ",".join(map(_value_text, value)) + "]"
     return _constant(value)
 
-
+# %% ../../nbs/repro/identity.ipynb #cd2dd7e5
 @dataclass(frozen=True)
 class Identity:
     "What identifies a run, and the parts that it was made from"
@@ -432,20 +431,19 @@ class Identity:
 # %% ../../nbs/repro/identity.ipynb #1a76c173
 _MAGIC = re.compile(r"^\s*[%!].*$", re.M)
 
-
+# %% ../../nbs/repro/identity.ipynb #61e6a904
 def _names_a_type(statement: ast.stmt) -> bool:
     "`Precision = Literal[…]`: a name for an annotation of the parameters' cell"
     value = statement.value if isinstance(statement, ast.Assign) else None
     return isinstance(value, ast.Subscript) and getattr(value.value, "id", "") in ("Literal", "Optional", "Union")
 
 
-def template_body(
+def _template_body(
     cells: list,  # sources of a template's code cells in order, without that of the parameters
 ) -> list:  # statements
     "The statements of a template that can change a record; raises SyntaxError with the cell's number"
-    last = max(
-        (i for i, source in enumerate(cells) if "record_run" in source and "import" not in source), default=len(cells)
-    )
+    recording = [i for i, source in enumerate(cells) if "record_run" in source and "import" not in source]
+    last = max(recording, default=len(cells))
     body = []
     for i, source in enumerate(cells[: last + 1]):
         try:
@@ -454,16 +452,16 @@ def template_body(
             raise SyntaxError(f"code cell {i + 1} cannot be read: {e.msg} (line {e.lineno})") from None
     return [statement for statement in body if not _names_a_type(statement)]
 
-
+# %% ../../nbs/repro/identity.ipynb #11ec79fe
 @functools.lru_cache(maxsize=64)
-def read_template(
-    cells: tuple,  # as for template_body
+def _read_template(
+    cells: tuple,  # as for _template_body
 ) -> Module:
     "A template's cells as units"
-    body = template_body(cells)
+    body = _template_body(cells)
     definitions = [s for s in body if isinstance(s, (ast.ClassDef, *_FUNCTIONS))]
     flow = ast.Module(body=[s for s in body if s not in definitions], type_ignores=[])
-    units = [*module_units(definitions)]
+    units = [*_module_units(definitions)]
     units.append(Unit("", canonical(flow), frozenset(), *_words(flow), False))
     tree = ast.Module(body=body, type_ignores=[])
     return Module("template", tuple(units), _imported(tree, ""), ())
@@ -487,7 +485,7 @@ def _own_modules(params: Mapping) -> list:
             found.append(Path(spec.origin))
     return found
 
-
+# %% ../../nbs/repro/identity.ipynb #ca0ab67f
 def _methods_named(params: Mapping) -> frozenset | None:
     "Methods that a row's parameters name; None where no parameter does"
     if not {"method", "methods"} & set(params):
@@ -505,19 +503,19 @@ def identify(
 ) -> Identity:
     "What identifies a run"
     code, own = current_code(package), _own_modules(params)
-    template = read_template(tuple(cells))
+    template = _read_template(tuple(cells))
     extra = [read_module(path.read_text(encoding="utf-8"), "own") for path in own]
     imports = [dotted for module in (template, *extra) for dotted in module.imports.values()]
     reached = reach(code, imports, _methods_named(params), gpu)
     every = [
-        (module.name, unit_digest(code, module, unit), unit_mark(unit), unit)
+        (module.name, _unit_digest(code, module, unit), unit_mark(unit), unit)
         for module in (template, *extra)
         for unit in module.units
     ]
     every += [(name, *found) for name in reached for found in code.digests(name)]
     digests = sorted({digest for _, digest, _, _ in every})
     values = {name: value for name, value in params.items() if name not in WHERE_AND_HOW_OFTEN}
-    parts = [digests, value_text(values), sorted(deviations)]
+    parts = [digests, _value_text(values), sorted(deviations)]
     return Identity(
         _sha(json.dumps(parts), 16),
         tuple(reached),
