@@ -23,9 +23,9 @@ from typing import Any
 from .places import is_absolute, printable, short_path
 
 # %% auto #0
-__all__ = ['FOLDERS', 'LARGEST', 'SETTLED', 'SuiteError', 'cut', 'in_brief', 'structure_fault', 'value_fault', 'read_text',
-           'read_notebook', 'cell_source', 'Parameter', 'Mismatch', 'convert', 'Template', 'load_template',
-           'template_parameters', 'check_parameters']
+__all__ = ['LARGEST', 'SETTLED', 'SuiteError', 'cut', 'in_brief', 'structure_fault', 'value_fault', 'read_text', 'read_notebook',
+           'cell_source', 'Parameter', 'Mismatch', 'convert', 'Template', 'load_template', 'template_parameters',
+           'check_parameters']
 
 # %% ../../nbs/repro/templates.ipynb #6dc123ac
 class SuiteError(ValueError):
@@ -37,7 +37,7 @@ _BRIEF.maxlevel = 3
 _BRIEF.maxstring = 60
 _BRIEF.maxother = 60
 
-
+# %% ../../nbs/repro/templates.ipynb #80166b8a
 def cut(
     text: str,
     longest: int = 120,  # characters
@@ -63,7 +63,7 @@ def _inside(value: object) -> Iterator[object]:
     elif isinstance(value, (list, tuple)):
         yield from value
 
-
+# %% ../../nbs/repro/templates.ipynb #37806e78
 def _is_text(text: str) -> bool:
     "Whether a file can store it"
     try:
@@ -72,7 +72,7 @@ def _is_text(text: str) -> bool:
         return False
     return True
 
-
+# %% ../../nbs/repro/templates.ipynb #96aab994
 def structure_fault(
     value: object,  # plain data, as YAML or JSON give it
     most: int = 1_000_000,  # values in all; one that appears twice counts twice
@@ -95,7 +95,7 @@ def structure_fault(
     return None
 
 # %% ../../nbs/repro/templates.ipynb #6ccc18b6
-FOLDERS = ("out", "work_dir")  # parameters that are folders; no record holds them
+_FOLDERS = ("out", "work_dir")  # parameters that are folders; no record holds them
 
 
 def _part_fault(part: object, may_be_path: bool) -> str | None:
@@ -115,7 +115,7 @@ def _part_fault(part: object, may_be_path: bool) -> str | None:
         return f"has the key {in_brief(wrong[0])}; keys are texts" if wrong else None
     return f"holds a {type(part).__name__}; a record holds numbers, texts, lists and dicts"
 
-
+# %% ../../nbs/repro/templates.ipynb #36b391a7
 def value_fault(
     value: object,
     may_be_path: bool = False,  # a folder that no record holds
@@ -176,7 +176,7 @@ def _cell_fault(cell: object) -> str | None:
         return f"it {fault}"
     return None
 
-
+# %% ../../nbs/repro/templates.ipynb #c43e26ab
 def _notebook_fault(notebook: object) -> str | None:
     "What is wrong with a notebook's form; None where nothing is"
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
@@ -208,7 +208,7 @@ def read_notebook(
         raise SuiteError(f"{name} is not a notebook: {fault}.")
     return notebook
 
-
+# %% ../../nbs/repro/templates.ipynb #7cffba67
 def cell_source(cell: Mapping[str, Any]) -> str:
     "A cell's text"
     source = cell["source"]
@@ -288,13 +288,13 @@ def _first_that_fits(value: object, kinds: Sequence[ast.expr]) -> object:
             continue
     raise Mismatch
 
-
+# %% ../../nbs/repro/templates.ipynb #21e62b3a
 def _is_already(value: object, kind: ast.expr) -> bool:
     if isinstance(kind, ast.Constant):
         return value is None and kind.value is None
     return type(value).__name__ == _name(kind)
 
-
+# %% ../../nbs/repro/templates.ipynb #32512c3c
 def _convert_bracketed(value: object, base: str, inside: Sequence[ast.expr]) -> object:
     "A type with something in brackets: base[inside, inside]"
     if base == "Optional":
@@ -342,7 +342,7 @@ def _only_if(fits: bool, value: Any) -> Any:
         raise Mismatch
     return value
 
-
+# %% ../../nbs/repro/templates.ipynb #49527cb6
 def _to_float(value: Any) -> float:
     _only_if(isinstance(value, (int, float, str)) and not isinstance(value, bool), value)
     try:
@@ -366,7 +366,7 @@ class _Spelled(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return self.visit(ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else node
 
-
+# %% ../../nbs/repro/templates.ipynb #d5e30fba
 def _parsed(source: str) -> ast.Module:
     "Syntax tree of a cell; Python's remarks on style are nothing to a reader of parameters"
     with warnings.catch_warnings():
@@ -403,14 +403,14 @@ def _default(node: ast.expr) -> tuple[object, bool]:
         return ast.unparse(node), False
     return value, True
 
-
+# %% ../../nbs/repro/templates.ipynb #c252b7fa
 def _comment(lines: Sequence[str], node: ast.stmt) -> str:
     "The comment at the end of a statement's last line"
     end_line, end_column = node.end_lineno or 1, node.end_col_offset or 0
     rest = lines[end_line - 1].encode()[end_column:].decode(errors="replace")
     return rest.partition("#")[2].strip()
 
-
+# %% ../../nbs/repro/templates.ipynb #98249c34
 def _annotation(node: ast.AnnAssign, literals: Mapping[str, ast.expr]) -> str:
     "The source text of a type, spelled out"
     try:
@@ -418,7 +418,7 @@ def _annotation(node: ast.AnnAssign, literals: Mapping[str, ast.expr]) -> str:
     except SyntaxError as e:  # inside quotes, where lines are counted from 1 again
         raise SyntaxError(e.msg, ("", node.lineno, None, None)) from None
 
-
+# %% ../../nbs/repro/templates.ipynb #ca577398
 def _parameter(node: ast.stmt, lines: Sequence[str], literals: Mapping[str, ast.expr]) -> Parameter | None:
     "The parameter that a statement declares; None where it declares none"
     annotation = None
@@ -435,6 +435,19 @@ def _parameter(node: ast.stmt, lines: Sequence[str], literals: Mapping[str, ast.
     return Parameter(target.id, default, annotation, _comment(lines, node), literal)
 
 # %% ../../nbs/repro/templates.ipynb #3f341a8b
+def _why_unreadable(e: Exception, lines: Sequence[str]) -> str:
+    "Why a cell is not read, in a sentence"
+    if isinstance(e, SyntaxError):
+        line = lines[e.lineno - 1].strip() if e.lineno and e.lineno <= len(lines) else ""
+        return (
+            f"line {e.lineno or '?'} cannot be read as Python ({cut(e.msg)}): {in_brief(line)}. "
+            "The cell of the parameters holds plain assignments; magics and all else belong into another."
+        )
+    if isinstance(e, ValueError):
+        return f"it cannot be read as Python ({cut(printable(str(e)))})."
+    return "an expression is nested too deep to be read."
+
+# %% ../../nbs/repro/templates.ipynb #406a62b8
 def _declared(
     source: str,  # of the parameter cell
     literals: Mapping[str, ast.expr],
@@ -447,21 +460,13 @@ def _declared(
         for node in _parsed(source).body:
             if parameter := _parameter(node, lines, literals):
                 found[parameter.name] = parameter
-    except SyntaxError as e:
-        line = lines[e.lineno - 1].strip() if e.lineno and e.lineno <= len(lines) else ""
-        raise SuiteError(
-            f"{where}: line {e.lineno or '?'} cannot be read as Python ({cut(e.msg)}): {in_brief(line)}. "
-            "The cell of the parameters holds plain assignments; magics and all else belong into another."
-        ) from None
-    except (RecursionError, MemoryError):
-        raise SuiteError(f"{where}: an expression is nested too deep to be read.") from None
-    except ValueError as e:
-        raise SuiteError(f"{where}: it cannot be read as Python ({cut(printable(str(e)))}).") from None
+    except (SyntaxError, RecursionError, MemoryError, ValueError) as e:
+        raise SuiteError(f"{where}: {_why_unreadable(e, lines)}") from None
     for parameter in found.values():
         _check_default(parameter, where)
     return found
 
-
+# %% ../../nbs/repro/templates.ipynb #72eefe7a
 def _check_default(parameter: Parameter, where: str) -> None:
     "Raises SuiteError where a default is not of the declared type"
     if not parameter.literal:
@@ -511,17 +516,21 @@ class Template:
         return {name: _checked(self, name, value, where) for name, value in values.items()}
 
 # %% ../../nbs/repro/templates.ipynb #179bec37
+def _what_else(template: Template, name: str) -> str:
+    "The parameter that was probably meant, or all that there are"
+    if near := difflib.get_close_matches(cut(str(name)), template.parameters, 1):
+        return f"; did you mean {near[0]!r}?"
+    return f"; it has {cut(', '.join(template.parameters), 600)}."
+
+# %% ../../nbs/repro/templates.ipynb #b9f7e223
 def _checked(template: Template, name: str, value: object, where: str) -> object:
     "One value, converted; raises SuiteError"
     title = cut(printable(template.name))
     if name not in template.parameters:
-        near = difflib.get_close_matches(cut(str(name)), template.parameters, 1)
-        known = cut(", ".join(template.parameters), 600)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {known}."
-        raise SuiteError(f"{where}template {title} has no parameter {in_brief(name)}{hint}")
+        raise SuiteError(f"{where}template {title} has no parameter {in_brief(name)}{_what_else(template, name)}")
     parameter = template.parameters[name]
     thing = f"{where}parameter {cut(name)!r} of template {title}"
-    folder = name in FOLDERS
+    folder = name in _FOLDERS
     try:
         fault = value_fault(value, folder)
         converted = None if fault else parameter.convert(value)
@@ -551,7 +560,7 @@ def load_template(
         return _read_template(place)
     return _kept_template(place, state.st_mtime_ns, state.st_size)
 
-
+# %% ../../nbs/repro/templates.ipynb #93f89818
 @functools.lru_cache(maxsize=256)
 def _kept_template(path: Path, mtime: int, size: int) -> Template:
     return _read_template(path)
@@ -576,7 +585,7 @@ def template_parameters(
     "The parameters a template declares in its cell tagged `parameters`"
     return dict(load_template(template).parameters)
 
-
+# %% ../../nbs/repro/templates.ipynb #20e8f883
 def check_parameters(
     template: str | Path,  # path of a notebook
     values: Mapping[str, Any],  # parameter -> value
