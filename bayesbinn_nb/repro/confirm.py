@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..library.files import write_whole
+from ..library.process import lacks_precision
 from .identity import Identity, changed
 from bayesbinn_nb.repro.jobs import (
     ROW_FILE,
@@ -30,7 +31,7 @@ from bayesbinn_nb.repro.jobs import (
 from .records import Record, load_records
 from .runner import row_state
 from .suites import Row
-from .trace import TraceError, agrees, lacks_precision, rehearse
+from .trace import TraceError, agrees, rehearse
 
 # %% auto #0
 __all__ = ['ANSWERS', 'Confirmation', 'unexecuted', 'compare_traces', 'replays_alike', 'confirm_by_trace', 'confirm_by_running',

@@ -19,10 +19,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..library.files import write_whole
-from ..library.process import FAST_PROCESS, cores
+from ..library.process import cores
 from .executed import KEPT_BYTES, clean_notebook, notebook_text, shrink_notebook
 from .identity import Identity, changed, identify
-from .places import checkout_root, package_dir
+from .places import package_dir, process_environment, threads_here
 from .records import CONTEXT, RecordError, better, load_records, read_record, write_record
 from .suites import Row, SuiteError
 from .templates import load_template
@@ -270,21 +270,11 @@ def job_environment(
     job: dict,
 ) -> dict:  # environment variables
     "The environment in which a job's process and its kernel run"
-    env, names = dict(os.environ), ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    env = process_environment(threads_here(job["threads"]))
     env.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller draws with
-    wished = [int(env[n]) for n in names if env.get(n, "").isdigit() and int(env[n]) > 0]
-    env |= dict.fromkeys(names, str(min([job["threads"], *wished])))  # who asks for fewer threads gets fewer
-    env = FAST_PROCESS | env
-    parent = str(package_dir().parent)
-    if parent not in sys.path[1:] or checkout_root():
-        earlier = [os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
-        env["PYTHONPATH"] = os.pathsep.join([parent, *earlier])
-    if env.get("BAYESBINN_DATA"):
-        env["BAYESBINN_DATA"] = os.path.abspath(os.path.expanduser(env["BAYESBINN_DATA"]))
-    context = job["context"] | (
-        {"hash": job["hash"], "work": str(Path(job["folder"]) / "_work")} if job["hash"] else {}
-    )
-    return env | {CONTEXT: json.dumps(context), "PYTHONHASHSEED": "0"} | _kernel_of_our_own(job, env)
+    own = {"hash": job["hash"], "work": str(Path(job["folder"]) / "_work")}
+    context = job["context"] | (own if job["hash"] else {})
+    return env | {CONTEXT: json.dumps(context)} | _kernel_of_our_own(job, env)
 
 
 def _kernel_of_our_own(job: dict, env: dict) -> dict:

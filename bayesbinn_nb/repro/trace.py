@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import json
 import linecache
 import math
@@ -27,24 +28,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..library.files import write_whole
-from ..library.process import FAST_PROCESS, cores
+from .places import experiments_dir, package_dir, process_environment, threads_here
 from .records import CONTEXT, load_records, machine, processor, versions
-from bayesbinn_nb.repro.suites import (
-    cell_source,
-    check_parameters,
-    checkout_root,
-    experiments_dir,
-    find_template,
-    package_dir,
-    read_notebook,
-    template_parameters,
-)
+from .suites import find_template
+from .templates import cell_source, load_template, read_notebook
 
 # %% auto #0
-__all__ = ['TRACE_SCHEMA', 'LEVELS', 'MARGIN', 'FLOORS', 'same_kind', 'lacks_precision', 'module_of', 'Executed',
-           'compiled_functions', 'TraceError', 'seeds_to_rehearse', 'cell_name', 'without_times', 'rehearse',
-           'in_order', 'first_difference', 'largest_difference', 'levels_here', 'measure_bound', 'bounds',
-           'joined_bounds', 'write_bounds', 'limits_of', 'agrees']
+__all__ = ['LEVELS', 'same_kind', 'module_of', 'Executed', 'compiled_functions', 'TraceError', 'seeds_to_rehearse', 'rehearse',
+           'first_difference', 'largest_difference', 'levels_here', 'measure_bound', 'bounds', 'joined_bounds',
+           'write_bounds', 'agrees']
 
 # %% ../../nbs/repro/trace.ipynb #8587544d
 def same_kind(
@@ -54,31 +46,6 @@ def same_kind(
     "May their bits be expected to agree?"
     names = ("processor", "level", "limits", "threads", "gpu")
     return all(one.get(name) == other.get(name) for name in names)
-
-# %% ../../nbs/repro/trace.ipynb #3511bf55
-def _seconds_of_product(dtype, size: int = 192) -> float:
-    "The shortest of a few times for a product of two square matrices"
-    import torch
-
-    a = torch.ones(size, size).to(dtype)
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-@functools.cache
-def lacks_precision(
-    precision: str,  # "float32" or "bfloat16"
-) -> bool:
-    "Is this processor made for something else? (In bfloat16 it should be no slower than three times float32.)"
-    import torch
-
-    if precision == "float32":
-        return False
-    return _seconds_of_product(getattr(torch, precision)) > 3 * _seconds_of_product(torch.float32)
 
 # %% ../../nbs/repro/trace.ipynb #b8de9ea2
 def module_of(
@@ -91,7 +58,7 @@ def module_of(
     parts = file[len(root) : -3].split(os.sep)
     return ".".join(["bayesbinn_nb", *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
-
+# %% ../../nbs/repro/trace.ipynb #a924e9da
 _WITHIN = re.compile(r"\.<locals>\.<(listcomp|setcomp|dictcomp|genexpr)>")
 
 
@@ -108,7 +75,7 @@ def _importing(frame) -> bool:
         frame = frame.f_back
     return False
 
-
+# %% ../../nbs/repro/trace.ipynb #d98c4036
 class Executed:
     "Listens, inside its `with`, to which functions run"
 
@@ -154,7 +121,7 @@ def _names_in(code) -> set:
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     return set(code.co_names).union(*map(_names_in, inner))
 
-
+# %% ../../nbs/repro/trace.ipynb #903c772b
 def _overloads() -> dict:
     "What Numba compiles instead of a function: function → functions that make it"
     from numba.core.typing.templates import builtin_registry
@@ -166,7 +133,7 @@ def _overloads() -> dict:
                 found.setdefault(function, []).append(made)
     return found
 
-
+# %% ../../nbs/repro/trace.ipynb #ff59b4f1
 def _bodies(thing, overloads: dict) -> list:
     "The Python functions behind something that compiled code names"
     if hasattr(thing, "py_func"):  # a dispatcher
@@ -177,7 +144,7 @@ def _bodies(thing, overloads: dict) -> list:
         return [thing, *overloads.get(thing, [])]
     return []
 
-
+# %% ../../nbs/repro/trace.ipynb #46e2ffa0
 def compiled_functions() -> set:  # of module:qualname
     "Functions of the package that ran as machine code made by Numba"
     if "numba" not in sys.modules:
@@ -201,18 +168,18 @@ def compiled_functions() -> set:  # of module:qualname
     return set(found.values())
 
 # %% ../../nbs/repro/trace.ipynb #d087e07a
-TRACE_SCHEMA = 1  # version of a trace's form
+_TRACE_SCHEMA = 1  # version of a trace's form
 
-
+# %% ../../nbs/repro/trace.ipynb #8e47a9ee
 class TraceError(RuntimeError):
     "Why there is no trace; one sentence"
 
-
+# %% ../../nbs/repro/trace.ipynb #16c14872
 def _code_cells(template: Path) -> list:  # (number among the code cells, from 1; is it the parameters' cell; source)
     cells = [c for c in read_notebook(template)["cells"] if c["cell_type"] == "code"]
     return [(i, "parameters" in c.get("metadata", {}).get("tags", []), cell_source(c)) for i, c in enumerate(cells, 1)]
 
-
+# %% ../../nbs/repro/trace.ipynb #20dc2ec7
 def seeds_to_rehearse(
     template: str | Path,  # a template's name or path
     seeds: Sequence[int],  # those of the row
@@ -221,28 +188,12 @@ def seeds_to_rehearse(
     together = any("fit_together" in source for _, _, source in _code_cells(find_template(str(template))))
     return list(seeds) if together else list(seeds)[:1]
 
-
+# %% ../../nbs/repro/trace.ipynb #aa1139fc
 def _environment(threads: int, root: Path | None) -> dict:
     "The variables of a process that rehearses: those of the runner's processes, and no screen to draw on"
-    env, names = dict(os.environ), ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    env = FAST_PROCESS | env | dict.fromkeys(names, str(threads))
+    env = process_environment(threads, root) | {"MPLBACKEND": "agg"}
     env.pop(CONTEXT, None)  # a rehearsal is no row of a suite: no seed is whole already
-    first = str(root or package_dir().parent)
-    given = [os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
-    if root or checkout_root() or first not in sys.path[1:]:
-        env["PYTHONPATH"] = os.pathsep.join([first, *given])
-    if env.get("BAYESBINN_DATA"):
-        env["BAYESBINN_DATA"] = os.path.abspath(os.path.expanduser(env["BAYESBINN_DATA"]))
-    return env | {"MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
-
-
-def _threads(wished: int | None) -> int:
-    "As many as the runner would give to a row alone on the machine, and no more than the environment asks for"
-    if wished is not None:
-        return wished
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    asked = [int(v) for n in names if (v := os.environ.get(n, "")).isdigit() and int(v) > 0]
-    return min([cores(), *asked])
+    return env
 
 # %% ../../nbs/repro/trace.ipynb #a0d6ff48
 def _main_module() -> types.ModuleType:
@@ -252,7 +203,7 @@ def _main_module() -> types.ModuleType:
     sys.modules["__main__"] = module
     return module
 
-
+# %% ../../nbs/repro/trace.ipynb #8cab68a6
 def _without_magic(source: str) -> str:
     "A cell without lines that only a notebook understands"
     return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
@@ -270,26 +221,28 @@ def _compiled(compiler, source: str, name: str):
     return code
 
 
-def cell_name(number: int) -> str:
+def _cell_name(number: int) -> str:
     "The file name under which a template's cell is compiled"
     return f"<template cell {number}>"
 
+# %% ../../nbs/repro/trace.ipynb #13379091
+def _where_it_failed(template: str, number: int, source: str, e: BaseException) -> str:
+    "A fault in a cell, with the cell's first line, so that nobody has to count cells"
+    first = next((line for line in source.splitlines() if line.strip()), "")
+    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == _cell_name(number)]
+    line = f", line {lines[0]}" if lines else ""
+    why = " ".join(f"{type(e).__name__}: {e}".split())
+    return f"code cell {number} of {template} ({first.strip()[:60]!r}{line}) failed in the rehearsal: {why}"
 
+# %% ../../nbs/repro/trace.ipynb #eec2b825
 def _run_cells(template: Path, params: dict, seeds: list) -> None:
     "Run a template's code in this process and this folder, until the records are there"
     compiler, module, cells = codeop.Compile(), _main_module(), _code_cells(template)
     for place, (number, has_parameters, source) in enumerate(cells):
         try:
-            exec(_compiled(compiler, source, cell_name(number)), module.__dict__)
+            exec(_compiled(compiler, source, _cell_name(number)), module.__dict__)
         except BaseException as e:
-            first = next((line for line in source.splitlines() if line.strip()), "")
-            why = " ".join(f"{type(e).__name__}: {e}".split())
-            line = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == cell_name(number)]
-            raise TraceError(
-                f"code cell {number} of {template.stem} ({first.strip()[:60]!r}"
-                + (f", line {line[0]}" if line else "")
-                + f") failed in the rehearsal: {why}"
-            ) from e
+            raise TraceError(_where_it_failed(template.stem, number, source, e)) from e
         if has_parameters:
             module.__dict__.update(params)
         written = {r.seed for r in load_records(".", problems=[])}
@@ -303,28 +256,28 @@ def _run_cells(template: Path, params: dict, seeds: list) -> None:
 _LONG = 32  # a list of more values is kept as a digest
 
 
-def without_times(value):
+def _without_times(value):
     "Plain values without seconds; long lists as their length and digest"
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if "seconds" not in str(k)}
+        return {k: _without_times(v) for k, v in value.items() if "seconds" not in str(k)}
     if isinstance(value, (list, tuple)):
-        value = [without_times(v) for v in value]
+        value = [_without_times(v) for v in value]
         text = json.dumps(value)
         if len(value) > _LONG:
             return {"values": len(value), "digest": hashlib.sha256(text.encode()).hexdigest()[:16]}
     return value
 
-
+# %% ../../nbs/repro/trace.ipynb #4f267355
 def _kept_of_records(folder: str, seeds: list) -> list:
     "The numbers of the scratch records, in the order of seed and arm"
     records = sorted((r for r in load_records(folder, problems=[]) if r.seed in seeds), key=lambda r: (r.seed, r.arm))
     return [
         {"seed": r.seed, "arm": r.arm, "data": r.data_fingerprint}
-        | {part: without_times(getattr(r, part)) for part in ("metrics", "history", "extra")}
+        | {part: _without_times(getattr(r, part)) for part in ("metrics", "history", "extra")}
         for r in records
     ]
 
-
+# %% ../../nbs/repro/trace.ipynb #16449d77
 def _own_modules(params: dict) -> dict:
     "file: module, of modules that parameters name as 'module:Class'"
     found = {}
@@ -336,7 +289,7 @@ def _own_modules(params: dict) -> dict:
                 found[spec.origin] = name
     return found
 
-
+# %% ../../nbs/repro/trace.ipynb #58b907c8
 def _import_first() -> None:
     "Large packages that every template loads sooner or later: before anybody listens to each of their calls"
     for name in ("torch", "torch._dynamo", "matplotlib.pyplot"):
@@ -345,12 +298,12 @@ def _import_first() -> None:
         except ImportError:
             pass  # the template will say so, if it needs it
 
-
+# %% ../../nbs/repro/trace.ipynb #b7ae5f06
 def _rehearsed(job: dict) -> dict:
     "In the new process: the whole trace"
     _import_first()
     template = Path(job["template"])
-    others = _own_modules(job["params"]) | {cell_name(n): "template" for n, _, _ in _code_cells(template)}
+    others = _own_modules(job["params"]) | {_cell_name(n): "template" for n, _, _ in _code_cells(template)}
     with Executed(others) as heard:
         from bayesbinn_nb.library.rehearsal import rehearsing
 
@@ -359,7 +312,7 @@ def _rehearsed(job: dict) -> dict:
     fits = rehearsal.notes()
     precisions = sorted({fit["precision"] for fit in fits})
     return {
-        "schema": TRACE_SCHEMA,
+        "schema": _TRACE_SCHEMA,
         "steps": [fit["steps"] for fit in fits],
         "seeds": job["seeds"],
         "fits": fits,
@@ -369,7 +322,7 @@ def _rehearsed(job: dict) -> dict:
         "at_import": sorted(heard.at_import),
     }
 
-
+# %% ../../nbs/repro/trace.ipynb #f4284169
 def _child(job_file: str) -> None:
     "Entry point of the process that rehearses"
     job = json.loads(Path(job_file).read_text())
@@ -393,14 +346,45 @@ def _wait(process, timeout: float, what: str) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-
+# %% ../../nbs/repro/trace.ipynb #09983ec1
 def _how_it_ended(code: int, errors: Path) -> str:
     lines = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
     if code < 0:
         return f"its process was ended by signal {-code} (out of memory?)"
     return f"its process ended with code {code}: {lines[-1] if lines else 'it left no message'}"
 
+# %% ../../nbs/repro/trace.ipynb #2538718d
+def _job(path: Path, params: dict, seeds: list, result: Path) -> dict:
+    "A rehearsal as plain values: the template, its parameters, and where the answer goes"
+    loaded = load_template(path)
+    given = {"seeds": seeds, "out": "."} | ({"work_dir": "_work"} if "work_dir" in loaded.parameters else {})
+    return {"template": str(path), "params": loaded.check(params) | given, "seeds": seeds, "result": str(result)}
 
+
+def _run_job(job: dict, scratch: Path, env: dict, timeout: float) -> dict:
+    "The trace that a process of its own makes of a job; raises TraceError"
+    write_whole(scratch / "job.json", json.dumps(job))
+    call = "import sys; from bayesbinn_nb.repro.trace import _child; _child(sys.argv[1])"
+    name, result, errors = Path(job["template"]).stem, Path(job["result"]), scratch / "stderr.txt"
+    with open(errors, "wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", call, str(scratch / "job.json")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            cwd=scratch / "row",
+            env=env,
+            start_new_session=True,
+        )
+        code = _wait(process, timeout, name)
+    if not result.exists():
+        raise TraceError(f"the rehearsal of {name} gave no trace: {_how_it_ended(code, errors)}.")
+    answer = json.loads(result.read_text())
+    if answer["error"]:
+        raise TraceError(answer["error"])
+    return answer["trace"]
+
+# %% ../../nbs/repro/trace.ipynb #08b081e5
 def rehearse(
     template: str | Path,  # a template's name or the path of a notebook
     params: dict | None = None,  # the row's parameters, without seeds and folders
@@ -416,34 +400,12 @@ def rehearse(
     "The trace of a row: its template run whole with every fit shortened; raises TraceError with one sentence"
     path = find_template(str(template)).resolve()
     seeds = seeds_to_rehearse(path, seeds)
-    declared = template_parameters(path)
-    given = {"seeds": seeds, "out": "."} | ({"work_dir": "_work"} if "work_dir" in declared else {})
-    params = {**check_parameters(path, dict(params or {})), **given}
+    env = _environment(threads or threads_here(), root) | (limits or {})
     with tempfile.TemporaryDirectory(prefix="bayesbinn-rehearsal-") as scratch:
         scratch = Path(scratch)
         (scratch / "row").mkdir()
-        result, errors = scratch / "trace.json", scratch / "stderr.txt"
-        job = {"template": str(path), "params": params, "seeds": seeds, "result": str(result)}
-        job |= {"steps": steps, "seconds": seconds, "examples": examples}
-        write_whole(scratch / "job.json", json.dumps(job))
-        call = "import sys; from bayesbinn_nb.repro.trace import _child; _child(sys.argv[1])"
-        with open(errors, "wb") as said:
-            process = subprocess.Popen(
-                [sys.executable, "-c", call, str(scratch / "job.json")],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                cwd=scratch / "row",
-                env=_environment(_threads(threads), root) | (limits or {}),
-                start_new_session=True,
-            )
-            code = _wait(process, timeout, path.stem)
-        if not result.exists():
-            raise TraceError(f"the rehearsal of {path.stem} gave no trace: {_how_it_ended(code, errors)}.")
-        answer = json.loads(result.read_text())
-    if answer["error"]:
-        raise TraceError(answer["error"])
-    return answer["trace"]
+        job = _job(path, dict(params or {}), seeds, scratch / "trace.json")
+        return _run_job(job | {"steps": steps, "seconds": seconds, "examples": examples}, scratch, env, timeout)
 
 # %% ../../nbs/repro/trace.ipynb #796f03dd
 def _leaves(value, place: str = "") -> Iterator[tuple]:
@@ -457,7 +419,7 @@ def _leaves(value, place: str = "") -> Iterator[tuple]:
     else:
         yield place, value
 
-
+# %% ../../nbs/repro/trace.ipynb #14fd5b04
 def _constants_in_order(columns: dict, first: int) -> Iterator[tuple]:
     "(place, kind, value) of the constants: by epoch those that are written out, then the digests of all"
     shown = [
@@ -469,6 +431,18 @@ def _constants_in_order(columns: dict, first: int) -> Iterator[tuple]:
         yield f"epoch {epoch}: {name}", "rates", value
     for name, column in columns.items():
         yield f"{name} in one of the epochs between", "digest", (column["of"], column["digest"])
+
+# %% ../../nbs/repro/trace.ipynb #9623f4f7
+def _end_of_epoch(fit: dict) -> Iterator[tuple]:
+    "(place, kind, value) of what a fit has come to: the epoch's numbers, the weights, the constants to come"
+    epoch = fit["epochs"][0]
+    for name, value in fit["row"].items():
+        yield f"epoch {epoch}: {name}", "number", value
+    for name in ("weights", "positive", "digest", "sample"):
+        kind = "settings" if name == "weights" else "signs" if name == "sample" else "digest"
+        yield f"after epoch {epoch}: binary weights, {name}", kind, fit["signs"][name]
+    yield f"after epoch {epoch}: real parameters and buffers", "digest", fit["real"]
+    yield from _constants_in_order(fit["constants"], epoch)
 
 
 def _of_fit(fit: dict) -> Iterator[tuple]:
@@ -482,19 +456,12 @@ def _of_fit(fit: dict) -> Iterator[tuple]:
             yield f"{place}: the loss", "loss", loss
             if (digest := next(passes, None)) is not None:
                 yield f"{place}: the losses of the networks", "digest", digest
-    if "row" not in fit:
+    if "row" in fit:
+        yield from _end_of_epoch(fit)
+    else:
         yield "end", "settings", "it broke off"
-        return
-    epoch = fit["epochs"][0]
-    for name, value in fit["row"].items():
-        yield f"epoch {epoch}: {name}", "number", value
-    for name in ("weights", "positive", "digest", "sample"):
-        kind = "settings" if name == "weights" else "signs" if name == "sample" else "digest"
-        yield f"after epoch {epoch}: binary weights, {name}", kind, fit["signs"][name]
-    yield f"after epoch {epoch}: real parameters and buffers", "digest", fit["real"]
-    yield from _constants_in_order(fit["constants"], epoch)
 
-
+# %% ../../nbs/repro/trace.ipynb #70c4415e
 def _kind_in_record(place: str, value) -> str:
     "A number, a digest, or a text; generated data have a fingerprint with the roundings of the machine"
     generated = place == "data" and re.search("standin|moons", value)
@@ -502,8 +469,8 @@ def _kind_in_record(place: str, value) -> str:
         return "digest"
     return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else "text"
 
-
-def in_order(
+# %% ../../nbs/repro/trace.ipynb #3c6a6e13
+def _in_order(
     trace: dict,
 ) -> dict:  # place: (kind, value); kinds are settings, loss, number, signs, rates, digest
     "Everything in a trace that can be compared, in the order of time"
@@ -528,7 +495,7 @@ def _equal(one, other) -> bool:
     nan = isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other)
     return nan or (type(one) is type(other) and one == other)
 
-
+# %% ../../nbs/repro/trace.ipynb #6241c918
 def first_difference(
     old: dict,  # two traces
     new: dict,
@@ -538,7 +505,7 @@ def first_difference(
         return f"the traces are of two forms, {old['schema']} and {new['schema']}: rehearse both with one version."
     if old["seeds"] != new["seeds"]:
         return f"the seeds were {old['seeds']} and are {new['seeds']}"
-    then, now = in_order(old), in_order(new)
+    then, now = _in_order(old), _in_order(new)
     for place, (kind, value) in then.items():
         if place not in now:
             return f"{place} was {_shown(kind, value)} and is missing"
@@ -548,6 +515,7 @@ def first_difference(
     return "" if extra is None else f"{extra} is new: {_shown(*now[extra])}"
 
 # %% ../../nbs/repro/trace.ipynb #ed084ab3
+_AMOUNTS = ("signs", "accuracy", "numbers", "rates")  # kinds of difference that are one number
 _SHARES = re.compile(
     r"accuracy|error|iou|score|ece|confidence|share|flipped|agreement|stochastic|fractional|decidedness"
 )
@@ -560,7 +528,7 @@ def _relative(a: float, b: float, floor: float = 1e-3) -> float:
         return math.inf
     return abs(a - b) / max(abs(a), abs(b), floor)
 
-
+# %% ../../nbs/repro/trace.ipynb #a0f66fa5
 def _flipped(one: str, other: str) -> float:
     "Share of bits that differ between two hexadecimal numbers"
     if len(one) != len(other):
@@ -571,7 +539,7 @@ def _flipped(one: str, other: str) -> float:
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
-
+# %% ../../nbs/repro/trace.ipynb #408e0252
 def _difference(place: str, kind: str, a, b) -> tuple:  # (which kind of difference, how much)
     if kind == "loss":
         return "loss", _relative(float.fromhex(a), float.fromhex(b), 1e-12)
@@ -585,28 +553,21 @@ def _difference(place: str, kind: str, a, b) -> tuple:  # (which kind of differe
         return "accuracy", abs(a - b)
     return "numbers", _relative(a, b)
 
-
+# %% ../../nbs/repro/trace.ipynb #175d4a9d
 def _grow(losses: list, step: int, amount: float) -> None:
     "Put an amount at its step, in a list that never falls"
     before = losses[-1] if losses else 0.0
     losses += [before] * (step - len(losses))
     losses[step - 1] = max(losses[step - 1], amount)
 
-
+# %% ../../nbs/repro/trace.ipynb #9ac2b0d0
 def largest_difference(
     old: dict,  # two traces of one form
     new: dict,
 ) -> dict:  # loss: by fit and step; signs, accuracy, numbers, rates: numbers; other: a sentence, or ""
     "How much two traces differ, kind by kind; `other` is what cannot be expressed as an amount"
-    then, now = in_order(old), in_order(new)
-    found = {
-        "loss": [[] for _ in old["fits"]],
-        "signs": 0.0,
-        "accuracy": 0.0,
-        "numbers": 0.0,
-        "rates": 0.0,
-        "other": "",
-    }
+    then, now = _in_order(old), _in_order(new)
+    found = {"loss": [[] for _ in old["fits"]]} | dict.fromkeys(_AMOUNTS, 0.0) | {"other": ""}
     if then.keys() != now.keys():
         place = next(p for p in [*then, *now] if p not in then or p not in now)
         return found | {"other": f"{place} is in one of the traces only"}
@@ -644,7 +605,7 @@ LEVELS = {  # what holds every library back to a level
     },
 }
 
-
+# %% ../../nbs/repro/trace.ipynb #ee304d69
 def levels_here(
     level: str | None = None,  # of PyTorch's kernels; None: that of this machine
 ) -> dict:  # name: variables; "native" sets none
@@ -656,7 +617,7 @@ def levels_here(
     below = LEVELS if "AVX512" in level.upper() else {"oldest": LEVELS["oldest"]} if "AVX2" in level.upper() else {}
     return {"native": {}} | below
 
-
+# %% ../../nbs/repro/trace.ipynb #4df2dd73
 def _largest_losses(fits: Sequence[list]) -> list:
     "Step by step the largest of several fits; the longest says how many steps"
     found = []
@@ -669,10 +630,18 @@ def _largest(amounts: Sequence[dict]) -> dict:
     "The largest of several differences, kind by kind"
     fits = max(len(a["loss"]) for a in amounts)
     losses = [_largest_losses([a["loss"][i] for a in amounts if i < len(a["loss"])]) for i in range(fits)]
-    kinds = ("signs", "accuracy", "numbers", "rates")
-    return {"loss": losses} | {kind: max(a[kind] for a in amounts) for kind in kinds}
+    return {"loss": losses} | {kind: max(a[kind] for a in amounts) for kind in _AMOUNTS}
 
+# %% ../../nbs/repro/trace.ipynb #19d9c217
+def _at_each_level(template: str, params: dict, levels: dict, options: dict) -> list:
+    "The traces of a row at every level, all with as many steps as the first"
+    traces: list = []
+    for variables in levels.values():
+        steps = traces[0]["steps"] if traces else None
+        traces.append(rehearse(template, params, limits=variables, **{"steps": steps} | options))
+    return traces
 
+# %% ../../nbs/repro/trace.ipynb #0fe49bce
 def measure_bound(
     template: str,  # its name
     settings: Sequence[dict],  # parameters of the rows that are rehearsed
@@ -684,12 +653,8 @@ def measure_bound(
     if len(levels) < 2:
         raise TraceError("this machine has one instruction level only: measure the bounds on a newer processor.")
     for params in settings:
-        traces = []
-        for variables in levels.values():
-            steps = traces[0]["steps"] if traces else None
-            traces.append(rehearse(template, params, limits=variables, **{"steps": steps} | options))
-        pairs = [(a, b) for i, a in enumerate(traces) for b in traces[i + 1 :]]
-        amounts += [largest_difference(a, b) for a, b in pairs]
+        traces = _at_each_level(template, params, levels, options)
+        amounts += [largest_difference(a, b) for a, b in itertools.combinations(traces, 2)]
         if other := next((a["other"] for a in amounts if a["other"]), ""):
             raise TraceError(f"{template}: the levels differ in more than an amount: {other}.")
     return _largest(amounts) | {"rows": len(settings), "levels": list(levels)}
@@ -708,7 +673,7 @@ def _rounded_up(value: float) -> float:
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / unit) * unit:.2g}")
 
-
+# %% ../../nbs/repro/trace.ipynb #880a29f0
 def joined_bounds(
     old: dict | None,  # of one template; None: nothing yet
     new: dict,
@@ -716,13 +681,12 @@ def joined_bounds(
     "Of two measurements the larger, kind by kind, in two digits"
     both = [b for b in (old, new) if b]
     found = _largest(both)
-    found = {
-        k: [[_rounded_up(x) for x in fit] for fit in v] if k == "loss" else _rounded_up(v) for k, v in found.items()
-    }
+    found["loss"] = [[_rounded_up(x) for x in fit] for fit in found["loss"]]
+    found |= {kind: _rounded_up(found[kind]) for kind in _AMOUNTS}
     levels = dict.fromkeys(level for b in both for level in b["levels"])
     return found | {"rows": sum(b["rows"] for b in both), "levels": list(levels)}
 
-
+# %% ../../nbs/repro/trace.ipynb #b615f837
 def write_bounds(
     found: dict,  # template: what `measure_bound` gave
     path: Path | None = None,  # None: bounds.json beside the templates
@@ -738,11 +702,11 @@ def write_bounds(
     return path
 
 # %% ../../nbs/repro/trace.ipynb #2199f6af
-MARGIN = 4.0  # times what was measured
-FLOORS = {"first loss": 1e-5, "loss": 1e-3, "signs": 0.005, "accuracy": 0.02, "numbers": 5e-3, "rates": 1e-12}
+_MARGIN = 4.0  # times what was measured
+_FLOORS = {"first loss": 1e-5, "loss": 1e-3, "signs": 0.005, "accuracy": 0.02, "numbers": 5e-3, "rates": 1e-12}
 
-
-def limits_of(
+# %% ../../nbs/repro/trace.ipynb #2091bc2e
+def _limits_of(
     bound: dict,  # of one template
     steps: Sequence[int],  # of each fit
 ) -> dict:  # as a difference, kind by kind
@@ -751,12 +715,12 @@ def limits_of(
     for place, count in enumerate(steps):
         measured = bound["loss"][place] if place < len(bound["loss"]) else any_fit
         measured = [measured[min(i, len(measured) - 1)] for i in range(count)]
-        floors = [FLOORS["loss" if i else "first loss"] for i in range(count)]
-        losses.append([max(MARGIN * m, floor) for m, floor in zip(measured, floors, strict=True)])
-    found = {"loss": losses, "rates": FLOORS["rates"]}
-    return found | {k: max(MARGIN * bound[k], FLOORS[k]) for k in ("signs", "accuracy", "numbers")}
+        floors = [_FLOORS["loss" if i else "first loss"] for i in range(count)]
+        losses.append([max(_MARGIN * m, floor) for m, floor in zip(measured, floors, strict=True)])
+    found = {"loss": losses, "rates": _FLOORS["rates"]}
+    return found | {k: max(_MARGIN * bound[k], _FLOORS[k]) for k in ("signs", "accuracy", "numbers")}
 
-
+# %% ../../nbs/repro/trace.ipynb #602cf15c
 def _excess(amount: dict, allowed: dict) -> str:
     "The first kind of difference that is too large, in words"
     for fit, (losses, limits) in enumerate(zip(amount["loss"], allowed["loss"], strict=True), 1):
@@ -775,7 +739,7 @@ def _excess(amount: dict, allowed: dict) -> str:
             return f"{text} {amount[kind]:.2g}; between processors {allowed[kind]:.2g} is allowed"
     return ""
 
-
+# %% ../../nbs/repro/trace.ipynb #650a6aec
 def agrees(
     old: dict,  # a record's trace
     new: dict,  # today's
@@ -792,7 +756,7 @@ def agrees(
     bound = bounds().get(template) if bound is None else bound
     if bound is None:
         return False, f"other machine, and nothing was measured about {template} on different ones"
-    if too_much := _excess(amount, limits_of(bound, list(map(len, amount["loss"])))):
+    if too_much := _excess(amount, _limits_of(bound, list(map(len, amount["loss"])))):
         return False, f"other machine, and {too_much}"
     most = max((losses[-1] for losses in amount["loss"] if losses), default=0.0)
     return True, "agrees, other machine" + (f": losses within {most:.1g} of themselves" if different else ": every bit")
