@@ -176,7 +176,7 @@ def test_an_interrupted_run_goes_on_with_changed_code_only_if_its_trace_agrees(r
         first = load_suite(folder / "mine.yaml").rows[0]
         job = row_job(replace(first, seeds=[0]), folder / "runs")
         identity = jobs.identify_job(job)
-        job = jobs.prepare_work(job, identity)
+        job = jobs._prepare_work(job, identity)
         job_file = folder / "runs" / "r" / "_work" / "job.json"
         trace = read_json(ran / "runs" / "r" / TRACE_FILE)
         assert trace["hash"] == identity.hash  # the same template, parameters and code

@@ -42,14 +42,22 @@ def _seconds_of_product(dtype, device: str, size: int) -> float:
 
 
 @functools.cache
-def bfloat16_ratio(
-    device: str = "cpu",  # or "cuda"
-) -> float:  # below 1: bfloat16 is faster
-    "The time of a matrix product in bfloat16, in units of the time in float32; measured once in a process"
+def _measured_ratio(device: str) -> float:
     import torch
 
     size = 2048 if device == "cuda" else 256
     return _seconds_of_product(torch.bfloat16, device, size) / _seconds_of_product(torch.float32, device, size)
+
+
+def bfloat16_ratio(
+    device: str = "cpu",  # "cpu", "cuda", or "auto": CUDA if there is one
+) -> float:  # below 1: bfloat16 is faster
+    "The time of a matrix product in bfloat16, in units of the time in float32; measured once in a process"
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return _measured_ratio(device)
 
 # %% ../../nbs/library/process.ipynb #f688f692
 class PrecisionWarning(UserWarning):
@@ -65,19 +73,13 @@ def choose_precision(
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {asked!r}.")
     if asked == "float32":
         return asked, "asked for"
-    ratio = bfloat16_ratio(_device(device))
+    ratio = bfloat16_ratio(device)
     said = f"a matrix product in bfloat16 takes {ratio:.2g} times as long as in float32 on this machine"
     if asked == "auto":
         return ("bfloat16" if ratio < 0.9 else "float32"), f"auto: {said}"
     if ratio > 1:
-        warnings.warn(f"{said}; precision='auto' would take float32.", PrecisionWarning, stacklevel=2)
+        warnings.warn(f"{said}; precision='auto' would take float32.", PrecisionWarning, stacklevel=1)
     return asked, f"asked for: {said}"
-
-
-def _device(device: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 # %% ../../nbs/library/process.ipynb #c52e25c1
 def lacks_precision(

@@ -7,69 +7,54 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from .terminal import Display, abandon, complain, harmless, open_console
+
 # %% auto #0
-__all__ = ['main']
+__all__ = ['VERBS', 'main']
 
-# %% ../../nbs/repro/cli.ipynb #ac3478d6
-def _run(args):
-    from bayesbinn_nb.repro.runner import run_template
-    from bayesbinn_nb.repro.suites import SuiteError, experiments_dir, find_template, template_parameters
+# %% ../../nbs/repro/cli.ipynb #8d2f0f6b
+@dataclass(frozen=True)
+class _Verb:
+    "What stands behind the first word of a command"
 
-    if args.template is None:
-        names = sorted(p.stem for p in experiments_dir().glob("*.ipynb"))
-        print(
-            "Run templates:\n"
-            + "\n".join(f"  {n}" for n in names)
-            + "\nSee the parameters of one with: bayesbinn run NAME --show"
-            if names
-            else "There are no run templates here."
-        )
-        return 0
-    template = find_template(args.template)
-    declared = template_parameters(template)
-    if args.show:
-        print(f"{template.stem}: parameters, their types and defaults")
-        for p in declared.values():
-            if p.name not in ("out", "work_dir"):
-                print(f"  {p.name:18} {p.kind:18} {p.default!r:14} {p.help}".rstrip())
-        return 0
-    params = {}
-    for name, text in args.p:
-        if name in params:
-            raise SuiteError(f"parameter {name!r} is given twice.")
-        params[name] = _value(template, name, text)
-    if args.seeds is not None:
-        if "seeds" in params:
-            raise SuiteError("the seeds are given twice, by -p and by --seeds.")
-        params["seeds"] = _first(args.seeds)
-    return _code(run_template(template, params, out=args.out, keep=args.keep))
+    run: Callable  # arguments -> exit code
+    options: Callable  # adds what it accepts to a parser
+    help: str  # one line, in the list of verbs
+    examples: Sequence[str]  # commands that can be copied
+    description: str = ""  # the first lines of its own help; "": as in the list
 
 
-def _value(template, name, text):
-    "What a text on the command line means for this parameter"
-    from bayesbinn_nb.repro.suites import SuiteError, check_parameters, load_yaml, template_parameters
-
-    p = template_parameters(template).get(name)
-    if p is not None and p.kind == "str":
-        return text
-    try:
-        value = load_yaml(text)
-    except Exception:
-        value = text
-    try:
-        return check_parameters(template, {name: value})[name]
-    except SuiteError:
-        try:
-            return check_parameters(template, {name: text})[name]
-        except SuiteError:
-            pass
-        raise
+VERBS: dict[str, _Verb] = {}  # in the order of the help
 
 
-def _first(n):
+def _verb(name: str, options: Callable, help: str, examples: Sequence[str], description: str = "") -> Callable:
+    "Enters the function below it in the table"
+
+    def enter(function: Callable) -> Callable:
+        VERBS[name] = _Verb(function, options, help, examples, description)
+        return function
+
+    return enter
+
+# %% ../../nbs/repro/cli.ipynb #69e3c7be
+def _say(text: str) -> None:
+    print(harmless(text))
+
+
+def _globs(args) -> str | None:
+    "What --only asks for; it may be given several times"
+    return ",".join(args.only) if args.only else None
+
+
+def _first(n: int) -> list:
     "The seeds that --seeds N asks for"
     from bayesbinn_nb.repro.suites import SuiteError
 
@@ -78,189 +63,73 @@ def _first(n):
     return list(range(n))
 
 
-def _code(outcome):
+def _code(outcome) -> int:
     return 130 if outcome.stopped else 0 if outcome.ok else 1
 
+# %% ../../nbs/repro/cli.ipynb #140328e5
+def _value(template: Path, name: str, text: str):
+    "What a text on the command line means for this parameter"
+    from bayesbinn_nb.repro.suites import SuiteError, load_yaml
+    from bayesbinn_nb.repro.templates import load_template
 
-def _batch(args):
-    from bayesbinn_nb.repro import runner
-    from bayesbinn_nb.repro.places import short_path
-    from bayesbinn_nb.repro.suites import checkout_root, default_out, known_suites, load_suite
+    loaded = load_template(template)
+    parameter = loaded.parameters.get(name)
+    if parameter is not None and parameter.kind == "str":
+        return text
+    try:
+        value = load_yaml(text)
+    except Exception:
+        value = text
+    try:
+        return loaded.check({name: value})[name]
+    except SuiteError as refused:
+        try:
+            return loaded.check({name: text})[name]
+        except SuiteError:
+            raise refused from None
 
-    if args.suite is None:
-        print("Suites:")
-        for name in known_suites():
-            suite = load_suite(name, check=False)
-            print(f"  {name:10} {len(suite.rows):3} rows   {' '.join(suite.about.split())}")
+
+def _given(args, template: Path) -> dict:
+    "The parameters of a command, none of them twice"
+    from bayesbinn_nb.repro.suites import SuiteError
+
+    params: dict = {}
+    for name, text in args.p:
+        if name in params:
+            raise SuiteError(f"parameter {name!r} is given twice.")
+        params[name] = _value(template, name, text)
+    if args.seeds is None:
+        return params
+    if "seeds" in params:
+        raise SuiteError("the seeds are given twice, by -p and by --seeds.")
+    return params | {"seeds": _first(args.seeds)}
+
+# %% ../../nbs/repro/cli.ipynb #fd28fb94
+def _list_templates() -> int:
+    from bayesbinn_nb.repro.places import experiments_dir
+
+    names = sorted(path.stem for path in experiments_dir().glob("*.ipynb"))
+    if not names:
+        _say("There are no run templates here.")
         return 0
-    suite, only = load_suite(args.suite), _globs(args)
-    if args.seeds is not None:
-        for row in suite.rows:
-            row.seeds = _first(args.seeds)
-    out = Path(args.out) if args.out else default_out(suite.name)
-    if args.list or args.dry_run:
-        rows, waiting, problems = suite.select(only), 0, []
-        for row in rows:
-            state = runner.row_state(row, out / row.name, problems)
-            waits = state != "whole" and not (args.keep_older and state == "older code")
-            waiting += waits
-            if args.dry_run and not waits:
-                continue
-            line = f"  {row.name:44} {state:11} {row.template.stem}"
-            if args.dry_run:
-                runner.row_job(row, out, args.jobs)
-                line += "  " + " ".join(f"-p {k} {v}" for k, v in {**row.params, "seeds": row.seeds}.items())
-            else:
-                line += (f"  (needs {', '.join(row.needs)})" if row.needs else "") + (
-                    "  (networks kept)" if runner.kept_networks(out / row.name) else ""
-                )
-            print(line.rstrip())
-        print(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {short_path(out)}")
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        return 1 if problems else 0
-    outcome = runner.run_suite(
-        suite,
-        only=only,
-        jobs=args.jobs,
-        out=args.out,
-        pages=not args.no_pages,
-        keep_older=args.keep_older,
-        keep=args.keep,
-    )
-    if outcome.ok and not args.out:
-        print(
-            f"Next: `bayesbinn report{'' if suite.name in ('short', 'paper') else ' --suite ' + suite.name}` prints the verdicts"
-            + (", `bayesbinn site` renders the pages." if checkout_root() else ".")
-        )
-    return _code(outcome)
-
-
-def _globs(args):
-    return ",".join(args.only) if args.only else None
-
-
-def _confirm(args):
-    from bayesbinn_nb.repro import runner
-    from bayesbinn_nb.repro.confirm import confirm_row
-    from bayesbinn_nb.repro.suites import default_out, load_suite
-
-    suite, wrong, problems = load_suite(args.suite), 0, []
-    out = Path(args.out) if args.out else default_out(suite.name)
-    with runner.folder_lock(out):
-        for row in suite.select(_globs(args)):
-            runner.row_state(row, out / row.name, problems)
-            found = confirm_row(row, out / row.name, args.minutes)
-            wrong += found.answer == "differs"
-            print(f"  {row.name:44} {found.answer:21}   {found.said}", flush=True)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return 1 if wrong or problems else 0
-
-
-def _report(args):
-    from bayesbinn_nb.repro.published import load_published
-    from bayesbinn_nb.repro.report import collect, comparison_table, planned, scorecard, text_report
-
-    problems, suites = [], args.suite or ["short", "paper"]
-    published = load_published(problems=problems)
-    card = scorecard(collect(suites, problems), published)
-    if args.markdown:
-        print(comparison_table([v for v in card if args.all or v.verdict != "not run"]))
-    else:
-        print(text_report(card, args.all, planned() if args.all else None))
-    for p in problems:
-        print(p, file=sys.stderr)
-    if problems:
-        print(
-            f"{len(problems)} records or published numbers could not be read; they are left out above.", file=sys.stderr
-        )
-    return 1 if problems else 0
-
-
-def _site(args):
-    from bayesbinn_nb.repro.site import build_site
-
-    build_site(out=Path(args.out) if args.out else None, use=args.use)
+    _say("\n".join(["Run templates:", *(f"  {name}" for name in names)]))
+    _say("See the parameters of one with: bayesbinn run NAME --show")
     return 0
 
 
-def _data(args):
-    from bayesbinn_nb.library import data
+def _show_parameters(template: Path) -> int:
+    from bayesbinn_nb.repro.templates import template_parameters
 
-    if args.fetch:
-        for name in args.fetch:
-            print(f"{name}: complete, in {data.fetch(name, args.root)}")
-        return 0
-    print(
-        f"Data root: {data.data_root(args.root)}"
-        + ("" if args.root or os.environ.get("BAYESBINN_DATA") else "   (choose another with BAYESBINN_DATA)")
-    )
-    rows = data.data_status(args.root, decode=args.verify)
-    for row in rows:
-        print(f"  {row['name']:10} {row['state']:9} {row['detail']}")
-    return 1 if any(row["state"] == "damaged" for row in rows) else 0
-
-
-def _inspect(args):
-    from bayesbinn_nb.library.packing import inspect_file
-
-    found = inspect_file(args.file)
-    arch = found.get("arch")
-    print(
-        f"{args.file}: {found['kind']}" + (f" of {arch['name']}" if isinstance(arch, dict) and arch.get("name") else "")
-    )
-    width = max((len(n) for n, *_ in found["tensors"]), default=0)
-    for name, shape, what in found["tensors"]:
-        print(f"  {name:{width}}  {'×'.join(map(str, shape)) or 'scalar':>16}  {what}")
-    print(f"{found['binary']:,} binary values, {found['real']:,} real ones")
+    _say(f"{template.stem}: parameters, their types and defaults")
+    for p in template_parameters(template).values():
+        if p.name not in ("out", "work_dir"):
+            _say(f"  {p.name:18} {p.kind:18} {p.default!r:14} {p.help}".rstrip())
     return 0
 
-# %% ../../nbs/repro/cli.ipynb #902ba3cd
-def _parser():
-    "The command's grammar"
-    p = argparse.ArgumentParser(
-        prog="bayesbinn",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Training binary neural networks: run the experiments, compare them with the published numbers, render the site.",
-        epilog="first steps:\n  bayesbinn batch quick          run everything small, offline, in minutes\n  bayesbinn site                 read the result in a browser\n"
-        "  bayesbinn data --fetch mnist   get a real data set\n  bayesbinn batch short --only 'benchmark-mnist*'\n  bayesbinn report               the verdicts\n\n"
-        "help on one command: bayesbinn batch --help",
-    )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-    )
-    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    p.add_argument("--version", action="store_true", help="print the version")
-    verbs = p.add_subparsers(dest="command", metavar="COMMAND")
-
-    def verb(name, function, help, example, description=None):
-        v = verbs.add_parser(
-            name,
-            parents=[common],
-            help=help,
-            description=description or help,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="example:\n  " + "\n  ".join(example),
-        )
-        v.set_defaults(run=function)
-        return v
-
-    v = verb(
-        "run",
-        _run,
-        "run one template once",
-        [
-            "bayesbinn run",
-            "bayesbinn run benchmark --show",
-            "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3",
-            "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep",
-        ],
-        "Run one template once. Without a template: list them. What is whole already is not repeated.",
-    )
-    v.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a run template, or the path of a notebook")
-    v.add_argument(
+# %% ../../nbs/repro/cli.ipynb #1cb28f90
+def _run_options(p) -> None:
+    p.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a run template, or the path of a notebook")
+    p.add_argument(
         "-p",
         nargs=2,
         action="append",
@@ -268,192 +137,443 @@ def _parser():
         metavar=("NAME", "VALUE"),
         help="a parameter; may be repeated. Lists as in Python: '[0, 1]'",
     )
-    v.add_argument(
+    p.add_argument(
         "--seeds", type=int, metavar="N", help="the seeds 0 to N-1 (small networks train all of them together)"
     )
-    v.add_argument("--show", action="store_true", help="print the template's parameters and run nothing")
-    v.add_argument("--out", metavar="DIR", help="results folder (default _runs/single)")
-    v.add_argument(
+    p.add_argument("--show", action="store_true", help="print the template's parameters and run nothing")
+    p.add_argument("--out", metavar="DIR", help="results folder (default _runs/single)")
+    p.add_argument(
         "--keep",
         action="store_true",
         help="keep the checkpoints with the trained networks, in the folder _work beside the records",
     )
 
-    v = verb(
-        "batch",
-        _batch,
-        "run a suite",
-        [
-            "bayesbinn batch quick",
-            "bayesbinn batch short --list",
-            "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2",
-            "bayesbinn batch short --only two-moons --seeds 20",
-        ],
-        "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.",
-    )
-    v.add_argument(
+
+@_verb(
+    "run",
+    _run_options,
+    "run one template once",
+    [
+        "bayesbinn run",
+        "bayesbinn run benchmark --show",
+        "bayesbinn run benchmark -p dataset mnist-standin -p method ste --seeds 3",
+        "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep",
+    ],
+    "Run one template once. Without a template: list them. What is whole already is not repeated.",
+)
+def _run(args) -> int:
+    from bayesbinn_nb.repro.runner import run_template
+    from bayesbinn_nb.repro.suites import find_template
+
+    if args.template is None:
+        return _list_templates()
+    template = find_template(args.template)
+    if args.show:
+        return _show_parameters(template)
+    return _code(run_template(template, _given(args, template), out=args.out, keep=args.keep))
+
+# %% ../../nbs/repro/cli.ipynb #987e4be0
+def _list_suites() -> int:
+    from bayesbinn_nb.repro.suites import known_suites, load_suite
+
+    _say("Suites:")
+    for name in known_suites():
+        suite = load_suite(name, check=False)
+        _say(f"  {name:10} {len(suite.rows):3} rows   {' '.join(suite.about.split())}")
+    return 0
+
+
+def _row_line(row, state: str, out: Path, with_parameters: bool) -> str:
+    "A row in the list of a suite"
+    from bayesbinn_nb.repro.jobs import kept_networks
+
+    line = f"  {row.name:44} {state:11} {row.template.stem}"
+    if with_parameters:
+        return line + "  " + " ".join(f"-p {k} {v}" for k, v in {**row.params, "seeds": row.seeds}.items())
+    if row.needs:
+        line += f"  (needs {', '.join(row.needs)})"
+    return line + ("  (networks kept)" if kept_networks(out / row.name) else "")
+
+
+def _list_rows(args, suite, out: Path) -> int:
+    "How far the rows of a suite are; with --dry-run only those that would run"
+    from bayesbinn_nb.repro.jobs import row_job
+    from bayesbinn_nb.repro.places import short_path
+    from bayesbinn_nb.repro.runner import row_state
+
+    rows, waiting, problems = suite.select(_globs(args)), 0, []
+    for row in rows:
+        state = row_state(row, out / row.name, problems)
+        waits = state != "whole" and not (args.keep_older and state == "older code")
+        waiting += waits
+        if args.dry_run and waits:
+            row_job(row, out, args.jobs)  # raises where the row cannot be driven
+        if waits or not args.dry_run:
+            _say(_row_line(row, state, out, args.dry_run).rstrip())
+    _say(f"{suite.name}: {waiting} of {len(rows)} rows to run; results in {short_path(out)}")
+    for problem in problems:
+        complain(problem)
+    return 1 if problems else 0
+
+# %% ../../nbs/repro/cli.ipynb #605ab971
+_ONLY = "only rows with such a name; several globs separated by commas, or the option again"
+
+
+def _batch_options(p) -> None:
+    p.add_argument(
         "suite",
         nargs="?",
         metavar="SUITE",
         help="quick, short, paper, or the path of a YAML file; left out: list the suites",
     )
-    v.add_argument(
-        "--only",
-        metavar="GLOB",
-        action="append",
-        help="only rows with such a name; several globs separated by commas, or the option again",
-    )
-    v.add_argument(
+    p.add_argument("--only", metavar="GLOB", action="append", help=_ONLY)
+    p.add_argument(
         "--seeds",
         type=int,
         metavar="N",
         help="the seeds 0 to N-1 in every row, instead of the suite's; what is there is kept",
     )
-    v.add_argument(
+    p.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="rows at a time; the cores are shared among them (default 1)"
     )
-    v.add_argument(
+    p.add_argument(
         "--out",
         metavar="DIR",
         help="results folder (default: _runs/SUITE; nbs/results/runs/SUITE for short and paper in a checkout)",
     )
-    v.add_argument("--list", action="store_true", help="list the rows and how far they are")
-    v.add_argument("--dry-run", action="store_true", help="list what would run, with its parameters")
-    v.add_argument("--keep-older", action="store_true", help="leave rows alone that are whole but ran with older code")
-    v.add_argument(
+    p.add_argument("--list", action="store_true", help="list the rows and how far they are")
+    p.add_argument("--dry-run", action="store_true", help="list what would run, with its parameters")
+    p.add_argument("--keep-older", action="store_true", help="leave rows alone that are whole but ran with older code")
+    p.add_argument(
         "--keep", action="store_true", help="keep the checkpoints with the trained networks, in each row's folder _work"
     )
-    v.add_argument("--no-pages", action="store_true", help="do not execute the result pages")
+    p.add_argument("--no-pages", action="store_true", help="do not execute the result pages")
 
-    v = verb(
-        "confirm",
-        _confirm,
-        "do the records' numbers still come out, to the last bit?",
-        ["bayesbinn confirm short --only two-moons", "bayesbinn confirm short --minutes 5"],
-        "Replay the first steps of each row and compare them with its trace, to the last bit; with --minutes, run "
-        "the rows themselves again for a while and compare every number reached with the records. Rows of older "
-        "code that give the same numbers count as whole again.",
+
+def _what_next(suite) -> str:
+    "What one does after a batch that went well"
+    from bayesbinn_nb.repro.places import COMMITTED, checkout_root
+
+    which = "" if suite.name in COMMITTED else f" --suite {suite.name}"
+    site = ", `bayesbinn site` renders the pages." if checkout_root() else "."
+    return f"Next: `bayesbinn report{which}` prints the verdicts{site}"
+
+# %% ../../nbs/repro/cli.ipynb #47535776
+@_verb(
+    "batch",
+    _batch_options,
+    "run a suite",
+    [
+        "bayesbinn batch quick",
+        "bayesbinn batch short --list",
+        "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2",
+        "bayesbinn batch short --only two-moons --seeds 20",
+    ],
+    "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.",
+)
+def _batch(args) -> int:
+    from bayesbinn_nb.repro import runner
+    from bayesbinn_nb.repro.places import default_out
+    from bayesbinn_nb.repro.suites import load_suite
+
+    if args.suite is None:
+        return _list_suites()
+    suite = load_suite(args.suite)
+    if args.seeds is not None:
+        for row in suite.rows:
+            row.seeds = _first(args.seeds)
+    if args.list or args.dry_run:
+        return _list_rows(args, suite, Path(args.out) if args.out else default_out(suite.name))
+    outcome = runner.run_suite(
+        suite,
+        only=_globs(args),
+        jobs=args.jobs,
+        out=args.out,
+        pages=not args.no_pages,
+        keep_older=args.keep_older,
+        keep=args.keep,
     )
-    v.add_argument("suite", metavar="SUITE", help="quick, short, paper, or the path of a YAML file")
-    v.add_argument(
-        "--only",
-        metavar="GLOB",
-        action="append",
-        help="only rows with such a name; several globs separated by commas, or the option again",
-    )
-    v.add_argument(
+    if outcome.ok and not args.out:
+        Display(sys.stdout).line(_what_next(suite))
+    return _code(outcome)
+
+# %% ../../nbs/repro/cli.ipynb #b8a0c774
+def _confirm_options(p) -> None:
+    p.add_argument("suite", metavar="SUITE", help="quick, short, paper, or the path of a YAML file")
+    p.add_argument("--only", metavar="GLOB", action="append", help=_ONLY)
+    p.add_argument(
         "--minutes",
         type=float,
         metavar="M",
         help="the long form: minutes for each row, at least until an epoch is complete",
     )
-    v.add_argument("--out", metavar="DIR", help="the folder of the records")
-    v = verb(
-        "report",
-        _report,
-        "print the verdicts on the published numbers",
-        ["bayesbinn report", "bayesbinn report --suite quick --all", "bayesbinn report --markdown > table.md"],
-    )
-    v.add_argument(
+    p.add_argument("--out", metavar="DIR", help="the folder of the records")
+
+
+@_verb(
+    "confirm",
+    _confirm_options,
+    "do the records' numbers still come out, to the last bit?",
+    ["bayesbinn confirm short --only two-moons", "bayesbinn confirm short --minutes 5"],
+    "Replay the first steps of each row and compare them with its trace, to the last bit; with --minutes, run "
+    "the rows themselves again for a while and compare every number reached with the records. Rows of older "
+    "code that give the same numbers count as whole again.",
+)
+def _confirm(args) -> int:
+    from bayesbinn_nb.repro import runner
+    from bayesbinn_nb.repro.confirm import confirm_row
+    from bayesbinn_nb.repro.places import default_out
+    from bayesbinn_nb.repro.suites import load_suite
+
+    suite, display, wrong, problems = load_suite(args.suite), Display(sys.stdout), 0, []
+    out = Path(args.out) if args.out else default_out(suite.name)
+    with runner.folder_lock(out):
+        for row in suite.select(_globs(args)):
+            runner.row_state(row, out / row.name, problems)
+            found = confirm_row(row, out / row.name, args.minutes)
+            wrong += found.answer == "differs"
+            display.line(f"  {row.name:44} {found.answer:21}   {found.said}")
+    for problem in problems:
+        complain(problem)
+    return 1 if wrong or problems else 0
+
+# %% ../../nbs/repro/cli.ipynb #03d28a6d
+def _report_options(p) -> None:
+    p.add_argument(
         "--suite",
         action="append",
         metavar="SUITE",
         help="a suite or a folder with records; may be repeated (default: short and paper)",
     )
-    v.add_argument(
+    p.add_argument(
         "--all",
         action="store_true",
         help="list also the numbers that were not run, with the command that would run them",
     )
-    v.add_argument("--markdown", action="store_true", help="a Markdown table instead of text")
+    p.add_argument("--markdown", action="store_true", help="a Markdown table instead of text")
 
-    v = verb("site", _site, "render the site", ["bayesbinn site", "bayesbinn site --out /tmp/site --use nbconvert"])
-    v.add_argument("--out", metavar="DIR", help="where to write it (default _docs)")
-    v.add_argument(
+
+@_verb(
+    "report",
+    _report_options,
+    "print the verdicts on the published numbers",
+    ["bayesbinn report", "bayesbinn report --suite quick --all", "bayesbinn report --markdown > table.md"],
+)
+def _report(args) -> int:
+    from bayesbinn_nb.repro.published import load_published
+    from bayesbinn_nb.repro.report import collect, comparison_table, planned, scorecard, text_report
+
+    problems: list = []
+    published = load_published(problems=problems)
+    card = scorecard(collect(args.suite or ["short", "paper"], problems), published)
+    if args.markdown:
+        _say(comparison_table([v for v in card if args.all or v.verdict != "not run"]))
+    else:
+        _say(text_report(card, args.all, planned() if args.all else None))
+    for problem in problems:
+        complain(problem)
+    if problems:
+        complain(f"{len(problems)} records or published numbers could not be read; they are left out above.")
+    return 1 if problems else 0
+
+# %% ../../nbs/repro/cli.ipynb #8ac19515
+def _site_options(p) -> None:
+    p.add_argument("--out", metavar="DIR", help="where to write it (default _docs)")
+    p.add_argument(
         "--use",
         choices=("auto", "quarto", "nbconvert"),
         default="auto",
         help="which renderer (default: Quarto where it is installed)",
     )
 
-    v = verb(
-        "data",
-        _data,
-        "show and fetch the data sets",
-        ["bayesbinn data", "bayesbinn data --fetch mnist", "BAYESBINN_DATA=/data bayesbinn data --verify"],
-    )
-    v.add_argument("--fetch", action="append", metavar="NAME", help="download a data set; may be repeated")
-    v.add_argument(
+
+@_verb(
+    "site",
+    _site_options,
+    "render the site",
+    ["bayesbinn site", "bayesbinn site --out /tmp/site --use nbconvert"],
+)
+def _site(args) -> int:
+    from bayesbinn_nb.repro.site import build_site
+
+    build_site(out=Path(args.out) if args.out else None, use=args.use)
+    return 0
+
+# %% ../../nbs/repro/cli.ipynb #e4f35be9
+def _data_options(p) -> None:
+    p.add_argument("--fetch", action="append", metavar="NAME", help="download a data set; may be repeated")
+    p.add_argument(
         "--verify", action="store_true", help="decode what is there and compare it with the published checksums"
     )
-    v.add_argument("--root", metavar="DIR", help="data folder (default: $BAYESBINN_DATA, else the user's cache)")
+    p.add_argument("--root", metavar="DIR", help="data folder (default: $BAYESBINN_DATA, else the user's cache)")
 
-    v = verb(
-        "inspect",
-        _inspect,
-        "show which tensors of a saved model are exactly ±1",
-        [
-            "bayesbinn inspect model.safetensors",
-            "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep",
-            "bayesbinn inspect _runs/single/benchmark-c319a1/_work/seed0/last.pt",
-        ],
+
+@_verb(
+    "data",
+    _data_options,
+    "show and fetch the data sets",
+    ["bayesbinn data", "bayesbinn data --fetch mnist", "BAYESBINN_DATA=/data bayesbinn data --verify"],
+)
+def _data(args) -> int:
+    from bayesbinn_nb.library import data
+
+    if args.fetch:
+        for name in args.fetch:
+            _say(f"{name}: complete, in {data.fetch(name, args.root)}")
+        return 0
+    chosen = args.root or os.environ.get("BAYESBINN_DATA")
+    _say(f"Data root: {data.data_root(args.root)}" + ("" if chosen else "   (choose another with BAYESBINN_DATA)"))
+    rows = data.data_status(args.root, decode=args.verify)
+    for row in rows:
+        _say(f"  {row['name']:10} {row['state']:9} {row['detail']}")
+    return 1 if any(row["state"] == "damaged" for row in rows) else 0
+
+# %% ../../nbs/repro/cli.ipynb #0f2c4630
+def _inspect_options(p) -> None:
+    p.add_argument("file", metavar="FILE", help="a packed model, a model file or a training checkpoint")
+
+
+@_verb(
+    "inspect",
+    _inspect_options,
+    "show which tensors of a saved model are exactly ±1",
+    [
+        "bayesbinn inspect model.safetensors",
+        "bayesbinn run benchmark -p dataset mnist-standin -p epochs 2 --keep",
+        "bayesbinn inspect _runs/single/benchmark-c319a1/_work/seed0/last.pt",
+    ],
+)
+def _inspect(args) -> int:
+    from bayesbinn_nb.library.packing import inspect_file
+
+    found = inspect_file(args.file)
+    arch = found.get("arch")
+    named = f" of {arch['name']}" if isinstance(arch, dict) and arch.get("name") else ""
+    _say(f"{args.file}: {found['kind']}{named}")
+    width = max((len(n) for n, *_ in found["tensors"]), default=0)
+    for name, shape, what in found["tensors"]:
+        _say(f"  {name:{width}}  {'×'.join(map(str, shape)) or 'scalar':>16}  {what}")
+    _say(f"{found['binary']:,} binary values, {found['real']:,} real ones")
+    return 0
+
+# %% ../../nbs/repro/cli.ipynb #902ba3cd
+_FIRST_STEPS = """first steps:
+  bayesbinn batch quick          run everything small, offline, in minutes
+  bayesbinn site                 read the result in a browser
+  bayesbinn data --fetch mnist   get a real data set
+  bayesbinn batch short --only 'benchmark-mnist*'
+  bayesbinn report               the verdicts
+
+help on one command: bayesbinn batch --help"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    "The command's grammar"
+    p = argparse.ArgumentParser(
+        prog="bayesbinn",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Training binary neural networks: run the experiments, compare them with the published numbers, "
+        "render the site.",
+        epilog=_FIRST_STEPS,
     )
-    v.add_argument("file", metavar="FILE", help="a packed model, a model file or a training checkpoint")
+    debug = dict(action="store_true", help="show the traceback of an error")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", default=argparse.SUPPRESS, **debug)
+    p.add_argument("--debug", **debug)
+    p.add_argument("--version", action="store_true", help="print the version")
+    verbs = p.add_subparsers(dest="command", metavar="COMMAND")
+    for name, verb in VERBS.items():
+        own = verbs.add_parser(
+            name,
+            parents=[common],
+            help=verb.help,
+            description=verb.description or verb.help,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="example:\n  " + "\n  ".join(verb.examples),
+        )
+        verb.options(own)
     return p
+
+# %% ../../nbs/repro/cli.ipynb #36059ba5
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[list]:
+    "Inside, SIGTERM raises KeyboardInterrupt; gives the signals that came"
+    came: list = []
+
+    def stop(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread hears of signals
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+# %% ../../nbs/repro/cli.ipynb #b829c582
+def _message(e: Exception) -> str:
+    "An error in one sentence (a list of faults keeps its lines)"
+    text = str(e)
+    if isinstance(e, OSError) and e.strerror:
+        text = e.strerror + (f": {e.filename}" if e.filename else "")
+    expected = isinstance(e, (ValueError, TypeError, RuntimeError, OSError, ImportError))
+    return text if expected and text else f"{type(e).__name__}: {e} (see where with --debug)"
+
+
+def _called(args) -> int:
+    "Call a verb; its exit code, or that of what went wrong"
+    from bayesbinn_nb.repro.suites import SuiteError
+
+    try:
+        return VERBS[args.command].run(args)
+    except BrokenPipeError:  # … | head, of what only prints: the reader has seen enough
+        return 0
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        complain("bayesbinn: stopped. Run the same command again to go on; what is whole is kept.")
+        return 130
+    except Exception as e:
+        if args.debug:
+            raise
+        complain(f"bayesbinn {args.command}: {_message(e)}")
+        return 2 if isinstance(e, SuiteError) else 1
+
+# %% ../../nbs/repro/cli.ipynb #ecc49fae
+def _flushed(code: int, command: str) -> int:
+    "The exit code, when standard output has been written"
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon(sys.stdout)
+    except (OSError, ValueError) as e:
+        abandon(sys.stdout)
+        complain(f"bayesbinn {command}: {_message(e)}")
+        return code or 1
+    return code
 
 
 def main(
     argv: list | None = None,  # arguments; default: those of the process
 ) -> int:  # exit code
     "The command `bayesbinn`"
+    open_console()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.version:
         from bayesbinn_nb import __version__
 
-        print(f"bayesbinn_nb {__version__}")
+        _say(f"bayesbinn_nb {__version__}")
         return 0
     if args.command is None:
         parser.print_help()
         return 2
-    from bayesbinn_nb.repro.suites import SuiteError
-
-    try:
-        code = args.run(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # … | head
-        _close_output()
-        return 0
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("bayesbinn: stopped", file=sys.stderr)
-        return 130
-    except Exception as e:
-        if args.debug:
-            raise
-        print(f"bayesbinn {args.command}: {_message(e)}", file=sys.stderr)
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _close_output()  # standard output itself is full
-        return 2 if isinstance(e, SuiteError) else 1
-
-
-def _close_output():
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _message(e):
-    "An error in one sentence (a list of faults keeps its lines)"
-    expected = isinstance(e, (ValueError, TypeError, RuntimeError, OSError, ImportError))
-    text = (
-        (e.strerror or str(e)) + (f": {e.filename}" if e.filename else "")
-        if isinstance(e, OSError) and e.strerror
-        else str(e)
-    )
-    return text if expected and text else f"{type(e).__name__}: {e} (see where with --debug)"
+    with _sigterm_like_ctrl_c() as came:
+        code = _called(args)
+    return _flushed(128 + came[0] if came else code, args.command)
 
 # %% ../../nbs/repro/cli.ipynb #fe5dbbce
 #| eval: false

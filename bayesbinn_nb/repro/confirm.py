@@ -26,6 +26,7 @@ from bayesbinn_nb.repro.jobs import (
     read_note,
     row_identity,
     row_job,
+    settled,
     stop_jobs,
 )
 from .records import Record, load_records
@@ -290,6 +291,7 @@ def confirm_row(
     "Does the code of today give a row's numbers? If so, the row counts as whole again"
     folder, note = Path(folder), read_note(folder)
     row = replace(row, seeds=note.get("seeds") or row.seeds)  # those that ran, whatever the suite asks for today
+    row = settled(row, folder)  # and in their arithmetic
     state = row_state(row, folder)
     if state not in ("whole", "older code"):
         return Confirmation("unknown", f"{state}; nothing to compare with")

@@ -5,6 +5,7 @@
 # %% ../../nbs/repro/jobs.ipynb #f02a1a56
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,21 +27,21 @@ from .identity import Identity, changed, identify
 from .places import package_dir, process_environment, threads_here
 from .records import CONTEXT, RecordError, better, load_records, read_record, write_record
 from .suites import Row, SuiteError
-from .templates import load_template
+from .templates import Template, load_template
 
 # %% auto #0
-__all__ = ['ROW_FILE', 'TRACE_FILE', 'PARTIAL', 'OLDER', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu',
-           'identify_template', 'row_identity', 'identify_job', 'row_job', 'discard', 'sweep', 'kept_networks',
-           'prepare_work', 'job_environment', 'execute_job', 'stop_jobs', 'job_process', 'sentence']
+__all__ = ['ROW_FILE', 'TRACE_FILE', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'identify_template', 'row_identity',
+           'identify_job', 'row_job', 'probe_precision', 'asks_for_auto', 'settled', 'begun_with', 'settle', 'discard',
+           'sweep', 'kept_networks', 'job_environment', 'execute_job', 'how_it_ended', 'stop_jobs', 'sentence']
 
 # %% ../../nbs/repro/jobs.ipynb #b91e43b6
 ROW_FILE = "row.json"
 TRACE_FILE = "trace.json"
-PARTIAL = "_failed"  # folder of a failed row's partial notebook
-OLDER = "_older"  # folder of the records that a row had before its code changed
+_PARTIAL = "_failed"  # folder of a failed row's partial notebook
+_OLDER = "_older"  # folder of the records that a row had before its code changed
 STAGED = "_work/records"  # where records wait until their row is whole
 
-
+# %% ../../nbs/repro/jobs.ipynb #601d5b56
 class RunnerError(RuntimeError):
     "Why a batch cannot start, or a row cannot be filed; the message says what to do"
 
@@ -71,7 +73,7 @@ def _fault_of_note(note: object) -> str:
         return f"'confirmed' must be an object, not {str(note['confirmed'])[:60]}"
     return ""
 
-
+# %% ../../nbs/repro/jobs.ipynb #fc678479
 def read_note(
     folder: str | Path,  # a row's folder
     problems: list | None = None,  # collects what could not be read
@@ -92,13 +94,13 @@ def read_note(
     return {}
 
 # %% ../../nbs/repro/jobs.ipynb #7e1d2203
-def has_gpu() -> bool:
+def _has_gpu() -> bool:
     "Can PyTorch see a GPU here? Asked without importing it, which takes seconds"
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
 
-
+# %% ../../nbs/repro/jobs.ipynb #f9114d48
 def identify_template(
     template: str | Path,  # path of a notebook
     params: dict,  # values that are given; the template's defaults complete them
@@ -112,7 +114,7 @@ def identify_template(
     except SyntaxError as e:
         raise SuiteError(f"template {template.name}: {e}") from None
 
-
+# %% ../../nbs/repro/jobs.ipynb #95289ddd
 def row_identity(
     row: Row,
     gpu: bool = False,  # it ran, or will run, on a GPU
@@ -137,6 +139,26 @@ def _source_of(template: Path) -> str:
     return f"{template.name} {uuid.uuid5(uuid.NAMESPACE_URL, template.as_posix()).hex[:8]}"
 
 
+def _check_driven(template: Template) -> None:
+    "SuiteError if a template lacks what the runner gives to each"
+    for name in ("seeds", "out"):
+        if name not in template.parameters:
+            raise SuiteError(
+                f"template {template.name} must declare {name!r} in its parameter cell: "
+                "seeds: list[int] = [0] and out: str = '.'."
+            )
+
+
+def _check_folder(name: str, folder: Path, source: str) -> None:
+    "SuiteError if a row's folder belongs to another notebook"
+    earlier = read_note(folder).get("source") or read_json(folder / "_work" / "job.json").get("source")
+    if earlier and earlier != source:
+        raise SuiteError(
+            f"{name}: the folder {folder.name} holds results of another notebook called "
+            f"{Path(earlier).name.split()[0]}. Choose another folder with --out, or rename one of the two."
+        )
+
+# %% ../../nbs/repro/jobs.ipynb #5e695e83
 def row_job(
     row: Row,
     out: str | Path,  # the suite's folder
@@ -144,22 +166,10 @@ def row_job(
     keep: bool = False,  # leave the checkpoints in the row's folder when it is whole
 ) -> dict:  # plain values; raises SuiteError if the template cannot be driven
     "What has to be known to execute one row"
-    template = load_template(row.template)
-    declared = template.parameters
-    for name in ("seeds", "out"):
-        if name not in declared:
-            raise SuiteError(
-                f"template {template.name} must declare {name!r} in its parameter cell: "
-                "seeds: list[int] = [0] and out: str = '.'."
-            )
-    folder = Path(out).resolve() / row.name
-    earlier = read_note(folder).get("source") or read_json(folder / "_work" / "job.json").get("source")
-    if earlier and earlier != _source_of(template.path):
-        raise SuiteError(
-            f"{row.name}: the folder {folder.name} holds results of another notebook called {Path(earlier).name.split()[0]}. "
-            "Choose another folder with --out, or rename one of the two."
-        )
-    work_dir = {"work_dir": "_work"} if "work_dir" in declared else {}
+    template, folder = load_template(row.template), Path(out).resolve() / row.name
+    _check_driven(template)
+    _check_folder(row.name, folder, _source_of(template.path))
+    work_dir = {"work_dir": "_work"} if "work_dir" in template.parameters else {}
     notebook = f"{row.name}.ipynb"
     return dict(
         kind="row",
@@ -170,7 +180,7 @@ def row_job(
         given=row.params,
         params={**row.params, "seeds": row.seeds, "out": STAGED} | work_dir,
         seeds=row.seeds,
-        gpu=has_gpu() and row.params.get("device") != "cpu",
+        gpu=_has_gpu() and row.params.get("device") != "cpu",
         hash=row_identity(row).hash,
         baseline=row.baseline,
         needs=row.needs,
@@ -179,6 +189,87 @@ def row_job(
         threads=max(1, cores() // max(1, jobs)),
         context=dict(suite=row.suite, row=row.name, notebook=notebook, deviations=row.deviations),
     )
+
+# %% ../../nbs/repro/jobs.ipynb #6d10382b
+_PROBING = threading.Lock()  # rows that start together ask once
+
+
+@functools.cache
+def _probed(device: str, threads: int) -> dict:
+    code = (
+        "import json, sys; from bayesbinn_nb.library.process import bfloat16_ratio, choose_precision; "
+        "precision, because = choose_precision('auto', sys.argv[1]); "
+        "print(json.dumps(dict(precision=precision, because=because, ratio=bfloat16_ratio(sys.argv[1]))))"
+    )
+    argv, env = [sys.executable, "-c", code, device], process_environment(threads)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it left no message"])[-1]
+        raise RunnerError(f"the arithmetic of this machine could not be tried: {why}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def probe_precision(
+    job: dict,  # from row_job
+) -> dict:  # precision, because: as `choose_precision` gives them; ratio: as `bfloat16_ratio`
+    "What `precision: auto` means on this machine, for a job with so many threads"
+    with _PROBING:
+        return _probed("auto" if job["gpu"] else "cpu", threads_here(job["threads"]))
+
+# %% ../../nbs/repro/jobs.ipynb #b8b8163f
+_PRECISIONS = ("float32", "bfloat16")
+
+
+def asks_for_auto(
+    template: str | Path,
+    params: dict,  # values that are given
+) -> bool:
+    "Is the arithmetic left to the machine?"
+    return params.get("precision", load_template(template).defaults.get("precision")) == "auto"
+
+
+def settled(
+    row: Row,
+    folder: str | Path,  # the row's folder
+) -> Row:
+    "A row with the arithmetic that it came to; unchanged where that is given, or has not been decided yet"
+    kept = read_note(folder).get("params", {}).get("precision")
+    if kept not in _PRECISIONS or not asks_for_auto(row.template, row.params):
+        return row
+    return replace(row, params=row.params | {"precision": kept})
+
+# %% ../../nbs/repro/jobs.ipynb #8cf46654
+def begun_with(
+    job: dict,  # from row_job
+) -> tuple:  # (precision, why); (None, "") where nothing of it is to be gone on with
+    "The arithmetic of the run that a job goes on with"
+    folder = Path(job["folder"])
+    begun, note = read_json(folder / "_work" / "job.json"), read_note(folder)
+    if (kept := begun.get("given", {}).get("precision")) in _PRECISIONS:
+        return kept, begun.get("context", {}).get("precision_because", "")
+    kept = note.get("params", {}).get("precision")
+    known = {note.get("hash"), note.get("confirmed", {}).get("hash")}
+    if kept in _PRECISIONS and identify_job(_with_precision(job, kept, "")).hash in known:
+        return kept, note.get("precision_because", "")
+    return None, ""
+
+
+def _with_precision(job: dict, precision: str, because: str) -> dict:
+    chosen, context = {"precision": precision}, job["context"] | {"precision_because": because}
+    return job | dict(given=job["given"] | chosen, params=job["params"] | chosen, context=context)
+
+
+def settle(
+    job: dict,  # from row_job
+) -> dict:  # with `precision` among its parameters where the template has one
+    "Decide the arithmetic of a job that is about to start"
+    if not asks_for_auto(job["notebook"], job["given"]):
+        return job
+    precision, because = begun_with(job)
+    if precision is None:
+        found = probe_precision(job)
+        precision, because = found["precision"], found["because"]
+    return _with_precision(job, precision, because)
 
 # %% ../../nbs/repro/jobs.ipynb #72d9e578
 def discard(
@@ -193,7 +284,7 @@ def discard(
         return
     shutil.rmtree(aside, ignore_errors=True)
 
-
+# %% ../../nbs/repro/jobs.ipynb #9d33d465
 def sweep(
     folder: str | Path,  # a row's folder
     whole: bool = False,  # the row is whole: its working folder has no further use, unless networks are kept there
@@ -204,9 +295,8 @@ def sweep(
         return
     for path in folder.glob("_trash-*"):
         shutil.rmtree(path, ignore_errors=True)
-    for pattern in (".*.tmp", "*.part", ".*.part"):
-        for path in [*folder.glob(pattern), *folder.glob(f"_work/{pattern}")]:
-            path.unlink(missing_ok=True)
+    for path in [*folder.glob("*.part"), *folder.glob("_work/**/*.part")]:  # files that were being written
+        path.unlink(missing_ok=True)
     if whole and not kept_networks(folder):
         discard(folder / "_work")
 
@@ -219,7 +309,7 @@ def kept_networks(
     job, note = read_json(folder / "_work" / "job.json"), read_note(folder)
     return folder / "_work" if note and job.get("keep") and job.get("hash") == note["hash"] else None
 
-
+# %% ../../nbs/repro/jobs.ipynb #00d35c0a
 def _takes_up(job: dict, earlier: dict, identity: Identity) -> bool:
     "May this job go on from the working folder of an earlier one?"
     if not earlier.get("hash"):
@@ -245,8 +335,8 @@ def _stage_records(job: dict, source: Path, also: str | None) -> None:
             record.hash = job["hash"]
         write_record(Path(job["folder"]) / STAGED, record, path.name)
 
-
-def prepare_work(
+# %% ../../nbs/repro/jobs.ipynb #1a0d2769
+def _prepare_work(
     job: dict,  # its identity is taken now
     identity: Identity,
 ) -> dict:  # the job as it will run
@@ -276,7 +366,7 @@ def job_environment(
     context = job["context"] | (own if job["hash"] else {})
     return env | {CONTEXT: json.dumps(context)} | _kernel_of_our_own(job, env)
 
-
+# %% ../../nbs/repro/jobs.ipynb #836109ea
 def _kernel_of_our_own(job: dict, env: dict) -> dict:
     "Describe a kernel that is this very Python; the variables by which Jupyter finds it first"
     kernels = Path(job["folder"]) / "_work" / "jupyter"
@@ -289,9 +379,9 @@ def _kernel_of_our_own(job: dict, env: dict) -> dict:
 # %% ../../nbs/repro/jobs.ipynb #114b93bd
 _RUNNING: dict = {}  # running jobs of this process: folder -> Popen
 
-
+# %% ../../nbs/repro/jobs.ipynb #c4facb16
 def _start(job: dict, work: Path) -> subprocess.Popen:
-    code = "import sys; from bayesbinn_nb.repro.jobs import job_process; job_process(*sys.argv[1:])"
+    code = "import sys; from bayesbinn_nb.repro.jobs import _job_process; _job_process(*sys.argv[1:])"
     with open(work / "stderr.txt", "wb") as err:
         return subprocess.Popen(
             [sys.executable, "-c", code, str(work / "job.json"), str(os.getpid())],
@@ -315,7 +405,7 @@ def _wait(job: dict, process: subprocess.Popen) -> int:
     finally:
         _RUNNING.pop(job["folder"], None)
 
-
+# %% ../../nbs/repro/jobs.ipynb #ceac1121
 def execute_job(
     job: dict,  # from row_job, or a page
 ) -> dict:  # {"name", "error" (None when whole), "seconds", "notebook", "notes"}
@@ -324,15 +414,16 @@ def execute_job(
     try:
         if job["kind"] == "row":
             sweep(job["folder"])
+            job = settle(job)
             identity = identify_job(job)
-            job = prepare_work(job | dict(hash=identity.hash), identity)
+            job = _prepare_work(job | dict(hash=identity.hash), identity)
         else:
             write_whole(work / "job.json", json.dumps(job))
         code = _wait(job, _start(job, work))
-    except (OSError, SuiteError, RecordError) as e:
+    except (OSError, SuiteError, RecordError, RunnerError) as e:
         seconds = time.time() - start
         return dict(name=job["name"], error=f"the row could not be started: {e}", seconds=seconds, notes=[])
-    answer = read_json(work / "result.json") or dict(error=_how_it_ended(code, work / "stderr.txt"))
+    answer = read_json(work / "result.json") or dict(error=how_it_ended(code, work / "stderr.txt"))
     answer = dict(name=job["name"], notes=[]) | answer | dict(seconds=round(time.time() - start, 1))
     if answer["error"] is None:
         _tidy(job, work)
@@ -351,15 +442,15 @@ def _tidy(job: dict, work: Path) -> None:
             return
     discard(work)
 
-
-def _how_it_ended(code: int, stderr: Path) -> str:
+# %% ../../nbs/repro/jobs.ipynb #adfc5afe
+def how_it_ended(code: int, stderr: Path) -> str:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     lines = [l for l in stderr.read_text(errors="replace").splitlines() if l.strip()] if stderr.exists() else []
     return f"its process ended with code {code}: {lines[-1] if lines else 'it left no message'}"
 
-
+# %% ../../nbs/repro/jobs.ipynb #f9ecd92c
 def stop_jobs(
     folder: str | None = None,  # only the job of this folder
 ) -> None:
@@ -377,22 +468,24 @@ def stop_jobs(
             time.sleep(0.1)
 
 # %% ../../nbs/repro/jobs.ipynb #592f9652
-def job_process(
+def _stop(*_) -> None:
+    raise SystemExit("stopped")
+
+
+def _end_with(runner: int) -> None:
+    "End this process when the runner has ended, however it did"
+    while os.getppid() == runner:
+        time.sleep(0.5)
+    os._exit(1)  # the kernel notices and ends, too
+
+# %% ../../nbs/repro/jobs.ipynb #1e7b2313
+def _job_process(
     job_file: str,  # path of job.json
     runner: str,  # the runner's process number
 ) -> None:
     "Entry point of the process that executes one job"
-
-    def stop(*_):
-        raise SystemExit("stopped")
-
-    def watch():
-        while os.getppid() == int(runner):
-            time.sleep(0.5)
-        os._exit(1)  # the kernel notices and ends, too
-
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_end_with, args=(int(runner),), daemon=True).start()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     answer = dict(error=None, notes=[], notebook=None)
     try:
@@ -405,7 +498,7 @@ def job_process(
         answer["notebook"] = _keep_partial(job)
     write_whole(Path(job["folder"]) / "_work" / "result.json", json.dumps(answer))
 
-
+# %% ../../nbs/repro/jobs.ipynb #1973c37e
 def sentence(
     e: BaseException,
 ) -> str:
@@ -423,9 +516,7 @@ def sentence(
 # %% ../../nbs/repro/jobs.ipynb #29ecc5b9
 def _run_notebook(job: dict) -> tuple[dict, list]:
     "Let papermill execute a job's notebook; the cleaned notebook, and notes for the summary"
-    sys.modules.setdefault(
-        "rfc3987_syntax", None
-    )  # a second spent by jsonschema on a grammar that notebooks do not need
+    sys.modules.setdefault("rfc3987_syntax", None)  # a grammar that notebooks do not need; loading it takes a second
     import papermill
 
     folder = Path(job["folder"])
@@ -448,7 +539,7 @@ def _run_notebook(job: dict) -> tuple[dict, list]:
     note = f"its largest outputs were left out: an executed notebook may have {KEPT_BYTES // 1000} kB. "
     return shrink_notebook(nb), [note + "Draw less, or with a lower dpi."]
 
-
+# %% ../../nbs/repro/jobs.ipynb #0def5ae9
 def _execute_page(job: dict) -> list:
     nb, notes = _run_notebook(job)
     write_whole(job["target"], notebook_text(nb))
@@ -458,7 +549,7 @@ def _execute_page(job: dict) -> list:
 def _keep_partial(job: dict) -> str | None:
     "Keep a failed notebook aside, with its traceback; its path"
     folder = Path(job["folder"])
-    running, target = folder / "_work" / f"{job['name']}.ipynb", folder / PARTIAL / f"{job['name']}.failed.ipynb"
+    running, target = folder / "_work" / f"{job['name']}.ipynb", folder / _PARTIAL / f"{job['name']}.failed.ipynb"
     if not running.exists():
         return None
     try:
@@ -482,7 +573,7 @@ def _leave_trace(job: dict) -> list:
     write_whole(path, json.dumps(trace | dict(hash=job["hash"], marks=job["marks"])))
     return []
 
-
+# %% ../../nbs/repro/jobs.ipynb #8a7260ce
 def _unchanged(job: dict, when: str) -> None:
     "RunnerError if the code is no longer that of the job's identity"
     now = identify_job(job)
@@ -495,7 +586,16 @@ def _unchanged(job: dict, when: str) -> None:
         "Run the same command again; the row begins anew."
     )
 
+# %% ../../nbs/repro/jobs.ipynb #0b895b5e
+def _check_seeds(seeds: list, records: list) -> None:
+    "RunnerError unless every seed has a record"
+    if missing := sorted(set(seeds) - {r.seed for r in records}):
+        raise RunnerError(
+            f"the template ran to its end without writing a record for seed {', '.join(map(str, missing))}; "
+            "it must call record_run(out, …) for every seed."
+        )
 
+# %% ../../nbs/repro/jobs.ipynb #7127961d
 def _execute_row(job: dict) -> list:
     "Execute the notebook of a row and file what it gave; returns notes for the summary"
     folder = Path(job["folder"])
@@ -506,32 +606,32 @@ def _execute_row(job: dict) -> list:
     notes += more
     _unchanged(job, "while the row was running")
     records = [r for r in load_records(folder / STAGED, problems=notes) if r.hash == job["hash"]]
-    missing = sorted(set(job["seeds"]) - {r.seed for r in records})
-    if missing:
-        raise RunnerError(
-            f"the template ran to its end without writing a record for seed {', '.join(map(str, missing))}; "
-            "it must call record_run(out, …) for every seed."
-        )
+    _check_seeds(job["seeds"], records)
     if job["baseline"]:
         _beat(job["baseline"], records)
     _file_row(job, nb, records)
     return notes
 
 # %% ../../nbs/repro/jobs.ipynb #185d9ac5
-def _file_row(job: dict, nb: dict, records: list) -> None:
-    "Put a row's records, trace, notebook and note in their places, the note last"
-    folder = Path(job["folder"])
+def _file_records(folder: Path, identity: str) -> None:
+    "Put the records and the trace of a run in the row's folder, and aside what does not belong to it"
     staged = {path.name for path in (folder / STAGED).glob("seed*.json")}
     for path in folder.glob("seed*.json"):  # of older code, or of arms that are gone: never averaged with these
-        if path.name not in staged and read_json(path).get("hash") != job["hash"]:
-            (folder / OLDER).mkdir(exist_ok=True)
-            os.replace(path, folder / OLDER / path.name)
+        if path.name not in staged and read_json(path).get("hash") != identity:
+            (folder / _OLDER).mkdir(exist_ok=True)
+            os.replace(path, folder / _OLDER / path.name)
     for name in sorted(staged):
         os.replace(folder / STAGED / name, folder / name)
     if (folder / "_work" / TRACE_FILE).exists():
         os.replace(folder / "_work" / TRACE_FILE, folder / TRACE_FILE)
     else:
         (folder / TRACE_FILE).unlink(missing_ok=True)  # of another run
+
+# %% ../../nbs/repro/jobs.ipynb #b61f0b78
+def _file_row(job: dict, nb: dict, records: list) -> None:
+    "Put a row's records, trace, notebook and note in their places, the note last"
+    folder = Path(job["folder"])
+    _file_records(folder, job["hash"])
     write_whole(folder / f"{job['name']}.ipynb", notebook_text(nb))
     note = dict(
         row=job["name"],
@@ -542,10 +642,11 @@ def _file_row(job: dict, nb: dict, records: list) -> None:
         gpu=job["gpu"],
         seeds=job["seeds"],
         params=job["params"],
+        precision_because=job["context"].get("precision_because", ""),
         wall_seconds=round(sum(r.wall_seconds for r in records), 1),
     )
     write_whole(folder / ROW_FILE, json.dumps(note, indent=1) + "\n")
-    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    shutil.rmtree(folder / _PARTIAL, ignore_errors=True)
 
 # %% ../../nbs/repro/jobs.ipynb #82afde39
 def _need(names: list) -> None:
@@ -563,7 +664,7 @@ def _need(names: list) -> None:
         if not folder.is_dir() or any(not (folder / f).is_file() for f in SETS[name]["files"]):
             raise RunnerError(f"{SETS[name]['title']} is not on this machine. {how_to_get(name)}")
 
-
+# %% ../../nbs/repro/jobs.ipynb #045abf48
 def _beat(name: str, records: list) -> None:
     "RunnerError unless the mean over seeds is better than the named baseline, for every arm that carries it"
     arms: dict = {}
@@ -576,12 +677,15 @@ def _beat(name: str, records: list) -> None:
             "give record_run(baseline=…)."
         )
     for (arm, metric), group in arms.items():
-        values, bar = [r.metric(metric) for r in group], group[0].baseline["value"]
-        if None in values:
-            raise RunnerError(
-                f"the baseline {name!r} is about {metric}, which the records do not hold at the last epoch."
-            )
-        mean = sum(values) / len(values)
-        if (mean <= bar) if better(metric) == "higher" else (mean >= bar):
-            named = group[0].baseline["name"]
-            raise RunnerError(f"{arm}: {metric} {mean:.4g} does not beat the baseline '{named}' ({bar:.4g}).")
+        _beat_one(arm, metric, group)
+
+
+def _beat_one(arm: str, metric: str, records: list) -> None:
+    "RunnerError unless the mean of one arm is better than its baseline"
+    values, baseline = [r.metric(metric) for r in records], records[0].baseline
+    name, bar = baseline["name"], baseline["value"]
+    if None in values:
+        raise RunnerError(f"the baseline {name!r} is about {metric}, which the records do not hold at the last epoch.")
+    mean = sum(values) / len(values)
+    if (mean <= bar) if better(metric) == "higher" else (mean >= bar):
+        raise RunnerError(f"{arm}: {metric} {mean:.4g} does not beat the baseline '{name}' ({bar:.4g}).")

@@ -643,6 +643,12 @@ def _of_context(context: dict) -> dict:
     keys = {key: context.get(key, "") for key in ("suite", "row", "notebook", "hash")}
     return keys | dict(versions=versions(), commit=_code_commit(), machines=_machines_so_far())
 
+
+def _of_runner(context: dict) -> dict:
+    "What the runner decided for a row, as settings: why its arithmetic is the one that it is"
+    because = context.get("precision_because")
+    return {"precision_because": because} if because else {}
+
 # %% ../../nbs/repro/records.ipynb #4d134bc0
 def make_record(
     *,
@@ -687,7 +693,7 @@ def make_record(
         epochs=epochs,
         schedule_epochs=schedule_epochs,
         complete=complete,
-        settings=_plain(settings or {}),
+        settings=_plain((settings or {}) | _of_runner(context)),
         deviations=[*deviations, *(d for d in context.get("deviations", []) if d not in deviations)],
         wall_seconds=round(float(wall_seconds), 3),
         device=_device_name(device if device is not None else getattr(trainer, "device", None)),

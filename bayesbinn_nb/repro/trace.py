@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..library.files import write_whole
+from .jobs import how_it_ended
 from .places import experiments_dir, package_dir, process_environment, threads_here
 from .records import CONTEXT, load_records, machine, processor, versions
 from .suites import find_template
@@ -346,13 +347,6 @@ def _wait(process, timeout: float, what: str) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-# %% ../../nbs/repro/trace.ipynb #09983ec1
-def _how_it_ended(code: int, errors: Path) -> str:
-    lines = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
-    if code < 0:
-        return f"its process was ended by signal {-code} (out of memory?)"
-    return f"its process ended with code {code}: {lines[-1] if lines else 'it left no message'}"
-
 # %% ../../nbs/repro/trace.ipynb #2538718d
 def _job(path: Path, params: dict, seeds: list, result: Path) -> dict:
     "A rehearsal as plain values: the template, its parameters, and where the answer goes"
@@ -378,7 +372,7 @@ def _run_job(job: dict, scratch: Path, env: dict, timeout: float) -> dict:
         )
         code = _wait(process, timeout, name)
     if not result.exists():
-        raise TraceError(f"the rehearsal of {name} gave no trace: {_how_it_ended(code, errors)}.")
+        raise TraceError(f"the rehearsal of {name} gave no trace: {how_it_ended(code, errors)}.")
     answer = json.loads(result.read_text())
     if answer["error"]:
         raise TraceError(answer["error"])
