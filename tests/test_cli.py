@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -157,7 +158,7 @@ def test_unexpected_errors_name_their_kind(monkeypatch, capsys):
     def fail(args):
         raise KeyError("lost")
 
-    monkeypatch.setattr(cli, "_report", fail)
+    monkeypatch.setitem(cli.VERBS, "report", replace(cli.VERBS["report"], run=fail))
     assert call("report") == 1
     assert "KeyError" in (err := capsys.readouterr().err) and "--debug" in err
 

@@ -147,7 +147,7 @@ def test_another_machine_is_never_called_the_same(ran, row, monkeypatch):
 
 
 def test_a_precision_that_this_machine_lacks(ran, row, monkeypatch):
-    monkeypatch.setattr(confirm, "lacks_precision", lambda precision: True)
+    monkeypatch.setattr(confirm, "lacks_precision", lambda precision, device: True)
     found = confirm_row(row, ran / "runs" / "r")
     assert found.answer == "cannot confirm here" and "float32" in found.said
 

@@ -9,8 +9,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,11 +31,10 @@ from bayesbinn_nb.repro.jobs import (
 from .records import Record, load_records
 from .runner import row_state
 from .suites import Row
-from .trace import TraceError, agrees, rehearse
+from .trace import TraceError, agrees, leaves, rehearse
 
 # %% auto #0
-__all__ = ['ANSWERS', 'Confirmation', 'unexecuted', 'compare_traces', 'replays_alike', 'confirm_by_trace', 'confirm_by_running',
-           'confirm_row']
+__all__ = ['ANSWERS', 'Confirmation', 'replays_alike', 'confirm_row']
 
 # %% ../../nbs/repro/confirm.ipynb #edbde76a
 ANSWERS = ("the same", "agrees, other machine", "differs", "not replayed", "cannot confirm here", "unknown")
@@ -55,7 +53,7 @@ class Confirmation:
         return self.answer in ANSWERS[:2]
 
 # %% ../../nbs/repro/confirm.ipynb #17248edf
-def unexecuted(
+def _unexecuted(
     identity: Identity,  # of today
     before: dict,  # the trace of the record, with the marks of its code
     now: dict,  # the trace of today, with the functions that it executed
@@ -70,8 +68,8 @@ def unexecuted(
 
     return [place for place in changed(identity, before["marks"]) if not ran(place)]
 
-
-def compare_traces(
+# %% ../../nbs/repro/confirm.ipynb #462ee3e7
+def _compare_traces(
     template: str,  # its name
     identity: Identity,  # of today
     before: dict,  # the record's trace
@@ -83,7 +81,7 @@ def compare_traces(
         return Confirmation("differs", said)
     n, ends = sum(len(fit["losses"]) for fit in now["fits"]), len(now["fits"])
     steps = f"{n} steps and {ends} end{'s' * (ends != 1)} of an epoch"
-    if missing := unexecuted(identity, before, now):
+    if missing := _unexecuted(identity, before, now):
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         return Confirmation("not replayed", f"{steps} are equal, but {named} changed and did not run; use --minutes")
     answer = "the same" if said == "the same" else "agrees, other machine"
@@ -93,7 +91,7 @@ def compare_traces(
 def _replay(template: str, params: dict, seeds: list, before: dict) -> dict:
     return rehearse(template, params, seeds, threads=before["machine"]["threads"], steps=before["steps"])
 
-
+# %% ../../nbs/repro/confirm.ipynb #9286c233
 def replays_alike(
     job: dict,  # a job whose working folder holds the trace of an earlier identity
     identity: Identity,  # of today
@@ -104,25 +102,26 @@ def replays_alike(
         return False
     try:
         now = _replay(job["notebook"], job["given"], job["seeds"], before)
-        return compare_traces(Path(job["notebook"]).stem, identity, before, now).answer == "the same"
+        return _compare_traces(Path(job["notebook"]).stem, identity, before, now).answer == "the same"
     except (TraceError, KeyError, TypeError, ValueError):  # an unreadable trace is none
         return False
 
-
-def confirm_by_trace(
+# %% ../../nbs/repro/confirm.ipynb #9406196d
+def _confirm_by_trace(
     row: Row,
     folder: Path,  # the row's folder
     precision: str = "float32",  # of its records
+    device: str = "cpu",  # on which it ran; "auto": a GPU
 ) -> Confirmation:
     "Replay a row's first steps and compare them with its trace"
     before = read_json(folder / TRACE_FILE)
     if not before:
         return Confirmation("unknown", "it has no trace; use --minutes")
-    if lacks_precision(precision):
+    if lacks_precision(precision, device):
         return Confirmation("cannot confirm here", f"this machine lacks {precision}: products in it are slower by far")
     try:
         now = _replay(str(row.template), row.params, row.seeds, before)
-        return compare_traces(row.template.stem, row_identity(row), before, now)
+        return _compare_traces(row.template.stem, row_identity(row), before, now)
     except TraceError as e:
         return Confirmation("unknown", str(e))
     except (KeyError, TypeError, ValueError) as e:
@@ -141,7 +140,7 @@ def _reached(folder: Path) -> list:
         found += list(enumerate(together)) or [(None, state["history"])]
     return found
 
-
+# %% ../../nbs/repro/confirm.ipynb #4f00efc8
 def _first_difference(
     rows: list,  # one dict per epoch: a trainer's history
     record: Record,
@@ -161,15 +160,10 @@ def _first_difference(
     return n, ""
 
 # %% ../../nbs/repro/confirm.ipynb #81ba7c2e
-def _leaves(x: object, place: str = "") -> Iterator[tuple]:
-    "(place, value) of everything inside nested dicts and lists but times"
-    inside = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else None
-    if inside is None:
-        yield place, x
-        return
-    for k, v in inside:
-        if "seconds" not in str(k):
-            yield from _leaves(v, f"{place}.{k}")
+def _numbers(record: Record) -> dict:
+    "Everything that a record holds but times, by its place"
+    parts = {part: getattr(record, part) for part in ("history", "metrics", "extra")}
+    return {place: value for place, value in leaves(parts) if "seconds" not in place}
 
 
 def _whole_difference(now: Record, then: Record) -> tuple:
@@ -177,11 +171,10 @@ def _whole_difference(now: Record, then: Record) -> tuple:
     columns = list(now.history.values())
     rows = [dict(zip(now.history, values)) for values in zip(*columns)]
     n, text = _first_difference(rows, then)
-    for part in ("history", "metrics", "extra"):
-        old, new = (dict(_leaves(getattr(r, part), part)) for r in (then, now))
-        for k in old | new:
-            if not text and old.get(k) != new.get(k) and k != "extra.earlier_identity":
-                text = f"{k} is {old.get(k)!r} in the record and {new.get(k)!r} now"
+    old, new = _numbers(then), _numbers(now)
+    for place in old | new:
+        if not text and old.get(place) != new.get(place) and place != "extra, earlier_identity":
+            text = f"{place} is {old.get(place)!r} in the record and {new.get(place)!r} now"
     return n, text
 
 # %% ../../nbs/repro/confirm.ipynb #3c55a1f6
@@ -202,20 +195,27 @@ def _comparable(row: Row, folder: Path) -> tuple:
     kept = {(r.seed, r.arm) for r in records}
     return records, [r for r in every if (r.seed, r.arm) not in kept], ""
 
+# %% ../../nbs/repro/confirm.ipynb #d9ac7fbf
+def _stop_after(running: Future, folder: str, end: float) -> bool:
+    "Wait for a job, and stop it when the time is over and it has a checkpoint; was it stopped?"
+    stopped = False
+    while not running.done():
+        time.sleep(0.5)
+        if not stopped and time.time() > end and any((Path(folder) / "_work").rglob("last.pt")):
+            stopped = True
+            stop_jobs(folder)
+    return stopped
+
 
 def _run_for(row: Row, scratch: str, minutes: float, threads: int | None) -> tuple:
     "Run a row for some minutes: (its error or None, was it stopped, its records, histories of its checkpoints)"
-    job, end, stopped = row_job(replace(row, trace=False), scratch), time.time() + 60 * minutes, False
+    job = row_job(replace(row, trace=False), scratch)
     job["threads"] = threads or job["threads"]
     folder = Path(job["folder"])
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute_job, job)
         try:
-            while not running.done():
-                time.sleep(0.5)
-                if not stopped and time.time() > end and any((folder / "_work").rglob("last.pt")):
-                    stopped = True
-                    stop_jobs(job["folder"])
+            stopped = _stop_after(running, job["folder"], time.time() + 60 * minutes)
         except BaseException:
             while not running.done():  # a job that is just being started has no process to stop yet
                 stop_jobs(job["folder"])
@@ -238,21 +238,22 @@ def _findings(row: Row, records: list, others: list, ended: list, histories: lis
         then = next((r for r in records if key(r) == key(now)), None)
         missing = (0, f"there is no record of seed {now.seed}, {now.arm}")
         found[key(now)] = _whole_difference(now, then) if then else missing
-    for (
-        place,
-        rows,
-    ) in histories:  # a checkpoint does not say whose it is: it is that of the record it agrees with longest
+    for place, rows in histories:
         candidates = records if place is None else [r for r in records if r.seed == row.seeds[place]]
-        if not candidates:
-            continue
-        compared = [(_first_difference(rows, r), r) for r in candidates]
-        best, r = max(compared, key=lambda f: (not f[0][1], f[0][0]))
-        if key(r) not in found or best[1]:
-            found[key(r)] = best
+        if candidates:
+            best, r = _best_match(rows, candidates)
+            if key(r) not in found or best[1]:
+                found[key(r)] = best
     return found
 
 
-def confirm_by_running(
+def _best_match(rows: list, candidates: list) -> tuple:
+    "((epochs compared, first difference), record) of the record that a checkpoint agrees with longest"
+    compared = [(_first_difference(rows, r), r) for r in candidates]
+    return max(compared, key=lambda f: (not f[0][1], f[0][0]))
+
+# %% ../../nbs/repro/confirm.ipynb #406bb0d0
+def _confirm_by_running(
     row: Row,  # with the seeds of its note: seeds that train together make one run of all
     folder: Path,  # the row's folder, with its records
     minutes: float = 2.0,  # how long to run it, at least until a checkpoint is there
@@ -277,9 +278,8 @@ def confirm_by_running(
     said = f"{n} epoch{'s' * (n != 1)}"
     said += " and all final numbers" if error is None else f" of {sum(r.epochs or 0 for r in records)}"
     if others:
-        said += (
-            f"; without seed {', '.join(str(s) for s in sorted({r.seed for r in others}))}, trained in other company"
-        )
+        seeds = ", ".join(map(str, sorted({r.seed for r in others})))
+        said += f"; without seed {seeds}, trained in other company"
     return Confirmation("the same", said)
 
 # %% ../../nbs/repro/confirm.ipynb #6845c855
@@ -297,9 +297,9 @@ def confirm_row(
         return Confirmation("unknown", f"{state}; nothing to compare with")
     records = [r for r in load_records(folder, problems=[]) if r.hash == note["hash"]]
     if minutes is None:
-        found = confirm_by_trace(row, folder, records[0].dtype)
+        found = _confirm_by_trace(row, folder, records[0].dtype, "auto" if note.get("gpu") else "cpu")
     else:
-        found = confirm_by_running(row, folder, minutes)
+        found = _confirm_by_running(row, folder, minutes)
     wanted = row_identity(row, note.get("gpu", False)).hash
     if found.counts and note["hash"] != wanted:
         confirmed = dict(hash=wanted, compared=found.said, answer=found.answer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 import time
@@ -23,29 +24,33 @@ from .executed import PROGRESS
 from .identity import current_code, digest_of
 from bayesbinn_nb.repro.jobs import (
     RunnerError,
+    asks_for_auto,
+    begun_with,
     execute_job,
     kept_networks,
+    probe_precision,
     read_json,
     read_note,
     row_identity,
     row_job,
     sentence,
+    settled,
     stop_jobs,
     sweep,
 )
-from .places import checkout_root, default_out, experiments_dir, results_dir, short_path
+from .places import COMMITTED, checkout_root, default_out, experiments_dir, results_dir, short_path
 from .records import load_records
 from .suites import Row, Suite, SuiteError, check_seeds, find_template, load_suite
 from .templates import cell_source, load_template, read_notebook
+from .terminal import Display
 
 # %% auto #0
-__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'duration_text', 'Display', 'install_hint', 'run_suite',
-           'run_template']
+__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'duration_text', 'run_suite', 'run_template']
 
 # %% ../../nbs/repro/runner.ipynb #be94bbc0
 STATES = ("whole", "older code", "partial", "not run")
 
-
+# %% ../../nbs/repro/runner.ipynb #842be2c4
 def row_state(
     row: Row,
     folder: str | Path,  # the row's folder
@@ -53,7 +58,7 @@ def row_state(
 ) -> str:  # one of STATES
     "How far a row has come"
     folder, problems = Path(folder), [] if problems is None else problems
-    note = read_note(folder, problems)
+    note, row = read_note(folder, problems), settled(row, folder)
     wanted = row_identity(row, gpu=note.get("gpu", False)).hash
     records = load_records(folder, problems=problems) if folder.is_dir() else []
 
@@ -68,37 +73,8 @@ def row_state(
     return "partial" if started else "not run"
 
 # %% ../../nbs/repro/runner.ipynb #71d916d3
-@contextmanager
-def folder_lock(
-    folder: str | Path,  # made if need be
-):
-    "Hold the one lock of an output folder; RunnerError names the process that has it"
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "a+")
-    except OSError as e:
-        raise RunnerError(f"cannot write to {folder}: {e.strerror}. Choose another folder with --out.") from None
-    with handle:
-        if not _try_lock(handle):
-            handle.seek(0)
-            who = handle.read().strip() or "an unknown process"
-            raise RunnerError(
-                f"another runner ({who}) is at work in {folder}. Wait until it ends, stop it, or choose another folder with --out."
-            )
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"pid {os.getpid()} on {os.uname().nodename if hasattr(os, 'uname') else 'this machine'}")
-        handle.flush()
-        try:
-            yield
-        finally:
-            handle.seek(0)
-            handle.truncate()
-            handle.flush()
-
-
-def _try_lock(handle):
+def _try_lock(handle) -> bool:
+    "Take the lock on an open file, or say that somebody has it"
     try:
         import fcntl
 
@@ -115,6 +91,39 @@ def _try_lock(handle):
         return False
     return True
 
+# %% ../../nbs/repro/runner.ipynb #dfc01099
+def _write_owner(handle, who: str) -> None:
+    handle.seek(0)
+    handle.truncate()
+    handle.write(who)
+    handle.flush()
+
+
+@contextmanager
+def folder_lock(
+    folder: str | Path,  # made if need be
+):
+    "Hold the one lock of an output folder; RunnerError names the process that has it"
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a+")
+    except OSError as e:
+        raise RunnerError(f"cannot write to {folder}: {e.strerror}. Choose another folder with --out.") from None
+    with handle:
+        if not _try_lock(handle):
+            handle.seek(0)
+            who = handle.read().strip() or "an unknown process"
+            raise RunnerError(
+                f"another runner ({who}) is at work in {folder}. Wait until it ends, stop it, or choose another "
+                "folder with --out."
+            )
+        _write_owner(handle, f"pid {os.getpid()} on {platform.node() or 'this machine'}")
+        try:
+            yield
+        finally:
+            _write_owner(handle, "")
+
 # %% ../../nbs/repro/runner.ipynb #2a904a2c
 @dataclass
 class Outcome:
@@ -122,9 +131,7 @@ class Outcome:
 
     suite: str
     out: Path
-    rows: list = field(
-        default_factory=list
-    )  # {"name", "status": whole|kept|older|failed|stopped, "seconds", "error", "notebook"}
+    rows: list = field(default_factory=list)  # of dicts: name, status, seconds, error, notebook
     pages: list = field(default_factory=list)
     stopped: bool = False
     problems: list = field(default_factory=list)  # files left unread
@@ -148,36 +155,12 @@ def duration_text(
     s: float,  # seconds
 ) -> str:
     "A duration as a reader would say it"
-    return (
-        f"{s:.1f} s"
-        if s < 60
-        else f"{int(s) // 60} min {int(s) % 60:02d} s"
-        if s < 3600
-        else f"{int(s) // 3600} h {int(s) % 3600 // 60:02d} min"
-    )
-
-# %% ../../nbs/repro/runner.ipynb #a8fd7128
-class Display:
-    "Lines for the log, and one changing line on a terminal"
-
-    def __init__(self, stream, quiet):
-        self.stream, self.quiet, self.live = stream, quiet, not quiet and getattr(stream, "isatty", lambda: False)()
-
-    def line(self, text=""):
-        if self.quiet:
-            return
-        self.clear()
-        print(text, file=self.stream, flush=True)
-
-    def clear(self):
-        if self.live:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
-
-    def status(self, text):
-        if self.live:
-            self.stream.write("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1])
-            self.stream.flush()
+    if s < 60:
+        return f"{s:.1f} s"
+    minutes, seconds = divmod(int(s), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 # %% ../../nbs/repro/runner.ipynb #c32e335d
 def _last_epoch(job: dict) -> str:
@@ -191,8 +174,16 @@ def _last_epoch(job: dict) -> str:
         return ""
     return next((line.strip() for line in reversed(lines) if PROGRESS.match(line)), "")
 
+# %% ../../nbs/repro/runner.ipynb #16006e80
+def _answer(future, job: dict) -> dict:
+    "What a job has answered; an executor may fail, too"
+    try:
+        return future.result()
+    except Exception as e:
+        return dict(name=job["name"], error=sentence(e), seconds=0.0, notes=[])
 
-def _run_jobs(jobs: list, executor: Executor, display: Display, started: float, n_jobs: int) -> Iterator[tuple]:
+
+def _run_jobs(jobs: list, executor: Executor, display: Display, n_jobs: int) -> Iterator[tuple]:
     "Submit jobs and report each as it ends: (job, answer, how many have ended)"
     begin: dict = {}
     done, total = 0, len(jobs)
@@ -202,74 +193,126 @@ def _run_jobs(jobs: list, executor: Executor, display: Display, started: float, 
             ended, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
             for f in ended:
                 job = futures.pop(f)
-                try:
-                    answer = f.result()
-                except Exception as e:
-                    answer = dict(name=job["name"], error=sentence(e), seconds=0.0, notes=[])
                 done += 1
-                yield job, answer, done
+                yield job, _answer(f, job), done
             running = [job for f, job in futures.items() if f.running()][:n_jobs]
             if display.live and running and not ended:
-                for job in running:
-                    begin.setdefault(job["name"], time.time())
-                job = running[int(time.time() / 3) % len(running)]
-                since = duration_text(time.time() - begin[job["name"]])
-                display.status(f"  [{1 + done}/{total}] {job['name']}  {since}  {_last_epoch(job)}")
+                display.status(_running_line(running, begin, f"[{1 + done}/{total}]"))
     except BaseException:
         _cancel(futures)
         raise
 
 
+def _running_line(running: list, begin: dict, place: str) -> str:
+    "The changing line: one of the running jobs, each for three seconds"
+    now = time.time()
+    for job in running:
+        begin.setdefault(job["name"], now)
+    job = running[int(now / 3) % len(running)]
+    return f"  {place} {job['name']}  {duration_text(now - begin[job['name']])}  {_last_epoch(job)}"
+
+# %% ../../nbs/repro/runner.ipynb #f57a6ada
 def _cancel(futures: dict) -> None:
     "End what runs and drop what waits"
     for f in futures:
         f.cancel()
-    end = time.time() + 15  # a job that is just being started has no process to stop yet
+    end = time.time() + 15
     while True:
         stop_jobs()
         if not wait(futures, timeout=0.1).not_done or time.time() > end:
             return
 
 # %% ../../nbs/repro/runner.ipynb #428b0b5a
-def _plan_rows(rows: list, out: Path, jobs: int, keep: bool, keep_older: bool, outcome: Outcome) -> list:
+@dataclass
+class _Batch:
+    "What the steps of a batch share"
+
+    suite: Suite
+    rows: list  # those that were chosen
+    out: Path
+    in_place: bool  # results and pages go where the checkout keeps them
+    jobs: int  # rows at a time
+    display: Display
+    outcome: Outcome
+    started: float = field(default_factory=time.time)
+
+
+def _batch(suite: Suite, only: str | None, jobs: int, out: str | Path | None, display: Display) -> _Batch:
+    if jobs < 1:
+        raise SuiteError(f"jobs is {jobs}: it must be at least 1.")
+    in_place = out is None and suite.name in COMMITTED and results_dir() is not None
+    folder = Path(out) if out else default_out(suite.name)
+    return _Batch(suite, suite.select(only), folder, in_place, jobs, display, Outcome(suite.name, folder))
+
+# %% ../../nbs/repro/runner.ipynb #f39e88bf
+def _plan_rows(batch: _Batch, keep: bool, keep_older: bool) -> list:
     "Jobs of the rows that are not whole; what is whole goes into the outcome"
     plan = []
-    for row in rows:
-        state = row_state(row, out / row.name, outcome.problems)
-        sweep(out / row.name, whole=state == "whole")
+    for row in batch.rows:
+        folder = batch.out / row.name
+        state = row_state(row, folder, batch.outcome.problems)
+        sweep(folder, whole=state == "whole")
         if state == "whole" or (keep_older and state == "older code"):
             status = "kept" if state == "whole" else "older"
-            outcome.rows.append(dict(name=row.name, status=status, seconds=0.0, error=None))
+            batch.outcome.rows.append(dict(name=row.name, status=status, seconds=0.0, error=None))
         else:
-            plan.append(row_job(row, out, jobs, keep))
+            plan.append(row_job(row, batch.out, batch.jobs, keep))
     if plan and importlib.util.find_spec("papermill") is None:
-        raise RunnerError(f"running notebooks needs papermill: {install_hint('repro')}.")
+        raise RunnerError(f"running notebooks needs papermill: {_install_hint('repro')}.")
     return plan
 
 
-def install_hint(
-    extra: str,  # "repro", "site", …
-) -> str:
+def _install_hint(extra: str) -> str:
     "The command that installs an extra of this package, from a clone or from an index"
     root = checkout_root()
     return f"pip install -e '{short_path(root)}[{extra}]'" if root else f"pip install 'bayesbinn_nb[{extra}]'"
 
+# %% ../../nbs/repro/runner.ipynb #6541cb81
+def _say_slow(batch: _Batch, plan: list) -> None:
+    "A note on rows whose arithmetic is slower on this machine than float32"
+    slow = []
+    for job in plan:
+        left_open = asks_for_auto(job["notebook"], job["given"])
+        precision = begun_with(job)[0] if left_open else _precision_of(job)
+        if precision == "bfloat16" and (ratio := probe_precision(job)["ratio"]) > 1:
+            slow.append((job["name"], ratio))
+    if slow:
+        names = ", ".join(name for name, _ in slow[:3]) + (f" and {len(slow) - 3} more" if len(slow) > 3 else "")
+        batch.display.line(
+            f"  note: bfloat16 is asked for, or was begun with, in {names}. On this machine a matrix product takes "
+            f"{slow[0][1]:.2g} times as long in it as in float32; precision: auto takes the faster one in a new folder."
+        )
 
-def _report_row(
-    job: dict, answer: dict, n: int, total: int, started: float, display: Display, outcome: Outcome
-) -> None:
+
+def _precision_of(job: dict) -> str | None:
+    return job["given"].get("precision", load_template(job["notebook"]).defaults.get("precision"))
+
+# %% ../../nbs/repro/runner.ipynb #8d653f0a
+def _report_row(batch: _Batch, job: dict, answer: dict, n: int, total: int) -> None:
     "One line for a row that has ended, and its place in the outcome"
-    error = answer["error"]
-    left = (time.time() - started) / n * (total - n)
+    error, say = answer["error"], batch.display.line
+    left = (time.time() - batch.started) / n * (total - n)
     line = f"  [{n}/{total}] {job['name']:40} {'FAILED' if error else 'whole ':6} {duration_text(answer['seconds']):>9}"
-    display.line(line + (f"   about {duration_text(left)} left" if n < total else ""))
+    say(line + (f"   about {duration_text(left)} left" if n < total else ""))
     if error:
-        display.line(f"          {error}")
+        say(f"          {error}")
     for note in answer["notes"]:
-        display.line(f"          note: {note}")
-    status = "failed" if error else "whole"
-    row = dict(name=job["name"], status=status, seconds=answer["seconds"], error=error, notebook=answer.get("notebook"))
-    outcome.rows.append(row)
+        say(f"          note: {note}")
+    batch.outcome.rows.append(_ended(answer))
+
+
+def _ended(answer: dict) -> dict:
+    "An answer as a row, or a page, of the outcome"
+    status = "failed" if answer["error"] else "whole"
+    return dict(status=status, notebook=answer.get("notebook")) | {k: answer[k] for k in ("name", "seconds", "error")}
+
+
+def _note_stopped(batch: _Batch, plan: list) -> None:
+    "Rows that were to run and have not ended"
+    batch.outcome.stopped = True
+    ended = {row["name"] for row in batch.outcome.rows}
+    left = [job["name"] for job in plan if job["name"] not in ended]
+    batch.outcome.rows += [dict(name=name, status="stopped", seconds=0.0, error="stopped") for name in left]
 
 # %% ../../nbs/repro/runner.ipynb #6372a85c
 def run_suite(
@@ -286,34 +329,29 @@ def run_suite(
 ) -> Outcome:
     "Run what is not whole; raises SuiteError or RunnerError before anything starts, and never because a row failed"
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
-    if jobs < 1:
-        raise SuiteError(f"jobs is {jobs}: it must be at least 1.")
-    rows = suite.select(only)
-    in_place = out is None and suite.name in ("short", "paper") and results_dir() is not None
-    out = Path(out) if out else default_out(suite.name)
-    display, started, outcome = Display(stream or sys.stdout, quiet), time.time(), Outcome(suite.name, out)
-    with folder_lock(out):
-        plan = _plan_rows(rows, out, jobs, keep, keep_older, outcome)
-        _mark_untested(out, rows)
-        display.line(_opening(suite, rows, plan, jobs, outcome))
+    batch = _batch(suite, only, jobs, out, Display(stream or sys.stdout, quiet))
+    _page_names(batch)  # raises SuiteError
+    with folder_lock(batch.out):
+        plan = _plan_rows(batch, keep, keep_older)
+        _mark_untested(batch.out, batch.rows)
+        batch.display.line(_opening(batch, plan))
         pool = executor or ThreadPoolExecutor(jobs, thread_name_prefix="row")
         try:
-            for job, answer, n in _run_jobs(plan, pool, display, started, jobs):
-                _report_row(job, answer, n, len(plan), started, display, outcome)
+            if executor is None:
+                _say_slow(batch, plan)
+            for job, answer, n in _run_jobs(plan, pool, batch.display, jobs):
+                _report_row(batch, job, answer, n, len(plan))
             if pages:
-                _run_pages(suite, rows, out, in_place, pool, display, outcome, jobs)
+                _run_pages(batch, pool)
         except KeyboardInterrupt:
-            outcome.stopped = True
-            finished = {r["name"] for r in outcome.rows}
-            left = [j["name"] for j in plan if j["name"] not in finished]
-            outcome.rows += [dict(name=name, status="stopped", seconds=0.0, error="stopped") for name in left]
+            _note_stopped(batch, plan)
         finally:
             if executor is None:
                 pool.shutdown(wait=True, cancel_futures=True)
-    _summary(outcome, display, time.time() - started)
+    _summary(batch.outcome, batch.display, time.time() - batch.started)
     if keep:
-        _say_kept(outcome, display)
-    return outcome
+        _say_kept(batch.outcome, batch.display)
+    return batch.outcome
 
 # %% ../../nbs/repro/runner.ipynb #3e7baf04
 _KEPT = {"kept": "already whole", "older": "of older code kept"}
@@ -323,16 +361,14 @@ def _counts(outcome: Outcome, labels: dict) -> list:
     return [f"{outcome.count(status)} {label}" for status, label in labels.items() if outcome.count(status)]
 
 
-def _opening(suite: Suite, rows: list, plan: list, jobs: int, outcome: Outcome) -> str:
-    parts = [f"{suite.name}: {len(plan)} of {len(rows)} rows to run", *_counts(outcome, _KEPT)]
-    return ", ".join(parts + [f"{jobs} at a time"] * (jobs > 1))
+def _opening(batch: _Batch, plan: list) -> str:
+    parts = [f"{batch.suite.name}: {len(plan)} of {len(batch.rows)} rows to run", *_counts(batch.outcome, _KEPT)]
+    return ", ".join(parts + [f"{batch.jobs} at a time"] * (batch.jobs > 1))
 
-
+# %% ../../nbs/repro/runner.ipynb #553ea561
 def _summary(outcome: Outcome, display: Display, seconds: float) -> None:
-    parts = [
-        f"{outcome.count('whole')} rows run",
-        *_counts(outcome, _KEPT | {"failed": "FAILED", "stopped": "not run"}),
-    ]
+    parts = [f"{outcome.count('whole')} rows run"]
+    parts += _counts(outcome, _KEPT | {"failed": "FAILED", "stopped": "not run"})
     if outcome.pages:
         parts.append(f"{sum(p['status'] != 'failed' for p in outcome.pages)} pages")
     display.line(f"{outcome.suite}: {', '.join(parts)} in {duration_text(seconds)}")
@@ -342,15 +378,21 @@ def _summary(outcome: Outcome, display: Display, seconds: float) -> None:
             display.line(f"    how far it came: {short_path(r['notebook'])}")
     for problem in outcome.problems:
         display.line(f"  {problem}")
-    if outcome.failed:
-        display.line("  Nothing that was finished is lost. Mend the cause and run the same command again; whole rows")
-        display.line("  are not repeated.")
-    if outcome.stopped:
-        display.line("  Stopped. Run the same command again to go on; what is whole is kept, and training resumes from")
-        display.line("  its checkpoints.")
+    for line in _advice(outcome):
+        display.line(f"  {line}")
     display.line(f"Results: {short_path(outcome.out)}")
 
 
+def _advice(outcome: Outcome) -> Iterator[str]:
+    "How to go on after what did not go well"
+    if outcome.failed:
+        yield "Nothing that was finished is lost. Mend the cause and run the same command again; whole rows"
+        yield "are not repeated."
+    if outcome.stopped:
+        yield "Stopped. Run the same command again to go on; what is whole is kept, and training resumes from"
+        yield "its checkpoints."
+
+# %% ../../nbs/repro/runner.ipynb #dc7e0b43
 def _mark_untested(out: Path, rows: list) -> None:
     "nbdev skips folders holding .notest, one by one: pass the mark on to the folders of results inside its tree"
     if not any((p / ".notest").exists() for p in [out.resolve(), *out.resolve().parents][:4]):
@@ -371,85 +413,102 @@ def _say_kept(outcome: Outcome, display: Display) -> None:
     one = next((p for folder in found.values() for p in sorted(folder.rglob("last.pt"))), None)
     if one:
         display.line(f"Look into one with: bayesbinn inspect {short_path(one)}")
+    again = "it was whole already, and its networks were not kept; run it with --keep into another folder (--out)"
     for r in ended:
-        if r["name"] in found:
-            continue
-        reason = "its template keeps no checkpoints"
-        if r["status"] != "whole":
-            reason = (
-                "it was whole already, and its networks were not kept; run it with --keep into another folder (--out)"
-            )
-        display.line(f"  {r['name']}: {reason}")
+        if r["name"] not in found:
+            reason = "its template keeps no checkpoints" if r["status"] == "whole" else again
+            display.line(f"  {r['name']}: {reason}")
 
 # %% ../../nbs/repro/runner.ipynb #f7f2c08f
+def _is_own(suite: Suite) -> bool:
+    "Is this a suite of somebody's own, from a file elsewhere?"
+    return suite.path is not None and suite.path.parent != experiments_dir() / "suites"
+
+
 def _page_source(name: str, suite: Suite) -> Path | None:
     "The notebook of a page: a suite of one's own may bring its pages"
-    own = suite.path.parent if suite.path and suite.path.parent != experiments_dir() / "suites" else None
+    own = suite.path.parent if _is_own(suite) else None
     candidates = [folder / f"{name}.ipynb" for folder in (own, results_dir()) if folder]
     return next((path.resolve() for path in candidates if path.exists()), None)
 
-
-def _inputs_of_pages(out: Path, in_place: bool) -> list:
+# %% ../../nbs/repro/runner.ipynb #f6f9c375
+def _inputs_of_pages(batch: _Batch) -> list:
     "What all pages are made from besides their own cells"
-    folder = experiments_dir()
+    folder, root = experiments_dir(), batch.out.parent if batch.in_place else batch.out
     lists = [folder / "published.yaml", folder / "curves.csv", *sorted((folder / "suites").glob("*.yaml"))]
-    records = load_records(out.parent if in_place else out, problems=[])
+    records = load_records(root, problems=[])
     marks = sorted(mark for name in current_code().files for _, mark, _ in current_code().digests(name))
     texts = [path.read_text(encoding="utf-8") for path in lists if path.exists()]
     return [marks, texts, [(r.row, r.seed, r.arm, r.hash, r.metrics) for r in records]]
 
-
-def _page_job(name: str, source: Path, suite: Suite, out: Path, in_place: bool, n_jobs: int) -> dict:
+# %% ../../nbs/repro/runner.ipynb #85217648
+def _page_job(batch: _Batch, name: str, source: Path) -> dict:
     "A page as a job"
-    declared, pages = load_template(source).parameters, out.resolve() / "pages"
-    given = {} if in_place else {"suite": suite.name, "records_root": ".."}
+    out, declared = batch.out.resolve(), load_template(source).parameters
+    given = {} if batch.in_place else {"suite": batch.suite.name, "records_root": ".."}
     return dict(
         kind="page",
         name=name,
         notebook=str(source),
-        folder=str(out.resolve() / "_pages" / name),
-        target=str(source if in_place else pages / f"{name}.ipynb"),
-        cwd=str(results_dir() if in_place else pages),
+        folder=str(out / "_pages" / name),
+        target=str(source if batch.in_place else out / "pages" / f"{name}.ipynb"),
+        cwd=str(results_dir() if batch.in_place else out / "pages"),
         params={k: v for k, v in given.items() if k in declared},
         hash="",
-        threads=max(1, cores() // n_jobs),
+        threads=max(1, cores() // batch.jobs),
         context={},
     )
 
 # %% ../../nbs/repro/runner.ipynb #b7fa6b1c
-def _run_pages(suite, rows, out, in_place, pool, display, outcome, n_jobs) -> None:
-    "Execute the result pages of these rows, those whose inputs have changed"
-    names = list(dict.fromkeys([p for row in rows for p in row.pages] + suite.pages))
-    if not names:
-        return
-    plan, states, state_file = [], {}, out / ".pages.json"
-    before, inputs = read_json(state_file), _inputs_of_pages(out, in_place)
+def _page_names(batch: _Batch) -> list:
+    "The pages of the rows and of the suite, each once; a name is that of a file, and leads nowhere else"
+    names = list(dict.fromkeys([page for row in batch.rows for page in row.pages] + batch.suite.pages))
     for name in names:
-        source = _page_source(name, suite)
+        if Path(name).name != name or name.startswith("."):
+            raise SuiteError(f"page {name!r}: it must be the name of a notebook, without folders and without .ipynb.")
+    return names
+
+
+def _plan_pages(batch: _Batch, before: dict) -> tuple:
+    "(jobs of the pages whose inputs have changed, the state of every page)"
+    plan, states, inputs = [], {}, _inputs_of_pages(batch)
+    for name in _page_names(batch):
+        source = _page_source(name, batch.suite)
         if source is None:
-            if results_dir() is not None or (suite.path and suite.path.parent != experiments_dir() / "suites"):
-                display.line(f"  page {name}: there is no notebook {name}.ipynb; write it, or take it out of the suite")
+            if results_dir() is not None or _is_own(batch.suite):
+                missing = f"there is no notebook {name}.ipynb; write it, or take it out of the suite"
+                batch.display.line(f"  page {name}: {missing}")
             continue
-        job = _page_job(name, source, suite, out, in_place, n_jobs)
+        job = _page_job(batch, name, source)
         states[name] = digest_of([[cell_source(c) for c in read_notebook(source)["cells"]], inputs, job["params"]])
         if Path(job["target"]).exists() and before.get(name) == states[name]:
-            outcome.pages.append(dict(name=name, status="kept", seconds=0.0, error=None))
-            continue
+            batch.outcome.pages.append(dict(name=name, status="kept", seconds=0.0, error=None))
+        else:
+            plan.append(job)
+    return plan, states
+
+# %% ../../nbs/repro/runner.ipynb #829fa8a9
+def _run_pages(batch: _Batch, pool: Executor) -> None:
+    "Execute the result pages of these rows, those whose inputs have changed"
+    if not _page_names(batch):
+        return
+    state_file, outcome = batch.out / ".pages.json", batch.outcome
+    before = read_json(state_file)
+    plan, states = _plan_pages(batch, before)
+    for job in plan:
         Path(job["cwd"]).mkdir(parents=True, exist_ok=True)
-        plan.append(job)
-    for job, answer, _ in _run_jobs(plan, pool, display, 0, n_jobs):
+    for job, answer, _ in _run_jobs(plan, pool, batch.display, batch.jobs):
         error, name = answer["error"], job["name"]
-        display.line(f"  page {name:38} {'FAILED' if error else 'drawn ':6} {duration_text(answer['seconds']):>9}")
+        done = "FAILED" if error else "drawn "
+        batch.display.line(f"  page {name:38} {done:6} {duration_text(answer['seconds']):>9}")
         if error:
-            display.line(f"          {error}")
+            batch.display.line(f"          {error}")
         else:
             before[name] = states[name]
-        status, notebook = "failed" if error else "whole", answer.get("notebook")
-        page = dict(name=name, status=status, seconds=answer["seconds"], error=error, notebook=notebook)
-        outcome.pages.append(page)
+        outcome.pages.append(_ended(answer))
     write_whole(state_file, json.dumps(before, indent=1) + "\n")
-    if not any(p["status"] == "failed" for p in outcome.pages):
-        shutil.rmtree(out / "_pages", ignore_errors=True)
+    if not any(page["status"] == "failed" for page in outcome.pages):
+        shutil.rmtree(batch.out / "_pages", ignore_errors=True)
 
 # %% ../../nbs/repro/runner.ipynb #6a2f5cf6
 def _folder_name(path: Path, checked: dict) -> str:
@@ -458,7 +517,7 @@ def _folder_name(path: Path, checked: dict) -> str:
     own = [] if path.is_relative_to(experiments_dir()) else [path.as_posix()]
     return "-".join([name, digest_of([checked, *own])[:6]]) if checked or own else name
 
-
+# %% ../../nbs/repro/runner.ipynb #1d9e494b
 def run_template(
     template: str | Path,  # a template's name or the path of a notebook
     params: dict | None = None,  # its parameters; may hold `seeds`

@@ -33,19 +33,31 @@ def open_console() -> None:
 
 
 def abandon(stream) -> None:
-    "Send what a stream still holds into nothing, so that Python does not fail to write it when it ends"
+    "Send what a standard stream still holds into nothing, so that Python does not fail to write it when it ends"
+    if stream not in (sys.stdout, sys.stderr):  # somebody else's file
+        return
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError, AttributeError):  # no stream of the operating system
+        target = stream.fileno()
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, target)
+        os.close(nothing)
+    except (OSError, ValueError, AttributeError):  # not a stream of the operating system
         pass
 
 # %% ../../nbs/repro/terminal.ipynb #ad0497ac
+def _is_terminal(stream) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # not a file; a closed one
+        return False
+
+
 class Display:
     "Lines for the log, and one changing line on a terminal"
 
     def __init__(self, stream, quiet: bool = False):
         self.stream = None if quiet else stream
-        self.live = not quiet and getattr(stream, "isatty", lambda: False)()
+        self.live = self.stream is not None and _is_terminal(stream)
 
     def line(self, text: str = "") -> None:
         "Print one line, or several"

@@ -36,8 +36,8 @@ from .templates import cell_source, load_template, read_notebook
 
 # %% auto #0
 __all__ = ['LEVELS', 'same_kind', 'module_of', 'Executed', 'compiled_functions', 'TraceError', 'seeds_to_rehearse', 'rehearse',
-           'first_difference', 'largest_difference', 'levels_here', 'measure_bound', 'bounds', 'joined_bounds',
-           'write_bounds', 'agrees']
+           'leaves', 'first_difference', 'largest_difference', 'levels_here', 'measure_bound', 'bounds',
+           'joined_bounds', 'write_bounds', 'agrees']
 
 # %% ../../nbs/repro/trace.ipynb #8587544d
 def same_kind(
@@ -402,14 +402,14 @@ def rehearse(
         return _run_job(job | {"steps": steps, "seconds": seconds, "examples": examples}, scratch, env, timeout)
 
 # %% ../../nbs/repro/trace.ipynb #796f03dd
-def _leaves(value, place: str = "") -> Iterator[tuple]:
+def leaves(value, place: str = "") -> Iterator[tuple]:
     "(place, value) of everything inside nested dicts and lists"
     if isinstance(value, dict):
         for k, v in value.items():
-            yield from _leaves(v, f"{place}, {k}" if place else str(k))
+            yield from leaves(v, f"{place}, {k}" if place else str(k))
     elif isinstance(value, list):
         for i, v in enumerate(value, 1):
-            yield from _leaves(v, f"{place} [{i}]")
+            yield from leaves(v, f"{place} [{i}]")
     else:
         yield place, value
 
@@ -474,7 +474,7 @@ def _in_order(
             found[f"fit {i} ({fit['method']}), {place}"] = (kind, value)
     for record in trace["records"]:
         name = f"record of seed {record['seed']}, {record['arm']}: "
-        for place, value in _leaves({k: v for k, v in record.items() if k not in ("seed", "arm")}):
+        for place, value in leaves({k: v for k, v in record.items() if k not in ("seed", "arm")}):
             found[name + place] = (_kind_in_record(place, value), value)
     return found
 
