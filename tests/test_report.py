@@ -1358,7 +1358,9 @@ def test_the_precision_of_a_run_is_named():
     assert halves.verdict == "reproduced" and "computed in bfloat16" in comparison_table([halves])
     assert "computed in" not in comparison_table([verdict(records(*FINE))])
     both = records(*FINE[:2], dtype="bfloat16") + [dataclasses.replace(r, seed=2) for r in records(FINE[2])]
-    assert verdict(both).ours_n == 2  # never averaged with the other
+    mixed = verdict(both)
+    assert mixed.ours_n == 2  # never averaged with the other, and that is said
+    assert "computed in bfloat16, not averaged with the runs in float32" in comparison_table([mixed])
 
 
 def test_the_text_report_hides_the_points_that_nobody_reached():

@@ -35,8 +35,8 @@ def _seconds_of_product(dtype, device: str, size: int) -> float:
     for _ in range(5):
         began = time.perf_counter()
         a @ a
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
     return min(times)
 
@@ -45,7 +45,7 @@ def _seconds_of_product(dtype, device: str, size: int) -> float:
 def _measured_ratio(device: str) -> float:
     import torch
 
-    size = 2048 if device == "cuda" else 256
+    size = 2048 if device.startswith("cuda") else 256  # small enough for milliseconds, large enough to be arithmetic
     return _seconds_of_product(torch.bfloat16, device, size) / _seconds_of_product(torch.float32, device, size)
 
 
@@ -57,7 +57,7 @@ def bfloat16_ratio(
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return _measured_ratio(device)
+    return _measured_ratio(str(device))
 
 # %% ../../nbs/library/process.ipynb #f688f692
 class PrecisionWarning(UserWarning):

@@ -357,6 +357,7 @@ class Verdict:
     epochs: int = 0  # how far our runs went
     seeds: list = field(default_factory=list)
     precision: str = ""  # arithmetic of forward and backward
+    other_precisions: tuple = ()  # of further runs that could have been taken; they are never averaged with this one
     earlier: bool = False  # made by code that has changed since
 
 # %% ../../nbs/repro/report.ipynb #d8f3616f
@@ -432,7 +433,9 @@ def scorecard(
         candidates = [run for run in groups.get((p.dataset, p.method), []) if joins(p, run[0])]
         alike = [run for run in candidates if lacks_a_required_setting(p, run) is None]
         judged = [judge(p, run) for run in alike or candidates]
-        card.append(min(judged, key=_preference, default=Verdict(id=p.id, verdict="not run", published=p)))
+        chosen = min(judged, key=_preference, default=Verdict(id=p.id, verdict="not run", published=p))
+        chosen.other_precisions = tuple(sorted({v.precision for v in judged} - {chosen.precision}))
+        card.append(chosen)
     return card
 
 # %% ../../nbs/repro/report.ipynb #afb37d5f
@@ -520,7 +523,11 @@ def verdict_cells(
     delta = ""
     if v.delta is not None:
         delta = f"{round(v.delta, 2) + 0.0:+.2f}" if p.percent else f"{v.delta:+.3g}"  # + 0.0: no minus before a zero
-    halves = f"computed in {v.precision}" if v.ours is not None and v.precision not in ("", "float32") else ""
+    halves = ""
+    if v.ours is not None and (v.precision not in ("", "float32") or v.other_precisions):
+        halves = f"computed in {v.precision}"
+    if halves and v.other_precisions:
+        halves += f", not averaged with the runs in {' and '.join(v.other_precisions)}"
     return {
         "what": p.title,
         "source": p.source,
