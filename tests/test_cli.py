@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,3 +286,79 @@ def test_site_is_handed_over(folder, monkeypatch):
 
     monkeypatch.setattr(site, "build_site", fail)
     assert call("site") == 1
+
+
+# --- consoles of every kind -------------------------------------------------------------------------------------------
+
+
+def started(*argv, shell="", **kwargs):
+    "The command in a process of its own; `shell`: a redirection"
+    env = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])} | kwargs.pop("env", {})
+    command = [sys.executable, "-m", "bayesbinn_nb.repro.cli", *argv]
+    if shell:
+        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
+    kwargs = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) | kwargs
+    return subprocess.Popen(command, env=env, **kwargs)
+
+
+@pytest.mark.parametrize("row, code", [("one", 0), ("two", 1)])
+def test_a_pipe_without_a_reader_ends_no_batch_and_hides_no_failure(folder, row, code):
+    process = started("batch", "mine.yaml", "--only", row, "--out", "runs", "--no-pages")
+    process.stdout.close()  # … | head, which has seen enough
+    process.stdout = None
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == code
+    assert (folder / "runs" / row / "seed0.json").exists() is (code == 0)
+    assert "can no longer be shown" in said and "the work goes on" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell, env", [(">&-", {}), (">&- 2>&-", {}), ("", {"PYTHONIOENCODING": "ascii"})])
+def test_no_console_loses_a_batch(folder, shell, env):
+    cell = new_code_cell('seeds: list[int] = [0]\nout: str = "."', metadata={"tags": ["parameters"]})
+    code = """from bayesbinn_nb.repro.records import pending_seeds, record_run
+print("τ → 0")
+for seed in pending_seeds(out, seeds):
+    record_run(out, experiment="demo", arm="τ", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.5]}, parameters={})"""
+    nbformat.write(new_notebook(cells=[cell, new_code_cell(code)]), folder / "greek.ipynb")
+    (folder / "greek.yaml").write_text("rows: [{row: g, template: greek, trace: true}]")
+    process = started("batch", "greek.yaml", "--out", "runs", "--no-pages", shell=shell, env=env)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and b"Traceback" not in out + err
+    assert json.loads((folder / "runs" / "g" / "seed0.json").read_text())["arm"] == "τ"
+    assert (folder / "runs" / "g" / "trace.json").exists()  # the rehearsal printed, too
+
+
+def test_sigterm_says_how_to_go_on(folder):
+    cell = new_code_cell('seeds: list[int] = [0]\nout: str = "."', metadata={"tags": ["parameters"]})
+    code = "from pathlib import Path; import time\nPath('begun').touch()\ntime.sleep(300)"
+    nbformat.write(new_notebook(cells=[cell, new_code_cell(code)]), folder / "slow.ipynb")
+    (folder / "slow.yaml").write_text("rows: [{row: s, template: slow}]")
+    process = started("batch", "slow.yaml", "--out", "runs", "--no-pages")
+    end = time.time() + 100
+    while not (folder / "runs" / "s" / "begun").exists() and time.time() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and b"Traceback" not in out + err
+    assert "Stopped. Run the same command again to go on; what is whole is kept" in out.decode()
+    assert (folder / "runs" / "s" / "_work" / "job.json").exists()
+
+
+def test_text_from_files_does_nothing_to_the_terminal(folder, capsys):
+    cell = new_code_cell(
+        'seeds: list[int] = [0]  # first\x1b[2J\x07 seeds\nout: str = "."', metadata={"tags": ["parameters"]}
+    )
+    code = new_code_cell('raise RuntimeError("\\x1b]0;renamed\\x07 failed")')
+    nbformat.write(new_notebook(cells=[cell, code]), folder / "rude.ipynb")
+    (folder / "rude.yaml").write_text('about: "\\e[31mred"\nrows: [{row: r, template: rude}]')
+    assert call("run", "rude.ipynb", "--show") == 0
+    assert call("batch", "rude.yaml", "--out", "runs", "--no-pages") == 1
+    said = "".join(capsys.readouterr())
+    assert "first\\x1b[2J\\x07 seeds" in said and "renamed" in said
+    assert not set(said) & {"\x1b", "\x07"}
+
+
+def test_a_page_cannot_leave_the_output_folder(folder, capsys):
+    (folder / "leaves.yaml").write_text("rows: [{row: one, template: demo}]\npages: [../../elsewhere]")
+    assert call("batch", "leaves.yaml", "--out", "runs") == 2
+    assert "page" in capsys.readouterr().err and not (folder / "runs").exists()

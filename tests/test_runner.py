@@ -359,6 +359,15 @@ class Shipping(ThreadPoolExecutor):
         return super().submit(lambda: pickle.loads(pickle.dumps(fn(*args))))
 
 
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", ""])
+def test_a_page_is_a_plain_name(tmp_path, name):
+    suite = load_suite(suite_in(tmp_path, [dict(row="a")]))
+    suite.pages = [name]
+    with pytest.raises(SuiteError, match="must be the name of a notebook"):
+        run_suite(suite, out=tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_threads(tmp_path, monkeypatch):
     job = dict(threads=4, folder=str(tmp_path), context={}, hash="")
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -704,8 +713,8 @@ def test_confirm_misses_nothing(tmp_path):
     row, where = load_suite(path).rows[0], tmp_path / "runs" / "r"
     assert confirm_row(row, where, 2).answer == "the same"
     for old, new, said in (
-        ("resumed=resumed", "resumed=1", "extra.resumed is False in the record and 1 now"),
-        ("extra=dict(", "extra=dict(other=1) if seed else dict(", "extra.resumed is False in the record and None now"),
+        ("resumed=resumed", "resumed=1", "extra, resumed is False in the record and 1 now"),
+        ("extra=dict(", "extra=dict(other=1) if seed else dict(", "extra, resumed is False in the record and None now"),
         ("[value]", "[value + 1e-9]", "test_accuracy after epoch 1 is 0.5 in the record"),
     ):
         notebook(tmp_path / "demo.ipynb", CODE.replace(old, new))
@@ -794,7 +803,7 @@ def test_what_kills_leave_behind_is_swept(tmp_path):
     assert run_suite(path, out=tmp_path / "runs", quiet=True).ok
     whole = sorted(p.name for p in row.iterdir())
     (row / "_trash-0001" / "seed0").mkdir(parents=True)
-    (row / ".seed0.json.123.tmp").write_text("half")
+    (row / ".seed0.json.0123abcd.part").write_text("half")
     (row / "x.part").write_text("half")
     (row / "_work").mkdir()
     (row / "_work" / "job.json").write_text("{}")  # the clean-up of a whole row was killed

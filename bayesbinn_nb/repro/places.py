@@ -111,7 +111,8 @@ def process_environment(
     root: Path | None = None,  # a checkout whose package it imports; None: this one
 ) -> dict:  # environment variables
     "The environment of a process that runs a template"
-    env = FAST_PROCESS | dict(os.environ) | dict.fromkeys(_THREADS, str(threads)) | {"PYTHONHASHSEED": "0"}
+    env = FAST_PROCESS | dict(os.environ) | dict.fromkeys(_THREADS, str(threads))
+    env |= {"PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8"}
     first = str(root or package_dir().parent)
     if root or checkout_root() or first not in sys.path[1:]:
         given = [os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]

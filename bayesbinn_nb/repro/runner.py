@@ -464,7 +464,7 @@ def _page_names(batch: _Batch) -> list:
     "The pages of the rows and of the suite, each once; a name is that of a file, and leads nowhere else"
     names = list(dict.fromkeys([page for row in batch.rows for page in row.pages] + batch.suite.pages))
     for name in names:
-        if Path(name).name != name or name.startswith("."):
+        if not name or Path(name).name != name or name.startswith("."):
             raise SuiteError(f"page {name!r}: it must be the name of a notebook, without folders and without .ipynb.")
     return names
 
