@@ -169,6 +169,4 @@ def test_templates_and_suites_leave_it_to_the_machine():
     assert {t.name for t in declaring} >= {"benchmark", "bop", "segmentation"}
     assert {t.defaults["precision"] for t in declaring} == {"auto"}
     rows = [row for name in known_suites() for row in load_suite(name).rows]
-    assert {row.params.get("precision", "auto") for row in rows if row.params.get("experiment") != "precision"} == {
-        "auto"
-    }
+    assert {row.params.get("precision", "auto") for row in rows} <= {"auto", "float32"}  # never what some machine lacks
