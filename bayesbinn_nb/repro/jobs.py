@@ -37,7 +37,8 @@ from .templates import load_template
 # %% auto #0
 __all__ = ['ROW_FILE', 'TRACE_FILE', 'PARTIAL', 'OLDER', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu',
            'identify_template', 'row_identity', 'identify_job', 'row_job', 'discard', 'sweep', 'kept_networks',
-           'prepare_work', 'job_environment', 'execute_job', 'stop_jobs', 'job_process', 'sentence']
+           'prepare_work', 'job_environment', 'execute_job', 'stop_jobs', 'job_process', 'sentence', 'file_row',
+           'beat_baseline']
 
 # %% ../../nbs/repro/jobs.ipynb #b91e43b6
 ROW_FILE = "row.json"
@@ -291,6 +292,7 @@ def job_environment(
     context = job["context"] | (
         {"hash": job["hash"], "work": str(Path(job["folder"]) / "_work")} if job["hash"] else {}
     )
+    env |= job.get("environment", {})  # such as the one GPU that it may see
     return env | {CONTEXT: json.dumps(context), "PYTHONHASHSEED": "0"} | _kernel_of_our_own(job, env)
 
 
@@ -530,12 +532,12 @@ def _execute_row(job: dict) -> list:
             "it must call record_run(out, …) for every seed."
         )
     if job["baseline"]:
-        _beat(job["baseline"], records)
-    _file_row(job, nb, records)
+        beat_baseline(job["baseline"], records)
+    file_row(job, nb, records)
     return notes
 
 # %% ../../nbs/repro/jobs.ipynb #185d9ac5
-def _file_row(job: dict, nb: dict, records: list) -> None:
+def file_row(job: dict, nb: dict, records: list) -> None:
     "Put a row's records, trace, notebook and note in their places, the note last"
     folder = Path(job["folder"])
     staged = {path.name for path in (folder / STAGED).glob("seed*.json")}
@@ -581,7 +583,7 @@ def _need(names: list) -> None:
             raise RunnerError(f"{SETS[name]['title']} is not on this machine. {how_to_get(name)}")
 
 
-def _beat(name: str, records: list) -> None:
+def beat_baseline(name: str, records: list) -> None:
     "RunnerError unless the mean over seeds is better than the named baseline, for every arm that carries it"
     arms: dict = {}
     for r in records:
