@@ -307,3 +307,12 @@ def test_executors_that_do_not_exist():
     pytest.importorskip("distributed")
     with pytest.raises(RunnerError, match="no scheduler answers at"):
         OnDask("tcp://127.0.0.1:9")
+
+
+def test_kills_on_a_cluster_cost_no_unit():
+    pytest.importorskip("distributed")
+    script = Path(__file__).parent / "cluster_kills.py"
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "5", "--seed", "2"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
