@@ -23,9 +23,11 @@ EXTRAS = {
     "loggers": ["tensorboard", "wandb"],
 }
 EXTRAS["site"] = EXTRAS["repro"] + ["nbconvert", "sphinx-mathjax-offline"]
+EXTRAS["cluster"] = EXTRAS["repro"] + ["dask", "distributed", "dask-jobqueue"]
 EXTRAS["dev"] = (
     EXTRAS["site"]
     + EXTRAS["fast"]
+    + EXTRAS["cluster"]
     + [
         "jupyterlab",
         "nbdev>=2.4,<3",

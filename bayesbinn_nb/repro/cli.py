@@ -215,6 +215,23 @@ def _list_rows(args, suite, out: Path) -> int:
         complain(problem)
     return 1 if problems else 0
 
+# %% ../../nbs/repro/cli.ipynb #1a027bbd
+def _unit_options(p) -> None:
+    p.add_argument(
+        "--by-seed", action="store_true", help="hand out single seeds, not whole rows; the options below imply it"
+    )
+    p.add_argument("--only-seed", type=int, metavar="SEED", help="this seed alone")
+    p.add_argument("--shard", metavar="K/N", help="the K-th of N parts, for array jobs: 1/8, 2/8, …")
+    p.add_argument("--devices", metavar="0,1,…", help="GPUs of this machine, one unit at a time on each")
+    p.add_argument(
+        "--executor", default="local", metavar="WHERE", help="local (default), dask, dask://HOST:PORT, slurm"
+    )
+
+
+def _asks_for_units(args) -> bool:
+    chosen = (args.by_seed, args.shard, args.devices, args.only_seed is not None, args.executor != "local")
+    return any(chosen)
+
 # %% ../../nbs/repro/cli.ipynb #605ab971
 _ONLY = "only rows with such a name; several globs separated by commas, or the option again"
 
@@ -248,6 +265,9 @@ def _batch_options(p) -> None:
         "--keep", action="store_true", help="keep the checkpoints with the trained networks, in each row's folder _work"
     )
     p.add_argument("--no-pages", action="store_true", help="do not execute the result pages")
+    _unit_options(
+        p.add_argument_group("by seeds", "one seed of one row at a time; several such commands may share a folder")
+    )
 
 
 def _what_next(suite) -> str:
@@ -257,6 +277,20 @@ def _what_next(suite) -> str:
     which = "" if suite.name in COMMITTED else f" --suite {suite.name}"
     site = ", `bayesbinn site` renders the pages." if checkout_root() else "."
     return f"Next: `bayesbinn report{which}` prints the verdicts{site}"
+
+# %% ../../nbs/repro/cli.ipynb #90d006cc
+def _run_by_units(suite, args, common: dict):
+    from bayesbinn_nb.repro.executors import run_units
+    from bayesbinn_nb.repro.units import parse_shard
+
+    return run_units(
+        suite,
+        only_seed=args.only_seed,
+        part=parse_shard(args.shard) if args.shard else (1, 1),
+        executor=args.executor,
+        devices=[name.strip() for name in args.devices.split(",")] if args.devices else (),
+        **common,
+    )
 
 # %% ../../nbs/repro/cli.ipynb #47535776
 @_verb(
@@ -268,6 +302,8 @@ def _what_next(suite) -> str:
         "bayesbinn batch short --list",
         "bayesbinn batch short --only 'benchmark-mnist*' --jobs 2",
         "bayesbinn batch short --only two-moons --seeds 20",
+        "bayesbinn batch paper --shard 2/8",
+        "bayesbinn batch paper --executor dask://scheduler.example:8786",
     ],
     "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.",
 )
@@ -284,18 +320,42 @@ def _batch(args) -> int:
             row.seeds = _first(args.seeds)
     if args.list or args.dry_run:
         return _list_rows(args, suite, Path(args.out) if args.out else default_out(suite.name))
-    outcome = runner.run_suite(
-        suite,
-        only=_globs(args),
-        jobs=args.jobs,
-        out=args.out,
-        pages=not args.no_pages,
-        keep_older=args.keep_older,
-        keep=args.keep,
-    )
+    common = dict(only=_globs(args), jobs=args.jobs, out=args.out, pages=not args.no_pages, keep=args.keep)
+    if _asks_for_units(args):
+        outcome = _run_by_units(suite, args, common)
+    else:
+        outcome = runner.run_suite(suite, keep_older=args.keep_older, **common)
     if outcome.ok and not args.out:
         Display(sys.stdout).line(_what_next(suite))
     return _code(outcome)
+
+# %% ../../nbs/repro/cli.ipynb #45cb51cc
+def _plan_options(p) -> None:
+    p.add_argument("suite", metavar="SUITE", help="quick, short, paper, or the path of a YAML file")
+    p.add_argument("--only", metavar="GLOB", action="append", help=_ONLY)
+    p.add_argument("--out", metavar="DIR", help="results folder, as for batch")
+    p.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2, 8, 32], metavar="N", help="numbers of units at a time"
+    )
+
+
+@_verb(
+    "plan",
+    _plan_options,
+    "what is left of a suite, and how long it takes",
+    ["bayesbinn plan paper", "bayesbinn plan paper --workers 4 16"],
+    "Count the units of a suite (a seed of a row each), those that are whole and those that are left, with the hours that "
+    "the records of this kind of machine tell, the longest unit, and what several workers would need.",
+)
+def _plan(args) -> int:
+    from bayesbinn_nb.repro.places import default_out
+    from bayesbinn_nb.repro.suites import load_suite
+    from bayesbinn_nb.repro.units import plan_text
+
+    suite = load_suite(args.suite)
+    out = Path(args.out) if args.out else default_out(suite.name)
+    Display(sys.stdout).line(plan_text(suite, out, _globs(args), args.workers))
+    return 0
 
 # %% ../../nbs/repro/cli.ipynb #b8a0c774
 def _confirm_options(p) -> None:

@@ -30,9 +30,10 @@ from .suites import Row, SuiteError
 from .templates import Template, load_template
 
 # %% auto #0
-__all__ = ['ROW_FILE', 'TRACE_FILE', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'identify_template', 'row_identity',
-           'identify_job', 'row_job', 'probe_precision', 'asks_for_auto', 'settled', 'begun_with', 'settle', 'discard',
-           'sweep', 'kept_networks', 'job_environment', 'execute_job', 'how_it_ended', 'stop_jobs', 'sentence']
+__all__ = ['ROW_FILE', 'TRACE_FILE', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu', 'identify_template',
+           'row_identity', 'identify_job', 'row_job', 'probe_precision', 'asks_for_auto', 'settled', 'begun_with',
+           'with_precision', 'settle', 'discard', 'sweep', 'kept_networks', 'job_environment', 'execute_job',
+           'how_it_ended', 'stop_jobs', 'sentence', 'file_row', 'beat_baseline']
 
 # %% ../../nbs/repro/jobs.ipynb #b91e43b6
 ROW_FILE = "row.json"
@@ -94,7 +95,7 @@ def read_note(
     return {}
 
 # %% ../../nbs/repro/jobs.ipynb #7e1d2203
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     "Can PyTorch see a GPU here? Asked without importing it, which takes seconds"
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
@@ -180,7 +181,7 @@ def row_job(
         given=row.params,
         params={**row.params, "seeds": row.seeds, "out": STAGED} | work_dir,
         seeds=row.seeds,
-        gpu=_has_gpu() and row.params.get("device") != "cpu",
+        gpu=has_gpu() and row.params.get("device") != "cpu",
         hash=row_identity(row).hash,
         baseline=row.baseline,
         needs=row.needs,
@@ -249,12 +250,17 @@ def begun_with(
         return kept, begun.get("context", {}).get("precision_because", "")
     kept = note.get("params", {}).get("precision")
     known = {note.get("hash"), note.get("confirmed", {}).get("hash")}
-    if kept in _PRECISIONS and identify_job(_with_precision(job, kept, "")).hash in known:
+    if kept in _PRECISIONS and identify_job(with_precision(job, kept, "")).hash in known:
         return kept, note.get("precision_because", "")
     return None, ""
 
 
-def _with_precision(job: dict, precision: str, because: str) -> dict:
+def with_precision(
+    job: dict,  # from row_job
+    precision: str,  # "float32", "bfloat16"
+    because: str,  # why; goes into its note and records
+) -> dict:
+    "A job whose arithmetic is decided"
     chosen, context = {"precision": precision}, job["context"] | {"precision_because": because}
     return job | dict(given=job["given"] | chosen, params=job["params"] | chosen, context=context)
 
@@ -269,7 +275,7 @@ def settle(
     if precision is None:
         found = probe_precision(job)
         precision, because = found["precision"], found["because"]
-    return _with_precision(job, precision, because)
+    return with_precision(job, precision, because)
 
 # %% ../../nbs/repro/jobs.ipynb #72d9e578
 def discard(
@@ -361,6 +367,7 @@ def job_environment(
 ) -> dict:  # environment variables
     "The environment in which a job's process and its kernel run"
     env = process_environment(threads_here(job["threads"]))
+    env |= job.get("environment", {})  # such as the one GPU that it may see
     env.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller draws with
     own = {"hash": job["hash"], "work": str(Path(job["folder"]) / "_work")}
     context = job["context"] | (own if job["hash"] else {})
@@ -608,8 +615,8 @@ def _execute_row(job: dict) -> list:
     records = [r for r in load_records(folder / STAGED, problems=notes) if r.hash == job["hash"]]
     _check_seeds(job["seeds"], records)
     if job["baseline"]:
-        _beat(job["baseline"], records)
-    _file_row(job, nb, records)
+        beat_baseline(job["baseline"], records)
+    file_row(job, nb, records)
     return notes
 
 # %% ../../nbs/repro/jobs.ipynb #185d9ac5
@@ -628,7 +635,7 @@ def _file_records(folder: Path, identity: str) -> None:
         (folder / TRACE_FILE).unlink(missing_ok=True)  # of another run
 
 # %% ../../nbs/repro/jobs.ipynb #b61f0b78
-def _file_row(job: dict, nb: dict, records: list) -> None:
+def file_row(job: dict, nb: dict, records: list) -> None:
     "Put a row's records, trace, notebook and note in their places, the note last"
     folder = Path(job["folder"])
     _file_records(folder, job["hash"])
@@ -665,7 +672,7 @@ def _need(names: list) -> None:
             raise RunnerError(f"{SETS[name]['title']} is not on this machine. {how_to_get(name)}")
 
 # %% ../../nbs/repro/jobs.ipynb #045abf48
-def _beat(name: str, records: list) -> None:
+def beat_baseline(name: str, records: list) -> None:
     "RunnerError unless the mean over seeds is better than the named baseline, for every arm that carries it"
     arms: dict = {}
     for r in records:

@@ -15,7 +15,7 @@ from ..library.process import FAST_PROCESS, cores
 
 # %% auto #0
 __all__ = ['COMMITTED', 'package_dir', 'checkout_root', 'experiments_dir', 'results_dir', 'default_out', 'printable',
-           'short_path', 'is_absolute', 'threads_here', 'process_environment']
+           'short_path', 'install_hint', 'is_absolute', 'threads_here', 'process_environment']
 
 # %% ../../nbs/repro/places.ipynb #24e7615c
 def package_dir() -> Path:
@@ -83,6 +83,14 @@ def short_path(
         text = relative
     text = printable(text)
     return text if len(text) <= longest else "…" + text[-(longest - 1) :]
+
+# %% ../../nbs/repro/places.ipynb #4cd90f0c
+def install_hint(
+    extra: str,  # "repro", "site", "cluster", …
+) -> str:
+    "The command that installs an extra of this package"
+    root = checkout_root()
+    return f"pip install -e '{short_path(root)}[{extra}]'" if root else f"pip install 'bayesbinn_nb[{extra}]'"
 
 # %% ../../nbs/repro/places.ipynb #b768a519
 _ABSOLUTE = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]|file:", re.IGNORECASE)

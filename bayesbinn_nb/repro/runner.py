@@ -38,7 +38,15 @@ from bayesbinn_nb.repro.jobs import (
     stop_jobs,
     sweep,
 )
-from .places import COMMITTED, checkout_root, default_out, experiments_dir, results_dir, short_path
+from bayesbinn_nb.repro.places import (
+    COMMITTED,
+    checkout_root,
+    default_out,
+    experiments_dir,
+    install_hint,
+    results_dir,
+    short_path,
+)
 from .records import load_records
 from .suites import Row, Suite, SuiteError, check_seeds, find_template, load_suite
 from .templates import cell_source, load_template, read_notebook
@@ -258,14 +266,8 @@ def _plan_rows(batch: _Batch, keep: bool, keep_older: bool) -> list:
         else:
             plan.append(row_job(row, batch.out, batch.jobs, keep))
     if plan and importlib.util.find_spec("papermill") is None:
-        raise RunnerError(f"running notebooks needs papermill: {_install_hint('repro')}.")
+        raise RunnerError(f"running notebooks needs papermill: {install_hint('repro')}.")
     return plan
-
-
-def _install_hint(extra: str) -> str:
-    "The command that installs an extra of this package, from a clone or from an index"
-    root = checkout_root()
-    return f"pip install -e '{short_path(root)}[{extra}]'" if root else f"pip install 'bayesbinn_nb[{extra}]'"
 
 # %% ../../nbs/repro/runner.ipynb #6541cb81
 def _say_slow(batch: _Batch, plan: list) -> None:

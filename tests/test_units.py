@@ -1,0 +1,319 @@
+"Units: a suite by seeds, shared by runners, on workers that share nothing; whole, once, and equal to the run of the row"
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from bayesbinn_nb.repro.executors import OnDask, put_in_place, run_units, workers_of
+from bayesbinn_nb.repro.jobs import RunnerError, row_identity
+from bayesbinn_nb.repro.records import load_records
+from bayesbinn_nb.repro.runner import row_state, run_suite
+from bayesbinn_nb.repro.suites import SuiteError, load_suite
+from bayesbinn_nb.repro.units import (
+    Taken,
+    claimed,
+    estimates,
+    gather,
+    is_whole,
+    makespan,
+    parse_shard,
+    plan_text,
+    shard,
+    units_of,
+)
+
+PARAMETERS = 'value: float = 0.5\npause: float = 0.0\nseeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"\n'
+CODE = """
+import os, time
+from pathlib import Path
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    Path(work_dir, f"begun{seed}").write_text(str(os.getpid()))
+    time.sleep(pause)
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", parameters=dict(value=value),
+               bundle=dict(name="nothing"), history={"test_accuracy": [value + seed / 100]}, wall_seconds=2.0,
+               baseline=dict(name="chance", metric="test_accuracy", value=.1),
+               extra=dict(gpus=os.environ.get("CUDA_VISIBLE_DEVICES")))
+"""
+
+
+def suite_in(folder, rows, code=CODE):
+    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(code)]
+    nbformat.write(new_notebook(cells=cells), folder / "demo.ipynb")
+    (folder / "mine.yaml").write_text(json.dumps({"defaults": {"template": "demo"}, "rows": rows}))
+    return folder / "mine.yaml"
+
+
+def two_rows(folder, **params):
+    return suite_in(
+        folder,
+        [
+            {"row": "a", "seeds": [0, 1], "params": {"value": 0.25, **params}, "baseline": "chance"},
+            {"row": "b", "seeds": [0, 1], "params": {"value": 0.5, **params}},
+        ],
+    )
+
+
+def files_of(root):
+    return sorted(str(p.relative_to(root)) for p in Path(root).rglob("*") if p.is_file() and p.name != ".lock")
+
+
+def numbers(root):
+    return [(r.row, r.seed, r.metrics, r.history, r.hash, r.parameters) for r in load_records(root)]
+
+
+def test_units_add_up_to_the_rows_that_run_whole(tmp_path):
+    path = two_rows(tmp_path)
+    assert run_suite(path, out=tmp_path / "rows", quiet=True).ok
+    log = io.StringIO()
+    outcome = run_units(path, out=tmp_path / "units", jobs=2, stream=log)
+    assert outcome.ok and outcome.count("whole") == 2
+    assert numbers(tmp_path / "units") == numbers(tmp_path / "rows")
+    more = ["a/a-seed1.ipynb", "b/b-seed1.ipynb"]  # a notebook for each further seed
+    assert files_of(tmp_path / "units") == sorted([*files_of(tmp_path / "rows"), *more])
+    assert [r.notebook for r in load_records(tmp_path / "units", row="a")] == ["a.ipynb", "a-seed1.ipynb"]
+    assert "a, seed 1" in log.getvalue() and "2 rows whole" in log.getvalue()
+    again = run_suite(path, out=tmp_path / "units", quiet=True)  # one kind of runner knows what the other did
+    assert again.count("kept") == 2
+    assert run_units(path, out=tmp_path / "rows", quiet=True).count("kept") == 2
+
+
+def test_shards_and_a_single_seed(tmp_path):
+    path = two_rows(tmp_path)
+    outcome = run_units(path, out=tmp_path / "runs", part=(1, 2), quiet=True)
+    assert not outcome.failed and outcome.count("stopped") == 2  # half of the seeds are there, no row is whole
+    units = [unit for row in load_suite(path).rows for unit in units_of(row)]
+    assert [is_whole(unit, tmp_path / "runs") for unit in units] == [True, False, True, False]
+    assert run_units(path, out=tmp_path / "runs", only_seed=1, quiet=True).count("whole") == 2
+    with pytest.raises(SuiteError, match="no row that was chosen has this seed"):
+        run_units(path, out=tmp_path / "runs", only_seed=7, quiet=True)
+    assert [len(shard(units, k, 3)) for k in (1, 2, 3)] == [2, 1, 1]
+    assert parse_shard("2/8") == (2, 8)
+
+
+def test_a_row_that_fails_hurts_only_itself(tmp_path):
+    path = two_rows(tmp_path)
+    text = json.loads(path.read_text())
+    text["rows"][0]["params"]["value"] = 0.01  # does not beat chance
+    text["rows"].append({"row": "c", "seeds": [0], "params": {"value": 3.0}})  # no proportion: refused by the record
+    path.write_text(json.dumps(text))
+    outcome = run_units(path, out=tmp_path / "runs", quiet=True)
+    said = {row["name"]: row["error"] for row in outcome.rows}
+    assert "does not beat the baseline" in said["a"] and said["b"] is None and "it is a proportion" in said["c"]
+    assert [row_state(row, tmp_path / "runs" / row.name) == "whole" for row in load_suite(path).rows] == [
+        False,
+        True,
+        False,
+    ]
+
+
+RUN = textwrap.dedent(
+    """
+    import sys
+    from bayesbinn_nb.repro.executors import run_units
+    path, out, executor, jobs = sys.argv[1:]
+    outcome = run_units(path, out=out, executor=executor, jobs=int(jobs))
+    sys.exit(0 if outcome.ok else 3)
+    """
+)
+
+
+def start(path, out, executor="local", jobs=1):
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(path), str(out), executor, str(jobs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_two_runners_share_a_folder(tmp_path):
+    path = two_rows(tmp_path, pause=1.0)
+    both = [start(path, tmp_path / "runs") for _ in range(2)]
+    said = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    ran = [sum(" whole " in line and ", seed " in line for line in text.splitlines()) for text in said]
+    assert sum(ran) == 4 and min(ran) >= 1, said  # each unit once, and both had work
+    assert len(numbers(tmp_path / "runs")) == 4
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_runner_that_ends_leaves_its_units_to_the_next(tmp_path, how):
+    path = two_rows(tmp_path, pause=1.5)
+    first = start(path, tmp_path / "runs", jobs=2)
+    assert until(lambda: list((tmp_path / "runs").rglob("begun*")))
+    family = psutil.Process(first.pid).children(recursive=True)
+    first.send_signal(how)
+    first.communicate(timeout=30)
+    assert not psutil.wait_procs(family, timeout=15)[1]  # nobody goes on writing
+    assert run_units(path, out=tmp_path / "runs", quiet=True).ok
+    assert len(numbers(tmp_path / "runs")) == 4 and not list((tmp_path / "runs").rglob("_*"))
+
+
+def test_a_unit_has_one_writer(tmp_path):
+    unit = units_of(load_suite(two_rows(tmp_path)).rows[0])[0]
+    with claimed(unit, tmp_path), pytest.raises(Taken, match="a, seed 0: another runner .pid"):
+        with claimed(unit, tmp_path):
+            pass
+
+
+def test_one_gpu_for_each_unit(tmp_path):
+    outcome = run_units(two_rows(tmp_path, pause=0.5), out=tmp_path / "runs", devices=["4", "7"], quiet=True)
+    assert outcome.ok
+    assert {r.extra["gpus"] for r in load_records(tmp_path / "runs")} <= {"4", "7"}
+
+
+def test_what_comes_back_is_looked_at(tmp_path):
+    unit = units_of(load_suite(two_rows(tmp_path)).rows[0])[0]
+    assert run_units(tmp_path / "mine.yaml", only="a", out=tmp_path / "runs", part=(1, 2), quiet=True)
+    files = {
+        p.name: p.read_bytes() for p in unit.folder(tmp_path / "runs").iterdir() if p.is_file() and p.name != ".lock"
+    }
+    put_in_place(unit, tmp_path / "copy", files)
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == sorted(files)
+    right = row_identity(unit.row).hash.encode()
+    other = {name: content.replace(right, b"0" * len(right)) for name, content in files.items()}
+    for wrong, said in (
+        (other, "code of another meaning"),
+        (files | {"../x": b""}, "outside its folder"),
+        (files | {"/tmp/x": b""}, "outside its folder"),
+        (files | {"seed0.json": files["seed0.json"].replace(b"0.25", b"0.75")}, "checksum"),
+        ({k: v for k, v in files.items() if k != "seed0.json"}, "other seeds"),
+        ({k: v for k, v in files.items() if k != "row.json"}, "missing or damaged"),
+    ):
+        with pytest.raises(RunnerError, match=said):
+            put_in_place(unit, tmp_path / "none", wrong)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_plan_knows_times_from_records(tmp_path):
+    path = two_rows(tmp_path)
+    before = plan_text(load_suite(path), tmp_path / "runs")
+    assert "4 units of 2 rows, 4 to run" in before and "no time is known" in before
+    run_units(path, only="a", out=tmp_path / "runs", quiet=True)
+    found = estimates(load_suite(path), tmp_path / "runs")
+    assert [(e.state, e.seconds) for e in found] == [("whole", 2.0)] * 2 + [("to run", None)] * 2
+    assert makespan([4, 3, 2], 2) == 5 and makespan([], 3) == 0
+
+
+def test_a_row_is_put_together_once_and_only_when_it_is_complete(tmp_path):
+    path = two_rows(tmp_path)
+    row = load_suite(path).rows[0]
+    run_units(path, only="a", only_seed=0, out=tmp_path / "runs", quiet=True)
+    assert gather(row, tmp_path / "runs") is False and not (tmp_path / "runs" / "a" / "row.json").exists()
+
+
+# ---- a cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    "A scheduler and three workers, each a process in a folder of its own"
+    pytest.importorskip("distributed")
+    processes, folder = [], tmp_path_factory.mktemp("cluster")
+    env = dict(os.environ) | {"DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "False"}
+    info = folder / "scheduler.json"
+
+    def run(name, *args):
+        place = folder / name
+        place.mkdir()
+        command = [sys.executable, "-m", "distributed.cli.dask_" + args[0], *map(str, args[1:])]
+        with open(place / "log.txt", "wb") as log:
+            process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env=env, start_new_session=True)
+        processes.append(process)
+
+    run("scheduler", "scheduler", "--port", 0, "--no-dashboard", "--scheduler-file", info)
+    assert until(info.exists), (folder / "scheduler" / "log.txt").read_text()
+    address = json.loads(info.read_text())["address"].removeprefix("tcp://")
+    for k in range(3):
+        run(
+            f"worker{k}",
+            "worker",
+            f"tcp://{address}",
+            "--nthreads",
+            1,
+            "--no-nanny",
+            "--no-dashboard",
+            "--name",
+            f"w{k}",
+        )
+    yield address, processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_suite_on_a_cluster_equals_the_one_here(tmp_path, cluster):
+    path = two_rows(tmp_path)
+    assert run_suite(path, out=tmp_path / "rows", quiet=True).ok
+    outcome = run_units(path, out=tmp_path / "units", executor=f"dask://{cluster[0]}", quiet=True)
+    assert outcome.ok, outcome.rows
+    assert numbers(tmp_path / "units") == numbers(tmp_path / "rows")
+    assert not [p for p in (tmp_path / "units").rglob("*") if p.name.startswith("_")]
+
+
+def busy(out, address):
+    "Processes of units that workers of the cluster run"
+    return [p for p in psutil.process_iter(["cmdline"]) if "bayesbinn-unit-" in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_end_of_a_runner_ends_the_work_elsewhere(tmp_path, cluster, how):
+    path = two_rows(tmp_path, pause=60.0)
+    runner = start(path, tmp_path / "runs", f"dask://{cluster[0]}")
+    assert until(lambda: busy(tmp_path, cluster[0])), runner.communicate(timeout=5)[0]
+    runner.send_signal(how)
+    runner.communicate(timeout=30)
+    assert until(lambda: not busy(tmp_path, cluster[0]), 15), "work goes on at a worker"
+    assert not load_records(tmp_path / "runs")
+
+
+def test_a_lost_worker_costs_its_unit_a_second_start(tmp_path, cluster):
+    address, processes = cluster
+    path = two_rows(tmp_path, pause=2.0)
+    runner = start(path, tmp_path / "runs", f"dask://{address}")
+    assert until(lambda: busy(tmp_path, address)), runner.communicate(timeout=5)[0]
+    processes[1].kill()
+    said = runner.communicate(timeout=180)[0]
+    assert runner.returncode == 0, said
+    assert len(numbers(tmp_path / "runs")) == 4
+
+
+def test_executors_that_do_not_exist():
+    with pytest.raises(SuiteError, match="there are local, dask"):
+        workers_of("condor")
+    with pytest.raises(SuiteError, match="GPUs of this machine"):
+        workers_of("dask", devices=["0"])
+    pytest.importorskip("distributed")
+    with pytest.raises(RunnerError, match="no scheduler answers at"):
+        OnDask("tcp://127.0.0.1:9")
+
+
+def test_kills_on_a_cluster_cost_no_unit():
+    pytest.importorskip("distributed")
+    script = Path(__file__).parent / "cluster_kills.py"
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "5", "--seed", "2"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
