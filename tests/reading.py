@@ -29,7 +29,9 @@ class Reading:
     lengths: list[int] = field(default_factory=list)  # lines of each exported cell, directives not counted
     words: int = 0  # of prose
     checks: int = 0  # assertions in cells that are not exported
-    bare: list[int] = field(default_factory=list)  # exported cells (by index) without prose since the exported cell before
+    bare: list[int] = field(
+        default_factory=list
+    )  # exported cells (by index) without prose since the exported cell before
     unshown: list[str] = field(default_factory=list)  # public names that no other cell uses
 
     def faults(self) -> list[str]:
@@ -72,7 +74,9 @@ def used_names(tree: ast.Module) -> set[str]:
 
 
 def n_checks(source: str) -> int:
-    return len(re.findall(r"^\s*(?:assert\b|test_\w+\(|with (?:pytest\.raises|ExceptionExpected)\b|test_fail\()", source, re.M))
+    return len(
+        re.findall(r"^\s*(?:assert\b|test_\w+\(|with (?:pytest\.raises|ExceptionExpected)\b|test_fail\()", source, re.M)
+    )
 
 
 def read(path: Path) -> Reading:
@@ -105,7 +109,9 @@ def read(path: Path) -> Reading:
 
 def room(name: str) -> list[Reading]:
     "Every notebook of a room that exports something"
-    readings = [read(path) for path in sorted((NOTEBOOKS / name).rglob("*.ipynb")) if not path.parts[-1].startswith((".", "_"))]
+    readings = [
+        read(path) for path in sorted((NOTEBOOKS / name).rglob("*.ipynb")) if not path.parts[-1].startswith((".", "_"))
+    ]
     return [reading for reading in readings if reading.lengths]
 
 
@@ -115,7 +121,9 @@ def faults(name: str) -> list[str]:
     found = [fault for reading in readings for fault in reading.faults()]
     lengths = [n for reading in readings for n in reading.lengths]
     if lengths and statistics.median(lengths) > MEDIAN:
-        found.append(f"nbs/{name}: half of the exported cells have more than {statistics.median(lengths):.0f} lines, {MEDIAN} are allowed")
+        found.append(
+            f"nbs/{name}: half of the exported cells have more than {statistics.median(lengths):.0f} lines, {MEDIAN} are allowed"
+        )
     return found
 
 
@@ -126,12 +134,16 @@ def main(names: list[str]) -> int:
         if not readings:
             continue
         lengths = [n for reading in readings for n in reading.lengths]
-        print(f"{name}: {len(lengths)} exported cells, longest {max(lengths)}, median {statistics.median(lengths):.0f} lines; "
-              f"{sum(r.words for r in readings) / sum(lengths):.1f} words and "
-              f"{sum(r.checks for r in readings) / len(lengths):.1f} checks to an exported line and cell")
+        print(
+            f"{name}: {len(lengths)} exported cells, longest {max(lengths)}, median {statistics.median(lengths):.0f} lines; "
+            f"{sum(r.words for r in readings) / sum(lengths):.1f} words and "
+            f"{sum(r.checks for r in readings) / len(lengths):.1f} checks to an exported line and cell"
+        )
         for reading in readings:
-            print(f"    {reading.path.stem:24} {len(reading.lengths):3} cells, longest {max(reading.lengths):3}, "
-                  f"median {statistics.median(reading.lengths):4.0f}; {reading.words:5} words, {reading.checks:3} checks")
+            print(
+                f"    {reading.path.stem:24} {len(reading.lengths):3} cells, longest {max(reading.lengths):3}, "
+                f"median {statistics.median(reading.lengths):4.0f}; {reading.words:5} words, {reading.checks:3} checks"
+            )
         broken += faults(name)
     print("\n".join(broken))
     return bool(broken)

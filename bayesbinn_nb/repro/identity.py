@@ -314,6 +314,15 @@ def _behind(code: Code, dotted: str) -> Iterator[str]:
         yield module
 
 
+def _paths(code: Code, module: Module) -> list:
+    "Dotted paths that a module imports; of the whole package, the public names that it mentions: `bayesbinn_nb.STE`"
+    paths = list(module.imports.values())
+    if {_PACKAGE, f"{_PACKAGE}.*"} & set(paths) and "" in code.files:
+        mentioned = frozenset().union(*(unit.mentions for unit in module.units))
+        paths += [f"{_PACKAGE}.{name}" for name, _, _ in code.module("").strings if name in mentioned]
+    return paths
+
+
 def reach(
     code: Code,
     imports: Iterable[str],  # absolute dotted paths
@@ -329,7 +338,7 @@ def reach(
             continue
         reached.add(name)
         module = code.module(name)
-        waiting += [found for dotted in module.imports.values() for found in _behind(code, dotted)]
+        waiting += [found for dotted in _paths(code, module) for found in _behind(code, dotted)]
         waiting += [target for key, target, _ in module.strings if methods is None or key in methods]
     return sorted(reached)
 
@@ -507,7 +516,7 @@ def identify(
     code, own = current_code(package), _own_modules(params)
     template = read_template(tuple(cells))
     extra = [read_module(path.read_text(encoding="utf-8"), "own") for path in own]
-    imports = [dotted for module in (template, *extra) for dotted in module.imports.values()]
+    imports = [dotted for module in (template, *extra) for dotted in _paths(code, module)]
     reached = reach(code, imports, _methods_named(params), gpu)
     every = [
         (module.name, unit_digest(code, module, unit), unit_mark(unit), unit)
