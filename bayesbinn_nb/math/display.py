@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,12 @@ _RELATIONS = {
 
 
 _SEPARATORS = {",", ";", "QUAD", "ROW", r"\Rightarrow", r"\Longrightarrow", r"\Longleftrightarrow", r"\Leftrightarrow"}
+
+
+_ENDING = {r"\Rightarrow", r"\Longrightarrow", r"\Longleftrightarrow", r"\Leftrightarrow", ";", "ROW"}  # of a condition
+
+
+_CONDITIONAL = ("if", "for", "where", "with", "as", "while", "in", "when")
 
 
 _IGNORED = {
@@ -122,7 +129,7 @@ class _Scope:
 class _Body:
     "An expression handed to an operator: `body(w=…)` is its value there, `body.at` its surroundings"
 
-    node: object
+    node: Any
     at: _Scope
 
     def __call__(self, **changed):
@@ -158,26 +165,33 @@ _CONSTANTS = {
 }  # fmt: skip
 
 
-def _number(x):
+def _number(x: Any) -> Any:
     if isinstance(x, _Law):
         return x
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float64)
 
 # %% ../../nbs/math/display.ipynb #dd84f456
+class _Node:
+    "A part of a formula"
+
+    def value(self, at: _Scope) -> Any:
+        raise NotImplementedError
+
+
 @dataclass
-class _Literal:
+class _Literal(_Node):
     text: str
 
     def value(self, at):
         return _number(float(self.text))
 
-
+# %% ../../nbs/math/display.ipynb #c8b3f1f2
 @dataclass
-class _Symbol:
+class _Symbol(_Node):
     base: str
-    sub: list = field(default_factory=list)  # parsed subscript, a list of nodes
+    sub: list[_Node] = field(default_factory=list)  # parsed subscript, a list of nodes
     sub_text: str = ""
-    sup: list = field(default_factory=list)  # an index in brackets above, p^(c)
+    sup: list[_Node] = field(default_factory=list)  # an index in brackets above, p^(c)
     primes: int = 0
 
     @property
@@ -185,25 +199,26 @@ class _Symbol:
         return self.base + (f"_{self.sub_text}" if self.sub_text else "")
 
     def value(self, at):
-        for name in (self.full + "'" * self.primes, self.full):
-            if name in at:
-                found, index = at[name], []
-                break
-        else:
-            short = f"{self.base}_{self.sub_text.split('(')[0]}"
-            if short != self.full and short in at:
-                found, index = at[short], []
-            elif not (self.sub or self.sup):
-                return at[self.full]
-            else:
-                found, index = (at[self.base] if self.base in at else at[self.full]), self.sub
-        if self.primes and name != self.full + "'" * self.primes:
-            found = _differentiated(found, self.primes)
+        found, index, primes = self._looked_up(at)
+        if primes:
+            found = _differentiated(found, primes)
         for node in [*self.sup, *index]:
             found = _entry(found, node.value(at))
         return found
 
+    def _looked_up(self, at):
+        "What is bound, the indices that are still to be applied, and the primes that are still to be taken"
+        primed, short = self.full + "'" * self.primes, f"{self.base}_{self.sub_text.split('(')[0]}"
+        if primed in at:
+            return at[primed], [], 0
+        for name in (self.full, short):
+            if name in at:
+                return at[name], [], self.primes
+        if self.base in at and (self.sub or self.sup):
+            return at[self.base], self.sub, self.primes
+        return at[self.full], [], self.primes  # an error that names it
 
+# %% ../../nbs/math/display.ipynb #c8fb3540
 def _entry(collection, index):
     index = int(index)
     if callable(collection):
@@ -222,7 +237,7 @@ def _differentiated(f, times):
 
 # %% ../../nbs/math/display.ipynb #42c49efa
 @dataclass
-class _Bracketed:
+class _Bracketed(_Node):
     content: list  # statements; one expression without relation is its value
     kind: str = "("
 
@@ -238,9 +253,9 @@ class _Bracketed:
 
 
 @dataclass
-class _Members:
+class _Members(_Node):
     content: list
-    times: object = None
+    times: _Node | None = None
 
     def value(self, at):
         values = [s.sides[0].value(at) for s in self.content]
@@ -248,11 +263,11 @@ class _Members:
             return values
         return [torch.stack(row) for row in cartesian(values, repeat=int(self.times.value(at)))]
 
-
+# %% ../../nbs/math/display.ipynb #0b2463fa
 @dataclass
-class _Power:
-    base: object
-    exponent: object
+class _Power(_Node):
+    base: _Node
+    exponent: _Node
 
     def value(self, at):
         if isinstance(self.base, _Members):
@@ -264,18 +279,18 @@ class _Power:
 
 
 @dataclass
-class _Transposed:
-    base: object
+class _Transposed(_Node):
+    base: _Node
 
     def value(self, at):
         return self.base.value(at)
 
 
 @dataclass
-class _Call:
+class _Call(_Node):
     function: str
-    argument: object
-    power: object = None
+    argument: _Node
+    power: _Node | None = None
 
     def value(self, at):
         f = at[self.function] if self.function in at else _FUNCTIONS[self.function]
@@ -285,38 +300,34 @@ class _Call:
 
 # %% ../../nbs/math/display.ipynb #c2c06fcf
 @dataclass
-class _Sum:
+class _Sum(_Node):
     terms: list  # (sign, node)
 
     def value(self, at):
-        total = 0
+        total: Any = 0
         for sign, node in self.terms:
             v = node.value(at)
             total = total + v if sign == "+" else total - v if sign == "-" else total + at["±"] * v
         return total
 
-
+# %% ../../nbs/math/display.ipynb #102af82d
 @dataclass
-class _Product:
-    factors: list  # (operator, node) with operator * or /
+class _Everything:
+    value: Any
 
-    def value(self, at):
-        result, row, k = None, False, 0
-        while k < len(self.factors):
-            op, node = self.factors[k]
-            v, k = self._applied(node, k, at)
-            if isinstance(v, _Everything):  # an operator has taken all the rest
-                v = v.value
-            if result is None:
-                result = _number(v) if not callable(v) and not isinstance(v, list) else v
-            elif op == "/":
-                result = result / v
-            elif isinstance(v, Tensor) and result.ndim == 2 and v.ndim == 1:
-                result = result @ v  # matrix and vector
-            else:
-                result = result @ v if row else result * v
-            row = isinstance(node, _Transposed) or (row and result.ndim > 0)
-        return result
+
+def _try(node, at):
+    try:
+        return node.value(at)
+    except (NameError, IndexError):
+        return None
+
+# %% ../../nbs/math/display.ipynb #d4b927a0
+@dataclass
+class _Factors(_Node):
+    "Factors in a row, and what a function among them takes as its argument"
+
+    factors: list  # (operator, node) with operator * or /
 
     def _applied(self, node, k, at):
         "The value of factor k, applied to the bracket behind it if it is a function"
@@ -347,20 +358,55 @@ class _Product:
                 k += 1
         return v, k
 
-
+# %% ../../nbs/math/display.ipynb #2cf45596
 @dataclass
-class _Everything:
-    value: Tensor
+class _Product(_Factors):
+    "Factors one after the other, each with what it applies to"
 
-
-def _try(node, at):
-    try:
-        return node.value(at)
-    except (NameError, IndexError):
-        return None
+    def value(self, at):
+        result: Any = None
+        row, k = False, 0
+        while k < len(self.factors):
+            op, node = self.factors[k]
+            v, k = self._applied(node, k, at)
+            if isinstance(v, _Everything):  # an operator has taken all the rest
+                v = v.value
+            if result is None:
+                result = _number(v) if not callable(v) and not isinstance(v, list) else v
+            elif op == "/":
+                result = result / v
+            elif isinstance(v, Tensor) and result.ndim == 2 and v.ndim == 1:
+                result = result @ v  # matrix and vector
+            else:
+                result = result @ v if row else result * v
+            row = isinstance(node, _Transposed) or (row and result.ndim > 0)
+        return result
 
 # %% ../../nbs/math/display.ipynb #1025b511
-class _Slopes:
+@dataclass
+class _Range(_Node):
+    "What an operator acts on: its variable, what the variable runs through, and the expression behind it"
+
+    kind: str
+    variable: Any  # a symbol, or None
+    body: _Node
+    domain: Any = None  # what the variable runs through, or tends to
+    upper: Any = None
+    times: int = 1
+
+    def _values(self, at):
+        if self.upper is not None:
+            return range(int(self.domain.value(at)), int(self.upper.value(at)) + 1)
+        found = self.domain.value(at) if self.domain is not None else at[self.variable.base]
+        if isinstance(found, Tensor):
+            raise TypeError(f"the sum over {self.variable.base} needs a range, not the number {found}")
+        return found
+
+    def _bodies(self, at):
+        return [self.body.value(at.but(**{self.variable.full: v})) for v in self._values(at)]
+
+# %% ../../nbs/math/display.ipynb #14a0cc4c
+class _Slopes(_Range):
     "Derivatives and gradients, by central differences"
 
     def _slope(self, at, x, direction, step):
@@ -392,7 +438,7 @@ class _Slopes:
         return torch.stack([_number(self._slope(at, x, d, 1e-5)).sum() for d in torch.eye(len(x), dtype=x.dtype)])
 
 # %% ../../nbs/math/display.ipynb #181f355f
-class _Extremes:
+class _Extremes(_Range):
     "Limits and extremes"
 
     def _lim(self, at):
@@ -422,26 +468,8 @@ class _Extremes:
 class _Operator(_Slopes, _Extremes):
     "∑, ∏, ∫, ∇, d/dx, lim, min, arg max … before an expression"
 
-    kind: str
-    variable: object  # a Name, or None
-    body: object
-    domain: object = None  # what the variable runs through, or tends to
-    upper: object = None
-    times: int = 1
-
     def value(self, at):
         return getattr(self, "_" + self.kind)(at)
-
-    def _values(self, at):
-        if self.upper is not None:
-            return range(int(self.domain.value(at)), int(self.upper.value(at)) + 1)
-        found = self.domain.value(at) if self.domain is not None else at[self.variable.base]
-        if isinstance(found, Tensor):
-            raise TypeError(f"the sum over {self.variable.base} needs a range, not the number {found}")
-        return found
-
-    def _bodies(self, at):
-        return [self.body.value(at.but(**{self.variable.full: v})) for v in self._values(at)]
 
     def _sum(self, at):
         return sum(self._bodies(at))
@@ -460,10 +488,10 @@ class _Operator(_Slopes, _Extremes):
 
 # %% ../../nbs/math/display.ipynb #955803e0
 @dataclass
-class _At:
+class _At(_Node):
     "An expression at given values: f(w)|_{w=0}"
 
-    body: object
+    body: _Node
     statements: list
 
     def value(self, at):
@@ -472,11 +500,12 @@ class _At:
 
 
 @dataclass
-class _Cases:
+class _Cases(_Node):
     rows: list  # (node, condition statements)
 
     def value(self, at):
-        result, open_ = None, None
+        result: Any = None
+        open_: Any = None
         for node, conditions in self.rows:
             v = _number(node.value(at))
             mask = torch.tensor(True)
@@ -491,11 +520,11 @@ class _Cases:
 
 
 @dataclass
-class _Marked:
+class _Marked(_Node):
     "An expression with a name written under or over it: both have to agree"
 
-    body: object
-    label: object
+    body: _Node
+    label: _Node
 
     def value(self, at):
         v = self.body.value(at)
@@ -514,7 +543,7 @@ class _Tolerance:
 
 
 @dataclass
-class _Statement:
+class _Statement(_Node):
     sides: list
     relations: list
     conditions: list = field(default_factory=list)
@@ -618,20 +647,20 @@ def _same_sample(a, b, where):
 class _Tokens:
     "The place in the list of tokens"
 
-    def __init__(self, tokens):
+    def __init__(self, tokens: list):
         self.tokens, self.k, self.bars = tokens, 0, 0
 
-    def peek(self, ahead=0):
+    def peek(self, ahead=0) -> Any:
         return self.tokens[self.k + ahead] if self.k + ahead < len(self.tokens) else None
 
-    def take(self, expected=None):
+    def take(self, expected=None) -> Any:
         token = self.peek()
         if expected is not None and token != expected:
             raise SyntaxError(f"expected {expected} at {self.tokens[self.k : self.k + 6]}")
         self.k += 1
         return token
 
-    def group(self):
+    def group(self) -> list:
         "The tokens of { … } or the one token that stands for it"
         if self.peek() != "{":
             return [self.take()]
@@ -642,54 +671,83 @@ class _Tokens:
             depth += (token == "{") - (token == "}")
         return self.tokens[start : self.k - 1]
 
+# %% ../../nbs/math/display.ipynb #294711d3
+class _Reader(_Tokens):
+    "The rules by name"
+
+    statements: Callable[..., list]
+    chain: Callable[..., "_Statement"]
+    sum: Callable[[], Any]
+    term: Callable[[], Any]
+    starts_factor: Callable[[], bool]
+    factor: Callable[[], Any]
+    whole: Callable[[], Any]
+    scripts: Callable[[Any], Any]
+    _one: Callable[..., Any]
+    _name: Callable[[str], Any]
+    _symbol: Callable[[Any], Any]
+    _function: Callable[[str], Any]
+    _bracket: Callable[..., Any]
+    _set: Callable[[str], Any]
+    _bars: Callable[[str], Any]
+    _norm: Callable[[str], Any]
+    _sqrt: Callable[[str], Any]
+    _brace: Callable[[str], Any]
+    _cases: Callable[[str], Any]
+    _frac: Callable[[str], Any]
+    _nabla: Callable[[str], Any]
+    _big: Callable[[str], Any]
+    _optimum: Callable[[str], Any]
+    _accent: Callable[[str], Any]
+
 # %% ../../nbs/math/display.ipynb #21ad158b
-class _ReadsStatements:
+class _ReadsStatements(_Reader):
     "Statements: chains of relations, with their conditions"
 
     def statements(self, until=()):
-        found, condition = [], None
+        found, condition = [], None  # condition: the statement that the next relation belongs to
         while self.peek() is not None and self.peek() not in until:
             token = self.peek()
             if isinstance(token, tuple) and token[0] == "text":
-                self.take()
-                word = token[1].split()[0] if token[1] else ""
-                if word in ("if", "for", "where", "with", "as", "while", "in", "when"):
-                    condition = found[-1]
-                continue
-            if token in _SEPARATORS or token == ".":
-                self.take()
-                if self.peek() == r"\xrightarrow":
-                    self.chain(found[-1])
-                if token in (
-                    r"\Rightarrow",
-                    r"\Longrightarrow",
-                    r"\Longleftrightarrow",
-                    r"\Leftrightarrow",
-                    ";",
-                    "ROW",
-                ):
-                    condition = None
-                continue
-            if token in _RELATIONS and found:  # a chain goes on in the next row
-                statement = found[-1]
-                self.chain(statement)
-                continue
-            statement = self.chain(_Statement([self.sum()], []))
-            side = statement.sides[0]
-            if (
-                not statement.relations
-                and isinstance(side, _Bracketed)
-                and found
-                and any(s.relations for s in side.content)
-            ):
-                found[-1].conditions += side.content
-            elif condition is not None and statement.relations:
-                condition.conditions.append(statement)
-                condition = None
+                condition = self._word(found, condition)
+            elif token in _SEPARATORS or token == ".":
+                condition = self._separator(found, condition)
+            elif token in _RELATIONS and found:  # a chain goes on in the next row
+                self.chain(found[-1])
             else:
-                condition = None
-                found.append(statement)
+                condition = self._one(found, condition)
         return found
+
+    def _word(self, found, condition):
+        words = self.take()[1].split()
+        return found[-1] if words and words[0] in _CONDITIONAL else condition
+
+    def _separator(self, found, condition):
+        token = self.take()
+        if self.peek() == r"\xrightarrow":
+            self.chain(found[-1])
+        return None if token in _ENDING else condition
+
+# %% ../../nbs/math/display.ipynb #1ff55245
+class _ReadsChains(_Reader):
+    "One statement, and where it belongs"
+
+    def _one(self, found, condition):
+        statement = self.chain(_Statement([self.sum()], []))
+        side = statement.sides[0]
+        if (
+            found
+            and not statement.relations
+            and isinstance(side, _Bracketed)
+            and any(s.relations for s in side.content)
+        ):
+            found[-1].conditions += side.content
+            return condition
+        if condition is not None and statement.relations:
+            condition.conditions.append(statement)
+        else:
+            found.append(statement)
+        return None
 
     def chain(self, statement):
         while self.peek() in _RELATIONS or self.peek() == r"\xrightarrow":
@@ -703,7 +761,7 @@ class _ReadsStatements:
         return statement
 
 # %% ../../nbs/math/display.ipynb #86c7d5e8
-class _ReadsTerms:
+class _ReadsTerms(_Reader):
     "Sums and products"
 
     def sum(self):
@@ -756,7 +814,7 @@ class _ReadsTerms:
         return node
 
 # %% ../../nbs/math/display.ipynb #231e3e82
-class _ReadsFactors:
+class _ReadsFactors(_Reader):
     "One factor: which rule reads it"
 
     def factor(self):
@@ -792,7 +850,7 @@ class _ReadsFactors:
         return node
 
 # %% ../../nbs/math/display.ipynb #de96a246
-class _ReadsNames:
+class _ReadsNames(_Reader):
     "Symbols with their subscripts"
 
     def _symbol(self, t):
@@ -843,7 +901,7 @@ class _ReadsNames:
         return name
 
 # %% ../../nbs/math/display.ipynb #6814e87a
-class _ReadsFunctions:
+class _ReadsFunctions(_Reader):
     "Functions with and without brackets"
 
     def _function(self, name):
@@ -856,8 +914,6 @@ class _ReadsFunctions:
         factors = []
         while self.starts_factor() and (not factors or self._goes_on(factors[-1][1])):
             factors.append(("*", self.factor()))
-        if self.peek() == "/" and len(factors) == 1 and isinstance(factors[0][1], _Bracketed):
-            pass
         return _Call(name, _Product(factors) if len(factors) > 1 else factors[0][1], power)
 
     def _goes_on(self, last):
@@ -872,11 +928,11 @@ class _ReadsFunctions:
     def _accent(self, t):
         inside = self.group()
         inner = _Parser(inside)
-        name = inner.factor()
+        name: Any = inner.factor()
         return self._name(f"{t[1:]}_{name.base}")
 
 # %% ../../nbs/math/display.ipynb #fe6b1ec5
-class _ReadsBrackets:
+class _ReadsBrackets(_Reader):
     "Whatever stands between two delimiters"
 
     def _bracket(self, t, bare=False):
@@ -916,7 +972,7 @@ class _ReadsBrackets:
         return self.scripts(_Call("norm", node))
 
 # %% ../../nbs/math/display.ipynb #fbaee992
-class _ReadsForms:
+class _ReadsForms(_Reader):
     "Roots, braces and distinctions of cases"
 
     def _sqrt(self, t):
@@ -951,7 +1007,7 @@ class _ReadsForms:
         return _Cases(rows)
 
 # %% ../../nbs/math/display.ipynb #de492e5c
-class _ReadsDerivatives:
+class _ReadsDerivatives(_Reader):
     "Fractions, derivatives, gradients"
 
     def _frac(self, t):
@@ -967,10 +1023,10 @@ class _ReadsDerivatives:
             times = int("".join(inner.group()))
             top = inner.tokens[inner.k :]
         inner = _Parser(bottom)
-        variable = inner.factor()
+        variable: Any = inner.factor()
         below = 1
         if isinstance(variable, _Power):
-            variable, below = variable.base, int(variable.exponent.text)
+            variable, below = variable.base, int(variable.exponent.value(_Scope({})))
         if times != below or times > 2:
             raise SyntaxError(f"a derivative of order {times} by a variable to the power {below}")
         body = _Parser(top).whole() if top else self.term()
@@ -985,7 +1041,7 @@ class _ReadsDerivatives:
         return _Operator(kind, inside, body)
 
 # %% ../../nbs/math/display.ipynb #3cee4331
-class _ReadsOperators:
+class _ReadsOperators(_Reader):
     "Sums, integrals, limits, minima"
 
     def _big(self, t):
@@ -1027,6 +1083,7 @@ class _ReadsOperators:
 # %% ../../nbs/math/display.ipynb #3d7f3786
 class _Parser(
     _ReadsStatements,
+    _ReadsChains,
     _ReadsTerms,
     _ReadsFactors,
     _ReadsNames,
@@ -1035,22 +1092,23 @@ class _Parser(
     _ReadsForms,
     _ReadsDerivatives,
     _ReadsOperators,
-    _Tokens,
 ):
     "LaTeX tokens → statements, by recursive descent"
 
 
-def _plain(tokens):
+def _plain(tokens: list[Any]) -> str:
     "A subscript as text, the way the check spells it: λ_0, w_(j→+1), E_q(w)"
-    text = "".join(
-        x[1]
-        if isinstance(x, tuple)
-        else _LETTERS.get(x[1:], {r"\to": "→", r"\rm": "", r"\mathcal": ""}.get(x, x[1:]))
-        if x.startswith("\\")
-        else x
-        for x in tokens
-    )
-    return text.replace("{", "").replace("}", "")
+    spellings = {**_LETTERS, "to": "→", "rm": "", "mathcal": ""}
+
+    def spelled(token: Any) -> str:
+        if isinstance(token, tuple):
+            return token[1]
+        if not token.startswith("\\"):
+            return token
+        name: str = token[1:]
+        return spellings.get(name, name)
+
+    return "".join(spelled(token) for token in tokens).replace("{", "").replace("}", "")
 
 
 def _indices(tokens):
@@ -1085,7 +1143,11 @@ def _displayed(path):
     "tag → LaTeX of every displayed equation of a notebook"
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
     text = "\n".join(re.sub(r"(?m)^> ?", "", "".join(c["source"])) for c in cells if c["cell_type"] == "markdown")
-    return {_TAG.search(body)[1]: body.strip() for body in _DISPLAY.findall(text) if _TAG.search(body)}
+    found = {}
+    for body in _DISPLAY.findall(text):
+        if tag := _TAG.search(body):
+            found[tag[1]] = body.strip()
+    return found
 
 
 def _check(latex, name, after, define, tolerance, bindings, value=None):
@@ -1133,11 +1195,9 @@ def _check_statement(statement, at, name, after, assigned, tolerance, define):
 def _check_pair(a, relation, b, at, tolerance, name, mask):
     if tolerance.shrink and "O" in str(b):
         return _check_order(a, b, at, tolerance, name)
-    printed = None
-    if relation == "≈":
-        digits = re.search(r"_Literal\(text='(\d*)\.?(\d*)'\)", str(b))
-        if isinstance(b, _Literal):
-            printed = 0.51 * 10 ** -len(digits[2])
+    printed = None  # how far a number may be from the one that is printed
+    if relation == "≈" and isinstance(b, _Literal):
+        printed = 0.51 * 10 ** -len(b.text.partition(".")[2])
     return _compare(relation, a.value(at), b.value(at), tolerance, name, mask, printed)
 
 

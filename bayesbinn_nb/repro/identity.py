@@ -312,6 +312,15 @@ def _behind(code: Code, dotted: str) -> Iterator[str]:
     elif module:
         yield module
 
+# %% ../../nbs/repro/identity.ipynb #7ff70d2f
+def _paths(code: Code, module: Module) -> list:
+    "Dotted paths that a module imports; of the whole package, the public names that it mentions: `bayesbinn_nb.STE`"
+    paths = list(module.imports.values())
+    if {_PACKAGE, f"{_PACKAGE}.*"} & set(paths) and "" in code.files:
+        mentioned = frozenset().union(*(unit.mentions for unit in module.units))
+        paths += [f"{_PACKAGE}.{name}" for name, _, _ in code.module("").strings if name in mentioned]
+    return paths
+
 # %% ../../nbs/repro/identity.ipynb #9bd7b0eb
 def reach(
     code: Code,
@@ -328,7 +337,7 @@ def reach(
             continue
         reached.add(name)
         module = code.module(name)
-        waiting += [found for dotted in module.imports.values() for found in _behind(code, dotted)]
+        waiting += [found for dotted in _paths(code, module) for found in _behind(code, dotted)]
         waiting += [target for key, target, _ in module.strings if methods is None or key in methods]
     return sorted(reached)
 
@@ -505,7 +514,7 @@ def identify(
     code, own = current_code(package), _own_modules(params)
     template = _read_template(tuple(cells))
     extra = [read_module(path.read_text(encoding="utf-8"), "own") for path in own]
-    imports = [dotted for module in (template, *extra) for dotted in module.imports.values()]
+    imports = [dotted for module in (template, *extra) for dotted in _paths(code, module)]
     reached = reach(code, imports, _methods_named(params), gpu)
     every = [
         (module.name, _unit_digest(code, module, unit), unit_mark(unit), unit)
