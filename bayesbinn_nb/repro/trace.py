@@ -29,7 +29,7 @@ from pathlib import Path
 
 from ..library.files import write_whole
 from .identity import own_modules
-from .jobs import how_it_ended
+from .jobs import asks_for_auto, how_it_ended
 from .places import experiments_dir, package_dir, process_environment, threads_here
 from .records import CONTEXT, load_records, machine, processor, versions
 from .suites import find_template
@@ -619,6 +619,8 @@ def _largest(amounts: Sequence[dict]) -> dict:
 def _at_each_level(template: str, params: dict, levels: dict, options: dict) -> list:
     "The traces of a row at every level, all with as many steps as the first"
     traces: list = []
+    if asks_for_auto(find_template(template), params):
+        params = params | {"precision": "float32"}  # what every level computes itself
     for variables in levels.values():
         steps = traces[0]["steps"] if traces else None
         traces.append(rehearse(template, params, limits=variables, **{"steps": steps} | options))
