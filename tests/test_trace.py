@@ -21,6 +21,7 @@ from bayesbinn_nb.methods.full_precision import FullPrecision
 from bayesbinn_nb.methods.lrnet import LRNet
 from bayesbinn_nb.methods.pmf import PMF
 from bayesbinn_nb.methods.ste import STE
+from bayesbinn_nb.repro import trace
 from bayesbinn_nb.repro.suites import experiments_dir, package_dir
 from bayesbinn_nb.repro.trace import (
     Executed,
@@ -433,3 +434,20 @@ def test_compiled_functions_count_with_all_that_is_compiled_into_them():
     found = {name.partition(":")[2] for name in compiled_functions() if "kernels.compiled:" in name}
     assert {"_sample", "_draw", "_uniform", "_log", "_put", "_put_for"} <= found
     assert module_of(__file__) is None and module_of(kernels.__file__) == "bayesbinn_nb.methods.kernels.compiled"
+
+
+def test_levels_are_compared_in_one_arithmetic(monkeypatch):
+    asked = []
+
+    def rehearsed(template, params, **options):
+        asked.append(params)
+        return {"steps": [1], "fits": [], "records": []}
+
+    monkeypatch.setattr(trace, "rehearse", rehearsed)
+    monkeypatch.setattr(
+        trace, "largest_difference", lambda a, b: dict.fromkeys(trace._AMOUNTS, 0.0) | {"loss": [[0.0]], "other": ""}
+    )
+    two = {"native": {}, "oldest": {}}
+    trace.measure_bound("benchmark", [{}, {"precision": "bfloat16"}], levels=two)
+    trace.measure_bound("two_moons", [{}], levels=two)
+    assert asked == [{"precision": "float32"}] * 2 + [{"precision": "bfloat16"}] * 2 + [{}] * 2

@@ -17,7 +17,7 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['WHERE_AND_HOW_OFTEN', 'canonical', 'Unit', 'Module', 'read_module', 'package_folder', 'Code', 'current_code', 'reach',
-           'digest_of', 'unit_mark', 'Identity', 'identify', 'changed']
+           'digest_of', 'unit_mark', 'Identity', 'own_modules', 'identify', 'changed']
 
 # %% ../../nbs/repro/identity.ipynb #c7ee3df9
 _WITHOUT_MEANING = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
@@ -480,18 +480,21 @@ WHERE_AND_HOW_OFTEN = ("seeds", "out", "work_dir", "device")  # parameters that 
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:\w+")
 
 
-def _own_modules(params: Mapping) -> list:
+def own_modules(
+    params: Mapping,  # of a row
+) -> dict:  # file -> module's name
     "Modules of one's own that parameters name as 'module:Class'"
-    found = []
+    found = {}
     for value in params.values():
         if not isinstance(value, str) or not _OWN_CODE.fullmatch(value) or value.startswith(_PACKAGE + "."):
             continue
+        name = value.partition(":")[0]
         try:
-            spec = importlib.util.find_spec(value.partition(":")[0])
+            spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
             continue
         if spec is not None and spec.has_location:
-            found.append(Path(spec.origin))
+            found[spec.origin] = name
     return found
 
 # %% ../../nbs/repro/identity.ipynb #ca0ab67f
@@ -511,7 +514,7 @@ def identify(
     package: str | Path | None = None,  # folder of the package's source; None: the one that is installed
 ) -> Identity:
     "What identifies a run"
-    code, own = current_code(package), _own_modules(params)
+    code, own = current_code(package), [Path(file) for file in own_modules(params)]
     template = _read_template(tuple(cells))
     extra = [read_module(path.read_text(encoding="utf-8"), "own") for path in own]
     imports = [dotted for module in (template, *extra) for dotted in _paths(code, module)]

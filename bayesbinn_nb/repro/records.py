@@ -25,6 +25,7 @@ from pathlib import Path
 from ..library.files import write_whole
 from .identity import WHERE_AND_HOW_OFTEN
 from .places import is_absolute
+from .templates import in_brief
 
 # %% auto #0
 __all__ = ['SCHEMA', 'SELECTIONS', 'METRIC', 'PROPORTIONS', 'CONTEXT', 'RecordError', 'RecordWarning', 'Record', 'validate',
@@ -149,12 +150,6 @@ def _bad_number(x: object) -> bool:
     except OverflowError:  # an integer beyond the largest float
         return True
 
-
-def _brief(value: object, length: int = 80) -> str:
-    "A value for a sentence, cut where it would not fit"
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
 # %% ../../nbs/repro/records.ipynb #f8b5f724
 def _check_fields(payload: dict) -> None:
     if payload.get("schema") not in (1, SCHEMA):
@@ -162,17 +157,17 @@ def _check_fields(payload: dict) -> None:
             f"schema {payload.get('schema')!r}: this version reads schemas 1 to {SCHEMA}. Run the row again."
         )
     for name in payload.keys() - _FIELDS.keys() - {"checksum"}:
-        raise RecordError(f"unknown field {_brief(name)}; the fields are {', '.join(_FIELDS)}.")
+        raise RecordError(f"unknown field {in_brief(name)}; the fields are {', '.join(_FIELDS)}.")
     for name, f in _FIELDS.items():
         if name not in payload:
             raise RecordError(f"field {name!r} is missing.")
         value, kind = payload[name], _TYPES[f.type.replace(" ", "")]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise RecordError(f"field {name!r} must be {f.type}, not {_brief(value)}.")
+            raise RecordError(f"field {name!r} must be {f.type}, not {in_brief(value)}.")
     if payload["seed"] < 0:
         raise RecordError(f"seed {payload['seed']}: seeds are 0 or more.")
     if _bad_number(payload["wall_seconds"]) or payload["wall_seconds"] < 0:
-        raise RecordError(f"wall_seconds is {_brief(payload['wall_seconds'])}: it is a time in seconds, 0 or more.")
+        raise RecordError(f"wall_seconds is {in_brief(payload['wall_seconds'])}: it is a time in seconds, 0 or more.")
     for name in ("experiment", "arm", "dataset", "method"):
         if not payload[name]:
             raise RecordError(f"field {name!r} is empty; the scorecard joins on it.")
@@ -182,20 +177,20 @@ def _check_inside(payload: dict) -> None:
     "Lists of sentences, and settings whose parts are what the scorecard takes them for"
     for text in payload["deviations"]:
         if not isinstance(text, str):
-            raise RecordError(f"deviations must be sentences; one is {_brief(text)}.")
+            raise RecordError(f"deviations must be sentences; one is {in_brief(text)}.")
     for name in ("parameters", "settings"):
         for key in ("method_kwargs", "data", "model", "schedule"):
             if not isinstance(payload[name].get(key), (dict, type(None))):
-                raise RecordError(f"{name}[{key!r}] must hold names and values, not {_brief(payload[name][key])}.")
+                raise RecordError(f"{name}[{key!r}] must hold names and values, not {in_brief(payload[name][key])}.")
     for machine in payload["machines"]:
         if not isinstance(machine, dict):
-            raise RecordError(f"machines must hold one dict for each process; one is {_brief(machine)}.")
+            raise RecordError(f"machines must hold one dict for each process; one is {in_brief(machine)}.")
     for name, version in payload["versions"].items():
         if not isinstance(version, str):
-            raise RecordError(f"versions[{name!r}] must be a text, not {_brief(version)}.")
+            raise RecordError(f"versions[{name!r}] must be a text, not {in_brief(version)}.")
     for name in ("epochs", "schedule_epochs"):
         if payload[name] is not None and not 0 <= payload[name] < 10**9:
-            raise RecordError(f"{name} is {_brief(payload[name])}: it counts epochs.")
+            raise RecordError(f"{name} is {in_brief(payload[name])}: it counts epochs.")
 
 # %% ../../nbs/repro/records.ipynb #9604405f
 def _check_metrics(metrics: dict) -> None:
@@ -203,14 +198,14 @@ def _check_metrics(metrics: dict) -> None:
         raise RecordError("metrics must hold 'last', the quantities after the last epoch.")
     for selection, found in metrics.items():
         if selection not in SELECTIONS:
-            raise RecordError(f"metrics[{_brief(selection)}]: the selections are {' and '.join(SELECTIONS)}.")
+            raise RecordError(f"metrics[{in_brief(selection)}]: the selections are {' and '.join(SELECTIONS)}.")
         where = f"metrics[{selection!r}]"
         if not isinstance(found, dict):
             raise RecordError(f"{where} must be a dict of numbers.")
         for name, value in found.items():
             if _bad_number(value):
                 raise RecordError(
-                    f"{where}[{_brief(name)}] is {_brief(value)}: metrics are finite numbers. Leave out what was not measured."
+                    f"{where}[{in_brief(name)}] is {in_brief(value)}: metrics are finite numbers. Leave out what was not measured."
                 )
             _check_proportion(name, value, where)
 
@@ -223,7 +218,7 @@ def _check_history(history: dict) -> None:
             if value is None:
                 continue
             if _bad_number(value):
-                raise RecordError(f"history[{name!r}] holds {_brief(value)}: use None where nothing was measured.")
+                raise RecordError(f"history[{name!r}] holds {in_brief(value)}: use None where nothing was measured.")
             _check_proportion(name, value, "history")
     lengths = {name: len(column) for name, column in history.items()}
     if len(set(lengths.values())) > 1:
@@ -256,7 +251,7 @@ def _check_baseline(baseline: dict | None) -> None:
 def _check_paths(payload: dict) -> None:
     for text in (payload["notebook"], *(p for p in payload["parameters"].values() if isinstance(p, str))):
         if is_absolute(text):
-            raise RecordError(f"{_brief(text)} is an absolute path; a record holds relative paths only.")
+            raise RecordError(f"{in_brief(text)} is an absolute path; a record holds relative paths only.")
 
 # %% ../../nbs/repro/records.ipynb #b315ca35
 def validate(

@@ -28,7 +28,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..library.files import write_whole
-from .jobs import how_it_ended
+from .identity import own_modules
+from .jobs import asks_for_auto, how_it_ended
 from .places import experiments_dir, package_dir, process_environment, threads_here
 from .records import CONTEXT, load_records, machine, processor, versions
 from .suites import find_template
@@ -278,18 +279,6 @@ def _kept_of_records(folder: str, seeds: list) -> list:
         for r in records
     ]
 
-# %% ../../nbs/repro/trace.ipynb #16449d77
-def _own_modules(params: dict) -> dict:
-    "file: module, of modules that parameters name as 'module:Class'"
-    found = {}
-    for value in params.values():
-        if isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value) and not value.startswith("bayesbinn_nb."):
-            name = value.partition(":")[0]
-            spec = importlib.util.find_spec(name)
-            if spec is not None and spec.has_location:
-                found[spec.origin] = name
-    return found
-
 # %% ../../nbs/repro/trace.ipynb #58b907c8
 def _import_first() -> None:
     "Large packages that every template loads sooner or later: before anybody listens to each of their calls"
@@ -304,7 +293,7 @@ def _rehearsed(job: dict) -> dict:
     "In the new process: the whole trace"
     _import_first()
     template = Path(job["template"])
-    others = _own_modules(job["params"]) | {_cell_name(n): "template" for n, _, _ in _code_cells(template)}
+    others = own_modules(job["params"]) | {_cell_name(n): "template" for n, _, _ in _code_cells(template)}
     with Executed(others) as heard:
         from bayesbinn_nb.library.rehearsal import rehearsing
 
@@ -630,6 +619,8 @@ def _largest(amounts: Sequence[dict]) -> dict:
 def _at_each_level(template: str, params: dict, levels: dict, options: dict) -> list:
     "The traces of a row at every level, all with as many steps as the first"
     traces: list = []
+    if asks_for_auto(find_template(template), params):
+        params = params | {"precision": "float32"}  # what every level computes itself
     for variables in levels.values():
         steps = traces[0]["steps"] if traces else None
         traces.append(rehearse(template, params, limits=variables, **{"steps": steps} | options))
