@@ -289,23 +289,27 @@ LRNET = [
         {},
         "in part",
     ),
-    (network("bayesbinn", 0.99) + network("bayesbinn", 0.1, "both") + network("lrnet", 0.98), {}, "yes"),
+    (network("bayesbinn", 0.99) + network("bayesbinn", 0.1, "as in the report") + network("lrnet", 0.98), {}, "yes"),
     (network("bayesbinn", 0.99), {}, "not run yet"),
 ]
 PLAIN = network("bayesbinn", 0.94, dataset="cifar10")
 SUSPECTS = [
-    (PLAIN + network("bayesbinn", 0.84, "both", "cifar10"), {}, "yes"),
-    (PLAIN + network("bayesbinn", 0.93, "both", "cifar10"), {}, "no"),
+    (PLAIN + network("bayesbinn", 0.84, "as in the report", "cifar10"), {}, "yes"),
+    (PLAIN + network("bayesbinn", 0.93, "as in the report", "cifar10"), {}, "no"),
     (PLAIN + network("bayesbinn", 0.84, "cosine-500", "cifar10"), {}, "open"),
-    (PLAIN + network("bayesbinn", 0.84, "both", "cifar10") + network("lrnet", 0.1, "other", "cifar10"), {}, "yes"),
-    (network("bayesbinn", 0.9) + network("bayesbinn", 0.8, "both"), {}, "open"),
+    (
+        PLAIN + network("bayesbinn", 0.84, "as in the report", "cifar10") + network("lrnet", 0.1, "other", "cifar10"),
+        {},
+        "yes",
+    ),
+    (network("bayesbinn", 0.9) + network("bayesbinn", 0.8, "as in the report"), {}, "open"),
     (
         network("bayesbinn", 0.94, dataset="cifar10", epochs=10)
-        + network("bayesbinn", 0.8, "both", "cifar10", epochs=10),
+        + network("bayesbinn", 0.8, "as in the report", "cifar10", epochs=10),
         {},
         "open",
     ),
-    (network("bayesbinn", 0.84, "both", "cifar10"), {}, "open"),
+    (network("bayesbinn", 0.84, "as in the report", "cifar10"), {}, "open"),
 ]
 
 # ---------------------------------------------------------------------------------------------- distributions

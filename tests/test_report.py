@@ -11,6 +11,7 @@ import pytest
 
 import bayesbinn_nb.repro.published as published_module
 import bayesbinn_nb.repro.report as report
+from bayesbinn_nb.library.recipes import recipe
 from bayesbinn_nb.repro.published import load_curves, load_published
 from bayesbinn_nb.repro.records import Record, RecordError, read_record, write_record
 from bayesbinn_nb.repro.report import (
@@ -35,6 +36,7 @@ from bayesbinn_nb.repro.report import (
     verdict_counts,
 )
 from bayesbinn_nb.repro.suites import SuiteError, experiments_dir, load_suite, template_parameters
+from bayesbinn_nb.repro.templates import load_template
 
 PUBLISHED = load_published()
 BY_ID = {p.id: p for p in PUBLISHED}
@@ -138,6 +140,9 @@ def test_selection_decides_which_number():
     rs = records(0.9886, 0.9886, 0.9886, last=[0.95, 0.95, 0.95])
     assert verdict(rs).ours == pytest.approx(98.86)  # paper: best validation
     rs = records(0.9886, 0.9886, 0.9886, last=[0.95, 0.95, 0.95], parameters={"momentum": 0.99})
+    assert "those of the recipe benchmark_report" in verdict(rs, "report.t2.mnist.bayesbinn.test").reason
+    as_there = {"momentum": 0.99, "recipe_of": "benchmark_report"}
+    rs = records(0.9886, 0.9886, 0.9886, last=[0.95, 0.95, 0.95], parameters=as_there)
     assert verdict(rs, "report.t2.mnist.bayesbinn.test").ours == pytest.approx(95.0)  # report: last epoch
     assert verdict(rs, "report.t2.mnist.bayesbinn.test").verdict == "differs"
 
@@ -540,7 +545,7 @@ def test_the_last_point_of_a_curve_is_a_full_run():
 def test_lrnet_suspect_is_a_curve_point_of_the_long_cosine():
     kw = dict(experiment="lrnet_comparison", dataset="cifar10", epochs=290)
     stopped = dict(complete=False, history={"epoch": [[290]] * 3, "test_accuracy": [[0.8449]] * 3})
-    theirs = {"momentum": 0.99, "train_size": 50000}
+    theirs = {"momentum": 0.99, "train_size": 50000, "recipe_of": "lrnet_comparison_report"}
     rs = records(0.8449, 0.8449, 0.8449, parameters=theirs, **kw, **stopped)
     assert verdict(rs, "report.t3.cifar10.bayesbinn").verdict == "on the curve"
     assert "our schedule is 500" in verdict(rs, "paper.t11.cifar10.bayesbinn").reason
@@ -674,9 +679,31 @@ def test_collect(tmp_path):
 
 def test_the_suites_plan_numbers_and_points_of_curves():
     plan = planned()
-    assert plan["logs.mnist.ste.e12.val"] == ("short", "benchmark-mnist-ste")
-    assert plan["logs.cifar100.adam.e475.train"] == ("paper", "benchmark-cifar100-adam")
+    assert plan["logs.mnist.ste.e12.val"] == ("short", "benchmark-mnist-ste-report")
+    assert plan["logs.cifar100.adam.e475.train"] == ("paper", "benchmark-cifar100-adam-report")
     assert plan.keys() <= BY_ID.keys()
+
+
+@pytest.mark.parametrize("suite", ["short", "paper"])
+def test_every_row_has_what_its_numbers_require(suite):
+    "No verdict compares a run with a number that was made by other settings: neither by plan nor by accident"
+    seen = 0
+    for row in load_suite(suite).rows:
+        if row.template.stem != "benchmark":
+            continue
+        given = load_template(row.template).defaults | row.params
+        plan = recipe(given["dataset"], given["method"], given["recipe_of"])
+        settings = plan["method_kwargs"] | given["method_kwargs"] | {"recipe_of": given["recipe_of"]}
+        when = given["schedule_when"] or (plan["schedule"] or {}).get("when")
+        for id in row.published:
+            number = BY_ID[id]
+            for name, value in number.requires.items():
+                assert name == "train_size" or same_value(settings.get(name), value), (row.name, id, name)
+            by_the_report = number.requires.get("recipe_of", "").endswith("_report")
+            if when in ("epoch_start", "epoch_end"):
+                assert when == ("epoch_end" if by_the_report else "epoch_start"), (row.name, id)
+            seen += 1
+    assert seen > 50
 
 
 def test_the_papers_bop_does_not_answer_for_the_reports():
@@ -699,7 +726,7 @@ def test_the_papers_bop_does_not_answer_for_the_reports():
         assert verdict(own(right) + own(other), id).row == right
         assert (
             verdict(own(other), id).verdict == "not comparable"
-            and f"recipe_of: {right}" in verdict(own(other), id).reason
+            and f"those of the recipe {right}" in verdict(own(other), id).reason
         )
 
 

@@ -221,14 +221,16 @@ def _lrnet(
     pool_after: Sequence[int],
     sizes: tuple[int, int, int, int],  # classes, input channels, pixels a side, kernel
     dense: int,
-    bn_momentum: float,
+    bn_momentum: float | None,
     conv_norm: bool,
 ) -> nn.Module:
     "One of the LR-Net networks"
     if variant not in ("comparison", "lrnet"):
         raise ValueError(f"variant must be 'comparison' or 'lrnet', got {variant!r}.")
     ours = variant == "comparison"
-    kw: dict[str, Any] = {"affine": False} if ours else {"eps": 1e-3, "momentum": bn_momentum}
+    # TensorFlow's decay .999, of LR-Net's own code, is torch's momentum .001
+    momentum = bn_momentum if bn_momentum is not None else 0.1 if ours else 1e-3
+    kw: dict[str, Any] = {"affine": False, "momentum": momentum} if ours else {"eps": 1e-3, "momentum": momentum}
     model: Any = _conv_net(
         channels,
         pool_after,
@@ -251,7 +253,7 @@ def lrnet_mnist(
     num_classes: int = 10,
     width: int = 32,  # channels of the first convolution; the second has twice as many
     dense: int = 512,
-    bn_momentum: float = 1e-3,  # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
+    bn_momentum: float | None = None,  # None: torch's 0.1 in comparison, LR-Net's 0.001 in lrnet
     conv_norm: bool = True,  # False: no normalisation after the convolutions, as the forward pass of the report's code
 ) -> nn.Module:
     "32C5-MP2-64C5-MP2-512FC-10 with SAME padding"
@@ -265,7 +267,7 @@ def lrnet_cifar(
     num_classes: int = 10,
     width: int = 128,  # channels of the first block
     dense: int = 1024,
-    bn_momentum: float = 1e-3,  # of the lrnet variant; TensorFlow's decay .999 is torch's momentum .001
+    bn_momentum: float | None = None,  # None: torch's 0.1 in comparison, LR-Net's 0.001 in lrnet
     conv_norm: bool = True,  # False: no normalisation after the convolutions, as the forward pass of the report's code
 ) -> nn.Module:
     "2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-10 with SAME padding"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .method import Choice, Method, adam, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
-__all__ = ['ste_init_', 'glorot_init_', 'weights_init_', 'STE']
+__all__ = ['INITS', 'ste_init_', 'glorot_init_', 'weights_init_', 'STE']
 
 # %% ../../nbs/methods/ste.ipynb #00000005
 def ste_init_(
@@ -60,6 +60,13 @@ def weights_init_(
     "The values that the layer has: go on from loaded weights, real or ±1"
     return latent.copy_(getattr(module, name).detach())
 
+
+INITS: dict[str, Callable] = {
+    "uniform": ste_init_,
+    "glorot": glorot_init_,
+    "layer": weights_init_,
+}  # by name, in recipes
+
 # %% ../../nbs/methods/ste.ipynb #0000000c
 class _Latent(Method):
     "Settings, and the latent weights"
@@ -74,7 +81,7 @@ class _Latent(Method):
         optimizer: Callable[[list], torch.optim.Optimizer] | None = None,  # another optimiser for the latent weights
         clip_weights: float | None = 1.0,  # latent weights are kept in ± this; None: not clipped
         clip_gradients: float | None = None,  # gradients are kept in ± this; None: not clipped
-        init: Callable = ste_init_,  # (latent, module, parameter name, generator) writes the initial latent weights
+        init: str | Callable = "uniform",  # a name in INITS, or a function (latent, module, parameter name, generator)
         binary: Choice = is_binary_weight,  # which parameters are binary: a predicate, or a list of names
         real_optimizer: Callable[[list], torch.optim.Optimizer] | None = None,  # for all others; default Adam at 0.01
     ):
@@ -85,17 +92,20 @@ class _Latent(Method):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be > 0, or None for no clipping; it is {value!r}.")
         self.optimizer_factory = optimizer or partial(adam, lr=lr)
+        if isinstance(init, str) and init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(INITS)}, or a function; it is {init!r}.")
         self.clip_weights, self.clip_gradients, self.init = clip_weights, clip_gradients, init
 
     @torch.no_grad()
     def setup(self) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         modules = dict(self.model.named_modules())
+        initial = INITS[self.init] if isinstance(self.init, str) else self.init
         self.latent: list[nn.Parameter] = []
         for full_name, p in self.binary_parameters.items():
             module_name, _, name = full_name.rpartition(".")
             latent = nn.Parameter(torch.empty_like(p, dtype=torch.float32))
-            self.init(latent.data, modules[module_name], name, generator)
+            initial(latent.data, modules[module_name], name, generator)
             self.latent.append(latent)
         self.optimizer = self.optimizer_factory(self.latent)
         self.show_weights()

@@ -105,6 +105,8 @@ def lacks_a_required_setting(published: Published, run: list) -> str | None:
     "The published run had a setting that ours has not"
     for name, value in published.requires.items():
         if not same_value(setting(run[0], name), value):
+            if name == "recipe_of":
+                return f"the published number was made with other settings, those of the recipe {value}"
             return f"the published number was made with {name}: {_shown(value)}"
     return None
 
@@ -186,6 +188,10 @@ def _recipe_settings(dataset: str, method: str, name: str) -> dict:
     r = recipe(dataset, "bop" if name.startswith("bop_") else method, name)
     found = {k: [v] for k, v in (r["method_kwargs"] | r["data"]).items()}
     found |= {"batch_size": [r["batch_size"]], "model": [r["model"]], "mean_samples": [r["mean_samples"]]}
+    if r["schedule"]:
+        found["when"] = [
+            r["schedule"]["when"]
+        ]  # the rate moves before the epoch (the authors) or after it (the report)
     if (r["schedule"] or {}).get("kind") == "geometric":
         found["lr_end"] = [r["schedule"]["end"]]
     if name.startswith("bop_"):  # a run that never stops by itself is as good as one that stops after 10 still epochs
@@ -199,7 +205,8 @@ def _given_settings(record: Record) -> tuple[dict, dict]:
     "(all settings a record tells of itself, those of the method alone)"
     given = record.settings | record.parameters
     own = _dict(given.get("method_kwargs"))
-    return given | own | _dict(given.get("data")), own
+    when = {k: v for k, v in _dict(given.get("schedule")).items() if k == "when"}
+    return given | own | _dict(given.get("data")) | when, own
 
 
 def other_settings(

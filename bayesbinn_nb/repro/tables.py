@@ -288,7 +288,11 @@ LRNET_ARMS = {
     ("bayesbinn", "bayesbinn"): "BayesBiNN",
     ("bayesbinn", "cosine-500"): "BayesBiNN, cosine of 500",
     ("bayesbinn", "no-conv-norm"): "BayesBiNN, convolutions not normalised",
-    ("bayesbinn", "both"): "BayesBiNN, both",
+    ("bayesbinn", "norm-momentum"): "BayesBiNN, running statistics with momentum .2",
+    ("bayesbinn", "momentum"): "BayesBiNN, β = .99",
+    ("bayesbinn", "train-size"): "BayesBiNN, N not times 10",
+    ("bayesbinn", "after-epoch"): "BayesBiNN, the rate moves after the epoch",
+    ("bayesbinn", "as in the report"): "BayesBiNN, all that the report does differently",
 }
 
 
