@@ -28,7 +28,7 @@ def is_number(
     "Is it a number that can be compared with others (not None, not NaN)?"
     return isinstance(value, (int, float)) and not math.isnan(value)
 
-
+# %% ../../nbs/library/history.ipynb #b10b75ae
 class History(list):
     "One dictionary per epoch: epoch, loss, accuracy, val_…, test_…, lr, seconds, and the method's diagnostics"
 
