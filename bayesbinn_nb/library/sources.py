@@ -52,7 +52,7 @@ def fingerprint_arrays(
         h.update(a.tobytes())
     return h.hexdigest()
 
-
+# %% ../../nbs/library/sources.ipynb #2f4c5ca5
 def fingerprint(
     name: str,  # of the set
     digest: str,  # of the whole decoded set
@@ -80,6 +80,10 @@ SETS: dict[str, dict[str, Any]] = {
         "classes": 10,
         "digest": "11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54",
     },
+}
+
+# %% ../../nbs/library/sources.ipynb #0c879f60
+SETS |= {
     "cifar10": {
         "title": "CIFAR-10",
         "folder": "cifar-10-batches-py",
@@ -159,7 +163,7 @@ def require(
         raise FileNotFoundError(f"{SETS[name]['title']} is not there: {what}. {how_to_get(name, root)}")
     return folder
 
-
+# %% ../../nbs/library/sources.ipynb #67851223
 def damaged(
     name: str,  # a key of SETS
     root: str | Path | None,  # data root
@@ -169,7 +173,7 @@ def damaged(
     step = f"Delete {data_root(root) / SETS[name]['folder']} and get it again. {how_to_get(name, root)}"
     return ValueError(f"{SETS[name]['title']} is damaged: {why}. {step}")
 
-
+# %% ../../nbs/library/sources.ipynb #3650003e
 def verified(
     name: str,  # a key of SETS
     root: str | Path | None,  # data root

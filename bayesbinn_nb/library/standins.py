@@ -42,7 +42,7 @@ def digits_arrays() -> tuple:  # training images (1437, 1, 8, 8) uint8 and label
     raw = x[:-360], y[:-360], x[-360:], y[-360:]
     return *raw, fingerprint_arrays(*raw)
 
-
+# %% ../../nbs/library/standins.ipynb #b64cbc42
 def mnist_standin() -> tuple:  # as `digits_arrays`, images (…, 1, 28, 28)
     "The digits in MNIST's clothes"
     xtr, ytr, xte, yte, _ = digits_arrays()
@@ -74,7 +74,7 @@ def _wave(t: np.ndarray, phase: np.ndarray, period: np.ndarray) -> np.ndarray:
     "Where in its period a wave is, in [0, 1)"
     return np.mod(t + phase, period) / period
 
-
+# %% ../../nbs/library/standins.ipynb #28b888e6
 def shape_pictures(
     n: int,  # how many
     classes: int,  # 10 or 100
@@ -103,7 +103,7 @@ def shape_pictures(
     picture = mask * colour + (1 - mask) * back + g.normal(0, 0.06, (n, 3, 32, 32))
     return torch.from_numpy((picture.clip(0, 1) * 255).round().astype(np.uint8)), torch.from_numpy(y.astype(np.int64))
 
-
+# %% ../../nbs/library/standins.ipynb #f5eab636
 def cifar_standin(
     classes: int,  # 10 or 100
 ) -> tuple:  # training images and labels, test images and labels, digest
