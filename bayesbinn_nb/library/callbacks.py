@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -206,7 +207,7 @@ class WandbLogger(Callback):
         **init: Any,  # of wandb.init: project, name, mode, …
     ) -> None:
         try:
-            import wandb  # pyright: ignore[reportMissingImports]
+            wandb: Any = importlib.import_module("wandb")
         except ImportError as e:
             raise ImportError("WandbLogger needs the package wandb: pip install wandb.") from e
         self.run: Any = wandb.init(**init)

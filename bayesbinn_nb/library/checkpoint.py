@@ -71,7 +71,7 @@ def atomic_write(
 
 # %% ../../nbs/library/checkpoint.ipynb #12f62c82
 def save_checkpoint(
-    state: dict,  # tensors, numbers, strings, and lists and dicts of them
+    state: dict[str, Any],  # tensors, numbers, strings, and lists and dicts of them
     path: str | Path,
 ) -> Path:
     "Write a training checkpoint atomically"
@@ -234,7 +234,7 @@ def described(
 # %% ../../nbs/library/checkpoint.ipynb #38a804c0
 def check_shapes(
     path: str | Path,
-    shapes: dict[str, tuple],  # of the tensors in the file
+    shapes: dict[str, tuple[int, ...]],  # of the tensors in the file
     model: nn.Module,  # that shall take them
 ) -> None:
     "Refuse a file that belongs to another model"
@@ -290,7 +290,7 @@ def binary_tensors(
 def architecture(
     model: nn.Module,  # perhaps wrapped
     name: str | None = None,  # in library.models; None: what the model remembers
-    kwargs: dict | None = None,  # of that factory
+    kwargs: dict[str, Any] | None = None,  # of that factory
 ) -> dict[str, Any] | None:
     "How a model is built: name and arguments of its factory; None if nobody knows"
     if name is not None:
@@ -302,7 +302,7 @@ def save_model(
     model: nn.Module,
     path: str | Path,  # by custom *.safetensors
     name: str | None = None,  # of the architecture in library.models, so that `load_model` can build it
-    kwargs: dict | None = None,  # what the architecture was built with
+    kwargs: dict[str, Any] | None = None,  # what the architecture was built with
 ) -> Path:
     "Write the model's weights (±1 where they are binary) and how to build it"
     state, arch = plain_state(model), architecture(model, name, kwargs)

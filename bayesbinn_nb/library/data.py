@@ -85,12 +85,12 @@ class DataBundle:
     val: ArrayData | None  # None: no validation split
     test: ArrayData | None  # None: no test targets exist
     num_classes: int  # 1 for regression
-    input_shape: tuple  # of one example, without the batch
+    input_shape: tuple[int, ...]  # of one example, without the batch
     fingerprint: str  # of the decoded arrays and of the choices (split, limit, …) made here
     stand_in: str | None = None  # a sentence saying what replaces the real set; None: the real set
     task: str = "classification"  # classification | binary | regression | segmentation
-    options: dict = field(default_factory=dict)  # the choices that the fingerprint covers
-    extras: dict = field(default_factory=dict)  # scalers, test inputs without targets, a permutation
+    options: dict[str, Any] = field(default_factory=dict)  # the choices that the fingerprint covers
+    extras: dict[str, Any] = field(default_factory=dict)  # scalers, test inputs without targets, a permutation
 
     def to(
         self,
@@ -203,7 +203,7 @@ _RESCALED = {"signed": {"mean": 0.5, "std": 0.5}, "per_image": {"mean": 0.0, "st
 
 def image_bundle(
     name: str,
-    raw: tuple,  # training images and labels, test images and labels, digest
+    raw: tuple[Any, ...],  # training images and labels, test images and labels, digest
     scaling: dict[str, Any],  # mean, std and scale of `ArrayData`, as published
     classes: int,
     options: ImageOptions,
@@ -249,7 +249,7 @@ def tiles(
 # %% ../../nbs/library/data.ipynb #a4722e92
 def segmentation_bundle(
     name: str,
-    raw: tuple,  # images (N, 1, S, S) uint8, labels (N, S, S) int64, digest
+    raw: tuple[Any, ...],  # images (N, 1, S, S) uint8, labels (N, S, S) int64, digest
     n_train: int,  # slices for training
     crop: int | None,  # side of a tile
     limit: int | None,  # training tiles
@@ -304,7 +304,7 @@ def two_moons_bundle(name: str) -> DataBundle:
 # %% ../../nbs/library/data.ipynb #de9c66b2
 def snelson_bundle(
     name: str,
-    raw: tuple,  # inputs, targets, test inputs, digest
+    raw: tuple[Any, ...],  # inputs, targets, test inputs, digest
     stand_in: str | None = None,
 ) -> DataBundle:
     "Snelson's one-dimensional regression; the test inputs have no targets"
@@ -319,7 +319,7 @@ def snelson_bundle(
 NAMES = ("mnist", "cifar10", "cifar100", "isbi2012", "snelson", "two_moons", "digits")
 
 
-def _raw_images(base: str, sentence: str | None, root: str | Path | None, verify: bool) -> tuple:
+def _raw_images(base: str, sentence: str | None, root: str | Path | None, verify: bool) -> tuple[Any, ...]:
     if base == "digits":
         return digits_arrays()
     if sentence:
@@ -421,7 +421,7 @@ def permuted_mnist(
     )
 
 # %% ../../nbs/library/data.ipynb #76f68457
-READERS: dict[str, Callable[[str | Path | None, bool], tuple]] = {
+READERS: dict[str, Callable[[str | Path | None, bool], tuple[Any, ...]]] = {
     "mnist": read_mnist,
     "cifar10": lambda root, verify: read_cifar("cifar10", root, verify),
     "cifar100": lambda root, verify: read_cifar("cifar100", root, verify),

@@ -24,7 +24,7 @@ __all__ = ['Networks', 'Reading', 'Predictions', 'Averaging', 'Predicting', 'Sco
 class Networks(Epochs):
     "A trainer that can put the weights to predict with into its model"
 
-    def _passes(self, how: str, samples: int) -> Iterable[AbstractContextManager]:
+    def _passes(self, how: str, samples: int) -> Iterable[AbstractContextManager[Any]]:
         "The networks to predict with; a model that no method has prepared is itself the one"
         if self.method is not None and self._prepared:
             return self.method.predict_passes(how, samples)
@@ -121,7 +121,7 @@ class Predicting(Averaging):
 
     def predict(
         self,
-        data: ArrayData | Tensor | Iterable,
+        data: ArrayData | Tensor | Iterable[Any],
         how: str = "mode",  # "mode"; "mean": averaged over draws; "sample": every draw
         samples: int = 1,  # draws for "mean" and "sample"
         batch_size: int = 1000,
@@ -164,7 +164,7 @@ class Evaluation(Scoring):
 
     def evaluate(
         self,
-        data: ArrayData | Iterable,  # with targets
+        data: ArrayData | Iterable[Any],  # with targets
         how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
         samples: int = 1,  # draws for "mean"
         batch_size: int = 1000,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -203,7 +203,7 @@ def _numpy_state() -> dict[str, Any]:
 
 def random_state(
     device: torch.device,  # where the network trains
-    generators: list[torch.Generator | np.random.Generator],  # from `generators_of`
+    generators: Sequence[torch.Generator | np.random.Generator],  # from `generators_of`
 ) -> dict[str, Any]:
     "The state of every generator that an epoch may use"
     version, internal, gauss = random.getstate()
@@ -223,7 +223,7 @@ def random_state(
 def set_random_state(
     state: dict[str, Any],  # from `random_state`, perhaps of an older checkpoint that knows less
     device: torch.device,
-    generators: list[torch.Generator | np.random.Generator] | None = None,  # None: leave the loader's own alone
+    generators: Sequence[torch.Generator | np.random.Generator] | None = None,  # None: leave the loader's own alone
 ) -> None:
     "Give every generator its state back"
     torch.set_rng_state(state["cpu"])

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from .losses import LOSSES, Loss
 from .metrics import METRICS, accuracy, has_ignored, ignored_examples, total
 from .rehearsal import current
 from ..methods.method import Method
+
+if TYPE_CHECKING:  # the trainer imports this page
+    from bayesbinn_nb.library.trainer import Trainer
 
 # %% auto #0
 __all__ = ['ENGINE_SETTINGS', 'Task', 'Setup', 'run_settings', 'Prepared', 'Following', 'Compiled', 'Narrow', 'Counting', 'Steps',
@@ -37,7 +40,7 @@ class Task:
     def _learn_by(
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor],
-        metrics: Iterable[str] | dict[str, Callable],
+        metrics: Iterable[str] | dict[str, Callable[[Tensor, Tensor], Tensor]],
         activation: Callable[[Tensor], Tensor] | None,
     ) -> None:
         own = Loss(loss, activation or (lambda out: out), None) if callable(loss) else LOSSES[loss]
@@ -56,6 +59,10 @@ class Task:
         if self.method is None:
             raise RuntimeError("Call compile(method=…) first: the trainer does not know how to train or predict yet.")
         return self.method
+
+    def _whole(self) -> Trainer:
+        "As callbacks see it: whoever trains is the last of the layers"
+        return cast("Trainer", self)
 
 # %% ../../nbs/library/loop.ipynb #687917cf
 def _device(name: str | torch.device) -> torch.device:
@@ -133,7 +140,7 @@ def _without_measure(scheduler: torch.optim.lr_scheduler.LRScheduler) -> torch.o
 class Prepared(Setup):
     "A trainer that can let a method prepare its model"
 
-    scheduler_factory: Callable | None = None
+    scheduler_factory: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
     scheduler_step = "epoch_start"
 
     def _begin(self, train_size: int) -> None:
@@ -211,8 +218,11 @@ class Compiled(Following):
         self,
         method: Method,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # in LOSSES, or (outputs, targets) → mean
-        metrics: Sequence[str] | dict[str, Callable] = ("accuracy",),  # in METRICS, or {name: per-example function}
-        scheduler: Callable | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
+        metrics: Sequence[str] | dict[str, Callable[[Tensor, Tensor], Tensor]] = (
+            "accuracy",
+        ),  # in METRICS, or {name: per-example function}
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+        | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
         scheduler_step: str = "epoch_start",  # "epoch_start" (the authors' order), "epoch_end" (torch's) or "step"
         activation: Callable[[Tensor], Tensor] | None = None,  # outputs → predictions, for a loss that is a function
     ) -> Self:
@@ -419,7 +429,9 @@ class Places(Checks):
 
     _place: Place | None = None  # to begin this epoch at
 
-    def _begin_epoch(self, train: ArrayData | Iterable, batch_size: int | None, drop_last: bool) -> tuple[Place, Any]:
+    def _begin_epoch(
+        self, train: ArrayData | Iterable[Any], batch_size: int | None, drop_last: bool
+    ) -> tuple[Place, Any]:
         "Where the epoch begins, and the batches from there on"
         self._order_at_start = self._order.get_state()
         batches: Any = train
@@ -469,7 +481,7 @@ class Epochs(Hooks):
 
     def _train_epoch(
         self,
-        train: ArrayData | Iterable,
+        train: ArrayData | Iterable[Any],
         batch_size: int | None,
         drop_last: bool,
         epoch: int,
@@ -487,7 +499,7 @@ class Epochs(Hooks):
                 continue
             seen += examples
             for c in watchers:
-                c.on_batch_end(self, {"epoch": epoch, "step": step, "steps": steps})  # pyright: ignore
+                c.on_batch_end(self._whole(), {"epoch": epoch, "step": step, "steps": steps})
             if self.scheduler is not None and self.scheduler_step == "step":
                 self._schedule()
             self._after_step(step + 1, steps, sums, seen)

@@ -70,7 +70,8 @@ def _check(name: str, value: Any, low: int, high: int | None = None) -> None:
 class Dropout(nn.Dropout):
     "Dropout whose mask costs a quarter of a random number for each unit on the CPU"
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         if not self.training or not self.p or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 2**16)  # of the 2¹⁶ patterns of 16 bits
@@ -452,11 +453,12 @@ def binary_predicate(
     return BinaryExcept(getattr(model, "real_layers", ()), biases)
 
 # %% ../../nbs/library/models.ipynb #25eac305
+_Choice = Callable[[str, nn.Module, str], bool] | Iterable[str] | None
+
+
 def binary_names(
     model: nn.Module,
-    binary: Callable
-    | Iterable[str]
-    | None = None,  # a predicate, names of parameters, or None: binary_predicate(model)
+    binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> list[str]:
     "Full names of the binary parameters, in the order of the model"
     if binary is None:
@@ -517,9 +519,7 @@ class ModelSummary(ModelSize):
 # %% ../../nbs/library/models.ipynb #712ee61c
 def model_summary(
     model: nn.Module,
-    binary: Callable
-    | Iterable[str]
-    | None = None,  # a predicate, names of parameters, or None: binary_predicate(model)
+    binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> ModelSummary:
     "Which parameters are binary, how many bits the model needs, how many 32-bit floats that replaces"
     chosen, rows = set(binary_names(model, binary)), []
@@ -534,9 +534,7 @@ def model_summary(
 # %% ../../nbs/library/models.ipynb #a41c5dc8
 def assert_binary(
     model: nn.Module,
-    binary: Callable
-    | Iterable[str]
-    | None = None,  # a predicate, names of parameters, or None: binary_predicate(model)
+    binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> int:  # the number of binary weights checked
     "ValueError naming the first tensor and value that is not exactly −1 or +1"
     params, total = dict(model.named_parameters()), 0

@@ -132,7 +132,7 @@ def svg(
     return re.sub(r"[ \t]+\n", "\n", text[text.index("<svg") :])
 
 # %% ../../nbs/library/plots.ipynb #153d63ab
-_Array = Tensor | np.ndarray | Sequence  # what every function takes
+_Array = Tensor | np.ndarray | Sequence[Any]  # what every function takes
 
 
 def _axes(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
@@ -163,11 +163,8 @@ def _published_points(ax: Any, label: str, rows: Any, color: str) -> None:
 
 # %% ../../nbs/library/plots.ipynb #1a671409
 def training_curves(
-    curves: Mapping[
-        str, Sequence
-    ],  # label → values per epoch, shape (epochs,), or one row per seed, shape (seeds, epochs)
-    published: Mapping[str, Sequence]
-    | None = None,  # label → rows (epoch, value, standard deviation); drawn as points in the label's colour
+    curves: Mapping[str, Any],  # label → values per epoch (epochs,), or one row per seed (seeds, epochs)
+    published: Mapping[str, Any] | None = None,  # label → rows (epoch, value, standard deviation), drawn as points
     ylabel: str = "test accuracy [%]",
     ax: Any = None,  # axes to draw on; new ones when left out
 ) -> Any:  # the axes
@@ -187,9 +184,8 @@ def training_curves(
 
 # %% ../../nbs/library/plots.ipynb #df1239aa
 def accuracy_bars(
-    values: Mapping[str, Sequence],  # label → one value per seed
-    published: Mapping[str, Sequence]
-    | None = None,  # label → (value, standard deviation), drawn as a diamond beside the dots
+    values: Mapping[str, Sequence[Any]],  # label → one value per seed
+    published: Mapping[str, Any] | None = None,  # label → (value, standard deviation), drawn as a diamond
     xlabel: str = "test accuracy [%]",
     ax: Any = None,
 ) -> Any:  # the axes
@@ -237,8 +233,7 @@ def decision_surface(
     predict: Callable[[Tensor], Tensor],  # float32 points (n, 2) → probability of class 1, shape (n,), in [0,1]
     x: _Array,  # data, shape (n, 2)
     y: _Array,  # classes 0 and 1, shape (n,)
-    extent: tuple[float, float, float, float]
-    | None = None,  # xmin, xmax, ymin, ymax; the data with a margin when left out
+    extent: tuple[float, float, float, float] | None = None,  # xmin, xmax, ymin, ymax; None: the data with a margin
     title: str = "",
     grid: int = 100,  # points along each side
     ax: Any = None,
@@ -281,7 +276,7 @@ def regression_band(
     x: _Array,  # inputs in ascending order, shape (n,)
     mean: _Array,  # predictive mean at x
     std: _Array,  # predictive standard deviation at x
-    data: tuple | None = None,  # (x, y) of the observations
+    data: tuple[_Array, _Array] | None = None,  # (x, y) of the observations
     label: str = "mean",
     widths: Sequence[float] = (1.0, 2.0),  # half-widths of the bands in standard deviations
     color: str | None = None,  # the label's own colour when left out
@@ -332,7 +327,7 @@ def probability_histogram(
 
 # %% ../../nbs/library/plots.ipynb #2e58429a
 def flip_ratio_curve(
-    flips: Mapping[str, Sequence],  # label → share of weights flipped in each epoch, in [0,1]
+    flips: Mapping[str, Sequence[Any]],  # label → share of weights flipped in each epoch, in [0,1]
     ax: Any = None,
 ) -> Any:  # the axes
     "Share of weights that change sign, per epoch, on a logarithmic scale; epochs without a flip leave a gap"

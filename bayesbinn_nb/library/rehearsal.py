@@ -269,6 +269,13 @@ def _clock(device: torch.device) -> float:
 class Listening(Notes):
     "Told of the beginning and of every pass of a fit"
 
+    def _wanted_steps(self) -> int | None:
+        "How many steps this fit shall make; None: as the clock allows"
+        place = len(self.fits) - 1
+        if isinstance(self.steps, Sequence):
+            return self.steps[place] if place < len(self.steps) else None
+        return self.steps
+
     def begin(self, trainer: Trainer, epochs: int) -> int:
         "A fit begins that would train until epoch `epochs`; returns until which epoch it does"
         start = len(trainer.history)
@@ -290,13 +297,6 @@ class Listening(Notes):
 # %% ../../nbs/library/rehearsal.ipynb #b7cb4e60
 class Counting(Listening):
     "Says when a fit has made enough steps"
-
-    def _wanted_steps(self) -> int | None:
-        "How many steps this fit shall make; None: as the clock allows"
-        place = len(self.fits) - 1
-        if isinstance(self.steps, Sequence):
-            return self.steps[place] if place < len(self.steps) else None
-        return self.steps
 
     def enough(self, steps: int | None) -> bool:
         "A step has ended, of `steps` in the epoch (None: not known); was it the last one?"

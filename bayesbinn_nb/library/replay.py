@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,13 +31,13 @@ class FixedStep:
 
     def __init__(
         self,
-        step: Callable[[Tensor, Tensor, Tensor], int],  # inputs, targets, running sums → examples seen
+        step: Callable[[Tensor, Any, Tensor], int],  # inputs, targets, running sums → examples seen
         method: Method,  # prepared, on a GPU
         train: ArrayData,  # on the same GPU
     ) -> None:
         self.step, self.method, self.train = step, method, train
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.key: tuple | None = None
+        self.key: tuple[Any, ...] | None = None
         self.eager = 0
         self.side = torch.cuda.Stream()
 

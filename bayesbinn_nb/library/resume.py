@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,7 @@ FORMAT = "bayesbinn_nb.checkpoint.1"
 class Chance(Evaluation):
     "A trainer that knows where all its chance comes from"
 
-    _sources: list = []  # noqa: RUF012  (generators of the loader of this fit)
+    _sources: Sequence[torch.Generator | np.random.Generator] = ()  # of the loader of this fit
     _take_back_sources = False  # a state was loaded: the loader's generators begin where it left them
 
     def _get_random_state(self) -> dict[str, Any]:

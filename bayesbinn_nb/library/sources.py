@@ -178,7 +178,7 @@ def verified(
     name: str,  # a key of SETS
     root: str | Path | None,  # data root
     arrays: dict[str, Any],  # what was decoded
-    shapes: list[tuple],  # that it must have
+    shapes: list[tuple[int, ...]],  # that it must have
     verify: bool,  # compare the checksum
 ) -> str:  # the digest of the decoded arrays
     "Shapes are compared always, the checksum when asked"
@@ -199,7 +199,7 @@ def verified(
 def read_mnist(
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # training images (60000, 1, 28, 28) uint8 and labels, test images and labels, digest
+) -> tuple[Any, ...]:  # training images (60000, 1, 28, 28) uint8 and labels, test images and labels, digest
     "MNIST from its four IDX files"
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
@@ -225,7 +225,7 @@ def read_cifar(
     name: str,  # cifar10 | cifar100
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # training images (50000, 3, 32, 32) uint8 and labels, test images and labels, digest
+) -> tuple[Any, ...]:  # training images (50000, 3, 32, 32) uint8 and labels, test images and labels, digest
     "CIFAR-10 or CIFAR-100 from torchvision's pickles, whose MD5 torchvision checks"
     import torchvision
     from torchvision.datasets.utils import check_integrity
@@ -251,7 +251,7 @@ def read_cifar(
 def read_snelson(
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # training inputs and outputs (200,), test inputs (301,), digest
+) -> tuple[Any, ...]:  # training inputs and outputs (200,), test inputs (301,), digest
     "Snelson's one-dimensional set from its three text files"
     folder, arrays = require("snelson", root), {}
     for f in SETS["snelson"]["files"]:
@@ -298,7 +298,7 @@ def _slices(
 def read_isbi(
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # images (30, 1, 512, 512) uint8, labels (30, 512, 512) int64: 1 in cells, 0 on membranes, digest
+) -> tuple[Any, ...]:  # images (30, 1, 512, 512) uint8, labels (30, 512, 512) int64: 1 in cells, 0 on membranes, digest
     "The ISBI 2012 stack"
     folder = require("isbi2012", root)
     stacks = (("image", "train-volume.tif"), ("label", "train-labels.tif"))

@@ -41,8 +41,8 @@ class BlockLinear(nn.Linear):
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.data.repeat(copies))
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x = x.view(len(x), self.copies, self.in_features).transpose(0, 1)
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.view(len(input), self.copies, self.in_features).transpose(0, 1)
         w = self.weight.view(self.copies, self.out_features, self.in_features).transpose(1, 2)
         if self.bias is None:
             y = torch.bmm(x, w)
@@ -133,7 +133,7 @@ class SideBySide(nn.Sequential):
 
     def __init__(
         self,
-        networks: Sequence[nn.Sequential],  # S of them, of the same layers; their weights are copied
+        networks: Sequence[nn.Module],  # S of them, of the same layers; their weights are copied
     ) -> None:
         for network in networks:
             if not isinstance(network, nn.Sequential):
@@ -146,8 +146,8 @@ class SideBySide(nn.Sequential):
         self.copies = len(networks)
         self.load_state_dict(joined([network.state_dict() for network in networks]))
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x = x.repeat(1, self.copies, *[1] * (x.dim() - 2))
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.repeat(1, self.copies, *[1] * (input.dim() - 2))
         for layer in self:
             x = layer(x)
         return x.unflatten(1, (self.copies, -1))
@@ -264,7 +264,7 @@ def check_alike(
 # %% ../../nbs/library/together.ipynb #5d842fcc
 def settings_of(
     t: Trainer,  # prepared
-) -> tuple:
+) -> tuple[Any, ...]:
     "What trainers must share"
     assert t.method is not None
     task = (t.device, t.precision, t.eval_in_train_mode, t.metric_names, t.method.train_size)
@@ -279,7 +279,7 @@ def joint_trainer(
     first = trainers[0]
     assert first.method is not None
     joint = Trainer(
-        SideBySide([t.model for t in trainers]),  # pyright: ignore[reportArgumentType]
+        SideBySide([t.model for t in trainers]),
         device=first.device,
         precision=first.precision,
         seed=first.seed,
@@ -305,9 +305,9 @@ def joint_trainer(
 # %% ../../nbs/library/together.ipynb #176c7502
 def fit_together(
     trainers: Sequence[Trainer],  # compiled alike, each with its own model and seed, none trained yet
-    train: ArrayData | Iterable,  # as for `Trainer.fit`; every network sees the same batches
-    val: ArrayData | Iterable | None = None,  # evaluated after each epoch, for each network
-    test: ArrayData | Iterable | None = None,
+    train: ArrayData | Iterable[Any],  # as for `Trainer.fit`; every network sees the same batches
+    val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch, for each network
+    test: ArrayData | Iterable[Any] | None = None,
     *,
     epochs: int,
     callbacks: Sequence[Callback] = (),  # they see the joint trainer

@@ -96,9 +96,9 @@ class Plan(Wishes):
 
     def is_best(self, history: History) -> bool:
         "Is the last epoch the best so far, and the first of equals?"
-        numbers = [row[self.monitor] for row in history if is_number(row.get(self.monitor))] if self.monitor else []
-        if not numbers or not is_number(history[-1].get(self.monitor)):
+        if self.monitor is None or not is_number(history[-1].get(self.monitor)):
             return False
+        numbers = [row[self.monitor] for row in history if is_number(row.get(self.monitor))]
         best = (max if self.mode == "max" else min)(numbers)
         return numbers.index(best) == len(numbers) - 1
 
@@ -160,7 +160,7 @@ class Beginning(Replaying):
             self._begun = epoch
         if not resumed:
             for c in plan.callbacks:
-                c.on_epoch_begin(self, {"epoch": epoch})  # pyright: ignore[reportArgumentType]
+                c.on_epoch_begin(self._whole(), {"epoch": epoch})
 
     def _measured(self, plan: Plan, epoch: int) -> dict[str, Any]:
         "Validation and test, where it is time for them, and the method's diagnostics"
@@ -177,10 +177,10 @@ class Ending(Beginning):
     def _end_epoch(self, plan: Plan, logs: dict[str, Any]) -> None:
         *others, progress = plan.callbacks
         for c in others:
-            c.on_epoch_end(self, logs)  # pyright: ignore[reportArgumentType]
+            c.on_epoch_end(self._whole(), logs)
         if (said := plan.missing(logs, self.history)) is not None:
             raise ValueError(said)
-        progress.on_epoch_end(self, logs)  # pyright: ignore[reportArgumentType]
+        progress.on_epoch_end(self._whole(), logs)
         self.history.append(logs)
         self._random_state = self._get_random_state()
         if plan.folder is not None:
@@ -260,9 +260,9 @@ class Fitting(Starting):
     def _fit(self, plan: Plan) -> None:
         stopped, start = self._make_ready(plan), len(self.history)
         if (rehearsal := current()) is not None:
-            plan.epochs = rehearsal.begin(self, plan.epochs)
+            plan.epochs = rehearsal.begin(self._whole(), plan.epochs)
         for c in plan.callbacks:
-            c.on_train_begin(self, {"epochs": plan.epochs, "start": start})  # pyright: ignore[reportArgumentType]
+            c.on_train_begin(self._whole(), {"epochs": plan.epochs, "start": start})
         with seeded(self.seed, self.device), self._training_dtype():
             self._begin_chance(plan)
             for epoch in range(start + 1, start + 1 if stopped else plan.epochs + 1):
@@ -270,9 +270,9 @@ class Fitting(Starting):
                 if self.stop_training:
                     break
         if rehearsal is not None:
-            rehearsal.end(self, [c for c in plan.callbacks if overrides(c, "on_batch_end")])
+            rehearsal.end(self._whole(), [c for c in plan.callbacks if overrides(c, "on_batch_end")])
         for c in plan.callbacks:
-            c.on_train_end(self, self.history[-1] if self.history else {})  # pyright: ignore[reportArgumentType]
+            c.on_train_end(self._whole(), self.history[-1] if self.history else {})
 
 # %% ../../nbs/library/trainer.ipynb #a79c6ed8
 class Trainer(Fitting):
@@ -280,9 +280,9 @@ class Trainer(Fitting):
 
     def fit(
         self,
-        train: ArrayData | Iterable,  # an ArrayData, or any re-iterable of (inputs, targets) such as a DataLoader
-        val: ArrayData | Iterable | None = None,  # evaluated after each epoch (mode prediction)
-        test: ArrayData | Iterable | None = None,  # likewise; never used to choose anything
+        train: ArrayData | Iterable[Any],  # an ArrayData, or any re-iterable of (inputs, targets) such as a DataLoader
+        val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch (mode prediction)
+        test: ArrayData | Iterable[Any] | None = None,  # likewise; never used to choose anything
         *,
         epochs: int,  # train until this epoch (counted from the start of the run, also when it is resumed)
         batch_size: int | None = 100,  # for an ArrayData; None: the whole split in one batch
