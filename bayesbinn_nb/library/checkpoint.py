@@ -79,8 +79,9 @@ def save_checkpoint(
         try:
             torch.save(state, f)
         except RuntimeError as e:  # torch's own writer hides why the file could not be written
-            cause = e.__context__ if isinstance(e.__context__, OSError) else OSError(errno.ENOSPC, "the disk is full")
-            raise cannot_write(Path(path), cause) from e
+            if not isinstance(e.__context__, OSError):
+                raise
+            raise cannot_write(Path(path), e.__context__) from e
     return Path(path)
 
 # %% ../../nbs/library/checkpoint.ipynb #e170eec9

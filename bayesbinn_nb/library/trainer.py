@@ -48,9 +48,9 @@ _all_ = [  # one address for what belongs to training
 ]
 
 # %% auto #0
-__all__ = ['Wishes', 'Plan', 'Keeping', 'Replaying', 'Beginning', 'Ending', 'EpochByEpoch', 'Starting', 'Fitting', 'Trainer',
-           'Callback', 'CSVLogger', 'FlipRatio', 'History', 'LOSSES', 'METRICS', 'Progress', 'StopWhenStill',
-           'TensorBoardLogger', 'WandbLogger']
+__all__ = ['Wishes', 'Plan', 'Keeping', 'NotForgetting', 'Replaying', 'Beginning', 'Ending', 'EpochByEpoch', 'Starting',
+           'Fitting', 'Trainer', 'Callback', 'CSVLogger', 'FlipRatio', 'History', 'LOSSES', 'METRICS', 'Progress',
+           'StopWhenStill', 'TensorBoardLogger', 'WandbLogger']
 
 # %% ../../nbs/library/trainer.ipynb #67f7060e
 @dataclass
@@ -116,22 +116,40 @@ class Keeping(Resumable):
     "A trainer that keeps what came of an epoch"
 
     _best_state: dict[str, Any] | None = None  # of the best epoch so far, until it is written
+    _unsaved = False  # the last epoch is in no checkpoint yet
 
     def _keep(self, plan: Plan, folder: Path, is_last: bool) -> None:
         "Write the checkpoints, if it is time"
+        self._unsaved = True
         if plan.is_best(self.history):
             self._best_state = copied(self._state(plan.callbacks))
         if time.perf_counter() - self._saved_at < plan.seconds and not is_last and not self.stop_training:
             return
+        self._write_checkpoints(plan.callbacks, folder)
+
+    def _write_checkpoints(self, callbacks: Sequence[Callback], folder: Path) -> None:
         if self._best_state is not None:
             save_checkpoint(self._best_state, folder / "best.pt")
             self._best_state = None
-        self.save(folder / "last.pt", plan.callbacks)
+        self.save(folder / "last.pt", callbacks)
         self._drop_within()
         self._saved_at = time.perf_counter()
+        self._unsaved = False
+
+# %% ../../nbs/library/trainer.ipynb #e8597c2e
+class NotForgetting(Keeping):
+    "A trainer that remembers what it has not been able to write"
+
+    def _forget_run(self) -> None:
+        super()._forget_run()
+        self._best_state, self._unsaved = None, False
+
+    def _take_history(self, state: dict[str, Any]) -> None:
+        super()._take_history(state)
+        self._best_state, self._unsaved = None, False
 
 # %% ../../nbs/library/trainer.ipynb #3d8db134
-class Replaying(Keeping):
+class Replaying(NotForgetting):
     "A trainer that can replay an epoch from a recorded step"
 
     def _replays(self, train: Any, watchers: Sequence[Callback]) -> bool:
@@ -223,8 +241,8 @@ class Starting(EpochByEpoch):
         self._check_frozen()
         self._sources = generators_of(plan.train)
         stopped = plan.folder is not None and self._go_on(plan.folder, plan.callbacks)
-        self.stop_training, self._best_state = False, None
-        if began_with and len(self.history) >= plan.epochs:
+        self.stop_training = False
+        if began_with and len(self.history) >= plan.epochs and not self._unsaved:
             _say_done(len(self.history), plan.epochs)
         return stopped
 
@@ -269,6 +287,8 @@ class Fitting(Starting):
                 self._one_epoch(plan, epoch)
                 if self.stop_training:
                     break
+            if self._unsaved and plan.folder is not None and len(self.history) >= plan.epochs:
+                self._write_checkpoints(plan.callbacks, plan.folder)
         if rehearsal is not None:
             rehearsal.end(self._whole(), [c for c in plan.callbacks if overrides(c, "on_batch_end")])
         for c in plan.callbacks:
