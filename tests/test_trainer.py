@@ -407,6 +407,7 @@ def test_an_interrupted_epoch_begins_once(tmp_path, method):
             with pytest.raises(KeyboardInterrupt):
                 fit(trainer, 4, callbacks=[Interrupt(3)])
             trainer.save(tmp_path / "between.pt")
+    with pytest.warns(UserWarning, match="Epoch 3 was broken off"):
         fit(trainer, 4)
         rates.append(
             (trainer.history.column("lr"), [g["lr"] for o in trainer.method.optimizers() for g in o.param_groups])

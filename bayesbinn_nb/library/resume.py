@@ -184,10 +184,10 @@ def difference(
 class GoingOn(Saved):
     "A trainer that can take up the run of a folder"
 
-    def _go_on(self, folder: Path, callbacks: Sequence[Callback]) -> bool:
-        "Take back what a folder holds; True if that run had been stopped"
+    def _go_on(self, folder: Path | None, callbacks: Sequence[Callback]) -> bool:
+        "Take back what a folder (if there is one) holds; True if that run had been stopped"
         broken_off, rows = self._begun > len(self.history), [dict(row) for row in self.history]
-        found = newest(folder)
+        found = None if folder is None else newest(folder)
         if found is not None and rows and found[1].get("history") != rows[: len(found[1].get("history", rows))]:
             found = None  # of another run, which this one will write over
         if found is None:

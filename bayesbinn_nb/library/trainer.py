@@ -240,7 +240,7 @@ class Starting(EpochByEpoch):
         self._follow_size(size)
         self._check_frozen()
         self._sources = generators_of(plan.train)
-        stopped = plan.folder is not None and self._go_on(plan.folder, plan.callbacks)
+        stopped = self._go_on(plan.folder, plan.callbacks)
         self.stop_training = False
         if began_with and len(self.history) >= plan.epochs and not self._unsaved:
             _say_done(len(self.history), plan.epochs)
