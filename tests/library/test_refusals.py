@@ -562,6 +562,13 @@ def test_a_prediction_may_come_without_targets_and_a_gradient_breaks_off_cleanly
     assert all(p.grad is None for p in trainer.model.parameters())
 
 
+def test_a_layer_without_a_recorder_does_not_replay():
+    trainer = evaluation.Evaluation(net(), "cpu")
+    assert not trainer._replays(blobs, ())
+    with pytest.raises(NotImplementedError):
+        trainer._replay(blobs, blobs.batches(4), torch.zeros(2))
+
+
 def test_nobody_has_nothing_to_train():
     assert together.fit_together([], blobs, epochs=1) == []
     assert evaluation.Evaluation(net(), "cpu").evaluate(blobs)["accuracy"] <= 1
