@@ -19,7 +19,7 @@ from .arrays import ArrayData
 from .callbacks import Callback
 from .feed import check_batch, check_model, check_optimizers, count_batches, explained, pair
 from .history import History
-from .losses import LOSSES, Loss
+from .losses import LOSSES, Loss, unchanged
 from .metrics import METRICS, accuracy, has_ignored, ignored_examples, total
 from .rehearsal import current
 from ..methods.method import Method
@@ -43,7 +43,7 @@ class Task:
         metrics: Iterable[str] | dict[str, Callable[[Tensor, Tensor], Tensor]],
         activation: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        own = Loss(loss, activation or (lambda out: out), None) if callable(loss) else LOSSES[loss]
+        own = Loss(loss, activation or unchanged, None) if callable(loss) else LOSSES[loss]
         self.loss, self.activation, self.prediction_loss = own.of_outputs, own.activation, own.of_predictions
         self._classes = loss == "cross_entropy"
         self.metrics = dict(metrics) if isinstance(metrics, dict) else {m: METRICS[m] for m in metrics}

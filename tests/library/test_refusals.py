@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -574,3 +575,20 @@ def test_nobody_has_nothing_to_train():
     assert evaluation.Evaluation(net(), "cpu").evaluate(blobs)["accuracy"] <= 1
     assert resume.newest(Path("no such folder")) is None
     assert isinstance(FlipRatio().state_dict(), dict)
+
+
+@pytest.mark.parametrize("loss, metric", [("binary_cross_entropy", "binary_accuracy"), ("mse", "mse")])
+def test_a_compiled_trainer_can_be_pickled(loss, metric):
+    model, yes = nn.Linear(4, 1), ArrayData(x, (y > 0).float())
+    trainer = Trainer(model, "cpu").compile(STE(), loss=loss, metrics=[metric])
+    again = pickle.loads(pickle.dumps(trainer))
+    assert again.evaluate(yes) == trainer.evaluate(yes)
+    for one in (trainer, again):
+        fit(one, yes, epochs=2)
+    assert again.history.column("loss") == trainer.history.column("loss")
+
+
+def test_what_data_and_models_say_of_themselves_can_be_pickled():
+    summary, bundle = models.model_summary(models.toy_mlp()), data.load_data("digits")
+    assert str(pickle.loads(pickle.dumps(summary))) == str(summary)
+    assert pickle.loads(pickle.dumps(bundle)).fingerprint == bundle.fingerprint
