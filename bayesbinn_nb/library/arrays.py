@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['crop_flip', 'CropFlip', 'Dihedral', 'Batches', 'Stored', 'Split', 'Examples', 'ArrayData']
+__all__ = ['crop_flip', 'CropFlip', 'turned', 'Dihedral', 'Batches', 'Stored', 'Split', 'Normalised', 'Movable', 'Examples',
+           'ArrayData']
 
 # %% ../../nbs/library/arrays.ipynb #3ce900c8
 def crop_flip(
@@ -34,9 +35,7 @@ def crop_flip(
 
 # %% ../../nbs/library/arrays.ipynb #cdee4f29
 class CropFlip:
-    "Random crop after zero padding, then a mirror image with probability ½: torchvision's `RandomCrop` and"
-
-    "`RandomHorizontalFlip`"
+    "Random crop after zero padding, then a mirror image with probability ½, as torchvision has them"
 
     def __init__(
         self,
@@ -60,34 +59,36 @@ class CropFlip:
         return crop_flip(x, draws[:, :2], draws[:, 2], self.pad), y
 
 # %% ../../nbs/library/arrays.ipynb #c42eaf94
-class Dihedral:
-    "One of the eight symmetries of the square per example, applied alike to images (B, C, S, S) and label maps"
+def turned(
+    x: Tensor,  # (B, C, S, S), any dtype
+    draws: Tensor,  # (B, 3) of 0 and 1: transpose, mirror rows, mirror columns
+) -> Tensor:  # same shape and dtype
+    "Each image under its own symmetry of the square, in one gather"
+    B, C, S, W = x.shape
+    if S != W:
+        raise ValueError(f"Dihedral needs square images, got {S}×{W}. Crop them first (load_data(…, crop=…)).")
+    i = torch.arange(S, device=x.device)
+    transpose, up, left = draws.view(B, 3, 1, 1).bool().unbind(1)
+    r, c = i.view(1, S, 1), i.view(1, 1, S)
+    r, c = torch.where(up, S - 1 - r, r), torch.where(left, S - 1 - c, c)
+    index = torch.where(transpose, c * S + r, r * S + c).view(B, 1, S * S).expand(B, C, S * S)
+    return x.flatten(2).gather(2, index).view(B, C, S, S)
 
-    "(B, S, S)"
+# %% ../../nbs/library/arrays.ipynb #9a396c73
+class Dihedral:
+    "One of the eight symmetries of the square per example, alike for images (B, C, S, S) and label maps (B, S, S)"
 
     def __repr__(self) -> str:
         return "Dihedral()"
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         "(n, 3) int64 of transpose, mirror rows, mirror columns, each 0 or 1"
-        return torch.randint(
-            0, 2, (n, 3), generator=generator, device=generator.device if generator is not None else "cpu"
-        )
+        device = generator.device if generator is not None else "cpu"
+        return torch.randint(0, 2, (n, 3), generator=generator, device=device)
 
     def __call__(self, x: Tensor, y: Tensor | None, draws: Tensor) -> tuple[Tensor, Tensor | None]:
         "Images and label maps after the same symmetry"
-        B, C, S, W = x.shape
-        if S != W:
-            raise ValueError(f"Dihedral needs square images, got {S}×{W}. Crop them first (load_data(…, crop=…)).")
-        i = torch.arange(S, device=x.device)
-        transpose, up, left = draws.view(B, 3, 1, 1).bool().unbind(1)
-        r, c = i.view(1, S, 1), i.view(1, 1, S)
-        r, c = torch.where(up, S - 1 - r, r), torch.where(left, S - 1 - c, c)
-        index = torch.where(transpose, c * S + r, r * S + c).view(B, 1, S * S)
-        x = x.flatten(2).gather(2, index.expand(B, C, S * S)).view(B, C, S, S)
-        if y is not None:
-            y = y.flatten(1).gather(1, index[:, 0]).view(B, S, S)
-        return x, y
+        return turned(x, draws), None if y is None else turned(y.unsqueeze(1), draws)[:, 0]
 
 # %% ../../nbs/library/arrays.ipynb #c2de2ce2
 class Batches:
@@ -125,6 +126,41 @@ class Batches:
             yield self.data.batch(order, None if self.draws is None else self.draws[part])
 
 # %% ../../nbs/library/arrays.ipynb #72c55e9c
+def _examples(x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
+    "Inputs and targets as tensors; refused where they do not belong together"
+    x = torch.as_tensor(x)
+    if x.ndim < 2:
+        raise ValueError(
+            f"x must have a batch dimension and features, got shape {tuple(x.shape)}. Use x[:, None] for one feature."
+        )
+    if y is not None:
+        y = torch.as_tensor(y)
+        if len(y) != len(x):
+            raise ValueError(f"x holds {len(x)} examples and y {len(y)}: they must match.")
+    if len(x) == 0:
+        raise ValueError("A split needs at least one example; pass None for a missing split.")
+    return x, y
+
+# %% ../../nbs/library/arrays.ipynb #d357d398
+def _factors(
+    x: Tensor,  # (N, C, …), the stored inputs
+    scale: float,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> tuple[Tensor, Tensor]:  # a and b of eq. (D2), float32
+    "By what a batch is multiplied, and what is added"
+    if min(std) <= 0:
+        raise ValueError(f"std must be > 0, got {std}.")
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    a = 1 / (scale * torch.tensor(std, dtype=torch.float64))
+    b = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+    if len(a) not in (1, x.shape[1]) or len(b) not in (1, x.shape[1]):
+        raise ValueError(
+            f"mean and std must have 1 or {x.shape[1]} values (one per channel), got {len(b)} and {len(a)}."
+        )
+    return a.to(torch.float32).view(shape).to(x.device), b.to(torch.float32).view(shape).to(x.device)
+
+# %% ../../nbs/library/arrays.ipynb #b69dd41b
 class Stored:
     "Examples as they were decoded, and the scaling by which a model sees them"
 
@@ -138,40 +174,16 @@ class Stored:
         augmentation: Any = None,  # has draw(n, generator) and __call__(x, y, draws); used when batches(augment=True)
         per_image: bool = False,  # standardise every image by its own mean and sd instead (LR-Net's CIFAR-10)
     ) -> None:
-        x = torch.as_tensor(x)
-        if x.ndim < 2:
-            raise ValueError(
-                f"x must have a batch dimension and features, got shape {tuple(x.shape)}. Use x[:, None] for one "
-                "feature."
-            )
-        if y is not None:
-            y = torch.as_tensor(y)
-            if len(y) != len(x):
-                raise ValueError(f"x holds {len(x)} examples and y {len(y)}: they must match.")
-        if len(x) == 0:
-            raise ValueError("A split needs at least one example; pass None for a missing split.")
-        self.x, self.y, self.augmentation, self.per_image = x, y, augmentation, per_image
-        self.scale = float(scale if scale is not None else 255.0 if x.dtype == torch.uint8 else 1.0)
+        self.x, self.y = _examples(x, y)
+        self.augmentation, self.per_image = augmentation, per_image
+        self.scale = float(scale if scale is not None else 255.0 if self.x.dtype == torch.uint8 else 1.0)
         self.mean, self.std = (tuple(np.atleast_1d(np.asarray(v, dtype=np.float64)).tolist()) for v in (mean, std))
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be > 0, got {self.std}.")
-        self._scale_by(x)
-
-    def _scale_by(self, x: Tensor) -> None:
-        "The factors a and b of eq. (D2), in the shape of a batch"
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        a = 1 / (self.scale * torch.tensor(self.std, dtype=torch.float64))
-        b = -torch.tensor(self.mean, dtype=torch.float64) / torch.tensor(self.std, dtype=torch.float64)
-        if len(a) not in (1, x.shape[1]) or len(b) not in (1, x.shape[1]):
-            raise ValueError(
-                f"mean and std must have 1 or {x.shape[1]} values (one per channel), got {len(b)} and {len(a)}."
-            )
-        self._a, self._b = (v.to(torch.float32).view(shape).to(x.device) for v in (a, b))
-        self._plain = bool((a == 1).all() and (b == 0).all())
+        self._a, self._b = _factors(self.x, self.scale, self.mean, self.std)
+        self._plain = bool((self._a == 1).all() and (self._b == 0).all())
 
 # %% ../../nbs/library/arrays.ipynb #443dd806
 class Split(Stored):
-    "Examples, and what a model sees of them"
+    "Examples that have a length, a name and a place"
 
     def __len__(self) -> int:
         return len(self.x)
@@ -184,6 +196,10 @@ class Split(Stored):
     @property
     def device(self) -> torch.device:
         return self.x.device
+
+# %% ../../nbs/library/arrays.ipynb #5ff7a2f4
+class Normalised(Split):
+    "Examples, and what a model sees of them"
 
     def normalise(
         self,
@@ -203,8 +219,8 @@ class Split(Stored):
         return out.mul_(self._a).add_(self._b)
 
 # %% ../../nbs/library/arrays.ipynb #0d996713
-class Examples(Split):
-    "Examples that can be moved, cut and looked at"
+class Movable(Normalised):
+    "Examples that can be moved and cut"
 
     def like(
         self,
@@ -230,6 +246,10 @@ class Examples(Split):
         "The examples at `indices`, in that order"
         return self.like(self.x[indices], None if self.y is None else self.y[indices])
 
+# %% ../../nbs/library/arrays.ipynb #7b3800bc
+class Examples(Movable):
+    "Examples that can be moved, cut and looked at"
+
     def batch(
         self,
         indices: slice | Tensor,  # which examples: a slice, or an int64 tensor
@@ -249,6 +269,21 @@ class Examples(Split):
         return self.batch(slice(None))
 
 # %% ../../nbs/library/arrays.ipynb #f7a1c949
+def _batch_size(size: int | None, n: int, drop_last: bool) -> int:
+    "Examples per batch, at least one batch of them"
+    if size is None:
+        return n
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"batch_size must be an int or None, got {size!r}.")
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}.")
+    if drop_last and size > n:
+        raise ValueError(
+            f"drop_last=True with batch_size {size} > {n} examples leaves no batch. Use a smaller batch_size."
+        )
+    return size
+
+# %% ../../nbs/library/arrays.ipynb #6fdba706
 class ArrayData(Examples):
     "One split of a data set, whole, on one device"
 
@@ -262,19 +297,10 @@ class ArrayData(Examples):
     ) -> Batches:  # yields (x float32 normalised, y)
         "One pass over the split"
         n = len(self)
-        if batch_size is None:
-            batch_size = n
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-            raise TypeError(f"batch_size must be an int or None, got {batch_size!r}.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        if drop_last and batch_size > n:
-            raise ValueError(
-                f"drop_last=True with batch_size {batch_size} > {n} examples leaves no batch. Use a smaller batch_size."
-            )
-        device = generator.device if generator is not None else "cpu"
-        order = torch.randperm(n, generator=generator, device=device).to(self.device) if shuffle else None
-        draws = (
-            self.augmentation.draw(n, generator).to(self.device) if augment and self.augmentation is not None else None
-        )
-        return Batches(self, batch_size, order, draws, drop_last)
+        size = _batch_size(batch_size, n, drop_last)
+        device, order, draws = generator.device if generator is not None else "cpu", None, None
+        if shuffle:
+            order = torch.randperm(n, generator=generator, device=device).to(self.device)
+        if augment and self.augmentation is not None:
+            draws = self.augmentation.draw(n, generator).to(self.device)
+        return Batches(self, size, order, draws, drop_last)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .checkpoint import atomic_write
+from .files import atomic_write
 
 if TYPE_CHECKING:  # the trainer imports this page
     from bayesbinn_nb.library.trainer import Trainer
 
 # %% auto #0
-__all__ = ['Callback', 'overrides', 'Progress', 'FlipRatio', 'StopWhenStill', 'CSVLogger', 'TensorBoardLogger', 'WandbLogger']
+__all__ = ['Callback', 'overrides', 'Progress', 'share_flipped', 'FlipRatio', 'StopWhenStill', 'CSVLogger', 'TensorBoardLogger',
+           'WandbLogger']
 
 # %% ../../nbs/library/callbacks.ipynb #1537e54b
 class Callback:
@@ -47,7 +49,7 @@ class Callback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         "Take back a state"
 
-
+# %% ../../nbs/library/callbacks.ipynb #b379ee77
 def overrides(
     callback: Callback,
     name: str,  # of one of the methods of `Callback`
@@ -56,6 +58,21 @@ def overrides(
     return getattr(type(callback), name) is not getattr(Callback, name)
 
 # %% ../../nbs/library/callbacks.ipynb #b263193b
+def _shown_as(style: str) -> str:
+    "The bar, the line or nothing that a style means here"
+    if style not in ("auto", "bar", "line", "silent"):
+        raise ValueError(f"style must be 'auto', 'bar', 'line' or 'silent', not {style!r}.")
+    if style != "auto":
+        return style
+    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "line"
+
+
+def _in_a_line(logs: dict[str, Any], metric_names: list[str]) -> str:
+    "Loss, metrics and time of an epoch"
+    names = [k for k in logs if k in ("loss", "seconds") or any(metric in k for metric in metric_names)]
+    return "  ".join(f"{name} {logs[name]:.4f}" for name in names)
+
+# %% ../../nbs/library/callbacks.ipynb #3fcca7a8
 class Progress(Callback):
     "A bar on a terminal, else one line per epoch"
 
@@ -64,30 +81,21 @@ class Progress(Callback):
         style: str = "auto",  # "bar", "line", "silent", or "auto": a bar if standard error is a terminal
         every: int = 1,  # "line": report each `every`-th epoch, the first and the last
     ) -> None:
-        if style not in ("auto", "bar", "line", "silent"):
-            raise ValueError(f"style must be 'auto', 'bar', 'line' or 'silent', not {style!r}.")
+        _shown_as(style)
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a positive integer, not {every!r}.")
         self.style, self.every = style, every
         self.bar: Any = None
 
     def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
-        self.epochs = logs["epochs"]
-        self.shown = self.style
-        if self.style == "auto":
-            self.shown = "bar" if sys.stderr is not None and sys.stderr.isatty() else "line"
+        self.epochs, self.shown = logs["epochs"], _shown_as(self.style)
         if self.shown == "bar":
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=self.epochs, initial=logs["start"], unit="epoch")
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
-        shown = {
-            name: value
-            for name, value in logs.items()
-            if name in ("loss", "seconds") or any(metric in name for metric in trainer.metric_names)
-        }
-        text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        text = _in_a_line(logs, trainer.metric_names)
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update()
@@ -100,28 +108,33 @@ class Progress(Callback):
             self.bar = None
 
 # %% ../../nbs/library/callbacks.ipynb #b8d03f34
-class FlipRatio(Callback):
-    "Share of binary weights whose sign differs from the epoch before (`flipped`), and π = ln(flipped + e⁻⁹)"
+def _signs(trainer: Trainer) -> list[Tensor]:
+    method = trainer.method
+    return [] if method is None else [p.data > 0 for p in method.binary_parameters.values()]
 
-    "(`flip_ratio`)"
+
+def share_flipped(
+    before: list[Tensor],  # signs as booleans, a tensor for each parameter
+    now: list[Tensor],  # of the same parameters, later
+) -> float:  # in [0, 1]
+    "Of all signs, the share that differs"
+    changed = sum(int((a != b.to(a.device)).sum()) for a, b in zip(now, before, strict=True))
+    return changed / sum(signs.numel() for signs in before)
+
+# %% ../../nbs/library/callbacks.ipynb #d317f404
+class FlipRatio(Callback):
+    "Share of binary weights whose sign differs from the epoch before: `flipped`, and π as `flip_ratio`"
 
     before: list[Tensor] | None = None  # inside an epoch: the signs at its start
 
-    def _signs(self, trainer: Trainer) -> list[Tensor]:
-        method = trainer.method
-        return [] if method is None else [p.data > 0 for p in method.binary_parameters.values()]
-
     def on_epoch_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
-        self.before = self._signs(trainer)
+        self.before = _signs(trainer)
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         before, self.before = self.before or [], None
-        total = sum(signs.numel() for signs in before)
-        if total:
-            now = self._signs(trainer)
-            changed = sum(int((a != b.to(a.device)).sum()) for a, b in zip(now, before, strict=True))
-            logs["flipped"] = changed / total
-            logs["flip_ratio"] = math.log(changed / total + math.exp(-9))
+        if any(signs.numel() for signs in before):
+            logs["flipped"] = share_flipped(before, _signs(trainer))
+            logs["flip_ratio"] = math.log(logs["flipped"] + math.exp(-9))
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.before is None else {"before": self.before}
@@ -185,7 +198,7 @@ class TensorBoardLogger(Callback):
     def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         self.writer.close()
 
-
+# %% ../../nbs/library/callbacks.ipynb #2fa792d9
 class WandbLogger(Callback):
     "Scalars per epoch for Weights & Biases"
 
@@ -194,7 +207,7 @@ class WandbLogger(Callback):
         **init: Any,  # of wandb.init: project, name, mode, …
     ) -> None:
         try:
-            import wandb  # pyright: ignore[reportMissingImports]
+            wandb: Any = importlib.import_module("wandb")
         except ImportError as e:
             raise ImportError("WandbLogger needs the package wandb: pip install wandb.") from e
         self.run: Any = wandb.init(**init)

@@ -19,12 +19,12 @@ from .files import atomic_write, cannot_write
 
 # %% auto #0
 __all__ = ['MODEL_FORMAT', 'save_checkpoint', 'load_checkpoint', 'unwrapped', 'plain_name', 'plain_state', 'file_digest',
-           'write_tensors', 'read_tensors', 'check_digest', 'described', 'load_state', 'check_shapes', 'binary_tensors',
+           'write_tensors', 'read_tensors', 'check_digest', 'described', 'check_shapes', 'load_state', 'binary_tensors',
            'architecture', 'save_model', 'load_model']
 
 # %% ../../nbs/library/checkpoint.ipynb #12f62c82
 def save_checkpoint(
-    state: dict,  # tensors, numbers, strings, and lists and dicts of them
+    state: dict[str, Any],  # tensors, numbers, strings, and lists and dicts of them
     path: str | Path,
 ) -> Path:
     "Write a training checkpoint atomically"
@@ -32,11 +32,12 @@ def save_checkpoint(
         try:
             torch.save(state, f)
         except RuntimeError as e:  # torch's own writer hides why the file could not be written
-            cause = e.__context__ if isinstance(e.__context__, OSError) else OSError(errno.ENOSPC, "the disk is full")
-            raise cannot_write(Path(path), cause) from e
+            if not isinstance(e.__context__, OSError):
+                raise
+            raise cannot_write(Path(path), e.__context__) from e
     return Path(path)
 
-
+# %% ../../nbs/library/checkpoint.ipynb #e170eec9
 def load_checkpoint(
     path: str | Path,
     map_location: str | torch.device = "cpu",  # where the tensors go: a checkpoint of a GPU run loads on a CPU
@@ -86,7 +87,7 @@ def plain_name(
         parts = parts[1:]
     return ".".join(part for part in parts if part != "_orig_mod")
 
-
+# %% ../../nbs/library/checkpoint.ipynb #a4e187d4
 def plain_state(
     model: nn.Module,  # perhaps wrapped, or with compiled layers
 ) -> dict[str, Tensor]:  # on the CPU, contiguous, each tensor its own (tied weights are there twice)
@@ -109,7 +110,7 @@ def file_digest(
         h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
     return h.hexdigest()
 
-
+# %% ../../nbs/library/checkpoint.ipynb #4c16fde0
 def write_tensors(
     path: str | Path,
     tensors: dict[str, Tensor],
@@ -122,7 +123,7 @@ def write_tensors(
         f.write(save(tensors, metadata=about | {"sha256": file_digest(tensors, about)}))
     return Path(path)
 
-
+# %% ../../nbs/library/checkpoint.ipynb #d71e16e0
 def read_tensors(
     path: str | Path,
     kind: str,  # what to call it: "model file" or "packed model"
@@ -140,7 +141,7 @@ def read_tensors(
             f"{path} is not a readable {kind} ({e}): it is damaged, cut short or of another kind. Copy it again."
         ) from e
 
-
+# %% ../../nbs/library/checkpoint.ipynb #f650bf35
 def check_digest(
     path: str | Path,
     tensors: dict[str, Tensor],
@@ -153,6 +154,14 @@ def check_digest(
         )
 
 # %% ../../nbs/library/checkpoint.ipynb #26452e0b
+def _numbers(value: Any) -> list[int | float]:
+    "The numbers in a value of JSON"
+    if isinstance(value, (list, dict)):
+        inner = value.values() if isinstance(value, dict) else value
+        return [number for v in inner for number in _numbers(v)]
+    return [value] if isinstance(value, (int, float)) else []
+
+# %% ../../nbs/library/checkpoint.ipynb #a7d9a995
 def described(
     path: str | Path,
     text: str,  # JSON of {"name": …, "kwargs": …}, or of null
@@ -176,15 +185,20 @@ def described(
             )
     return arch
 
-
-def _numbers(value: Any) -> list[int | float]:
-    "The numbers in a value of JSON"
-    if isinstance(value, (list, dict)):
-        inner = value.values() if isinstance(value, dict) else value
-        return [number for v in inner for number in _numbers(v)]
-    return [value] if isinstance(value, (int, float)) else []
-
 # %% ../../nbs/library/checkpoint.ipynb #38a804c0
+def check_shapes(
+    path: str | Path,
+    shapes: dict[str, tuple[int, ...]],  # of the tensors in the file
+    model: nn.Module,  # that shall take them
+) -> None:
+    "Refuse a file that belongs to another model"
+    wanted = {k.replace("_orig_mod.", ""): tuple(v.shape) for k, v in model.state_dict().items()}
+    for k in [*wanted, *shapes]:
+        if wanted.get(k) != shapes.get(k):
+            ours, theirs = (f"has the shape {s[k]}" if k in s else "is not there" for s in (wanted, shapes))
+            raise ValueError(f"{path} does not fit the model: {k} {theirs} in the file and {ours} in the model.")
+
+# %% ../../nbs/library/checkpoint.ipynb #31204933
 def load_state(
     path: str | Path,
     state: dict[str, Tensor],
@@ -216,19 +230,6 @@ def load_state(
     inner.load_state_dict({k: state[k.replace("_orig_mod.", "")] for k in inner.state_dict()})
     return target.eval()
 
-
-def check_shapes(
-    path: str | Path,
-    shapes: dict[str, tuple],  # of the tensors in the file
-    model: nn.Module,  # that shall take them
-) -> None:
-    "Refuse a file that belongs to another model"
-    wanted = {k.replace("_orig_mod.", ""): tuple(v.shape) for k, v in model.state_dict().items()}
-    for k in [*wanted, *shapes]:
-        if wanted.get(k) != shapes.get(k):
-            ours, theirs = (f"has the shape {s[k]}" if k in s else "is not there" for s in (wanted, shapes))
-            raise ValueError(f"{path} does not fit the model: {k} {theirs} in the file and {ours} in the model.")
-
 # %% ../../nbs/library/checkpoint.ipynb #78c7e2a6
 MODEL_FORMAT = "bayesbinn_nb.model.2"
 
@@ -243,26 +244,26 @@ def binary_tensors(
 def architecture(
     model: nn.Module,  # perhaps wrapped
     name: str | None = None,  # in library.models; None: what the model remembers
-    kwargs: dict | None = None,  # of that factory
+    kwargs: dict[str, Any] | None = None,  # of that factory
 ) -> dict[str, Any] | None:
     "How a model is built: name and arguments of its factory; None if nobody knows"
     if name is not None:
         return {"name": name, "kwargs": kwargs or {}}
     return getattr(unwrapped(model), "arch", None)
 
-
+# %% ../../nbs/library/checkpoint.ipynb #e1c3824a
 def save_model(
     model: nn.Module,
     path: str | Path,  # by custom *.safetensors
     name: str | None = None,  # of the architecture in library.models, so that `load_model` can build it
-    kwargs: dict | None = None,  # what the architecture was built with
+    kwargs: dict[str, Any] | None = None,  # what the architecture was built with
 ) -> Path:
     "Write the model's weights (±1 where they are binary) and how to build it"
     state, arch = plain_state(model), architecture(model, name, kwargs)
     about = {"format": MODEL_FORMAT, "binary": json.dumps(binary_tensors(state)), "arch": json.dumps(arch)}
     return write_tensors(path, state, about)
 
-
+# %% ../../nbs/library/checkpoint.ipynb #59b6999d
 def load_model(
     path: str | Path,
     model: nn.Module | None = None,  # to load into; default: built from the name in the file

@@ -51,12 +51,31 @@ _all_ = [  # one address for what belongs to data
 ]
 
 # %% auto #0
-__all__ = ['NAMES', 'READERS', 'DataBundle', 'split_indices', 'check_limit', 'ImageOptions', 'image_bundle', 'tiles',
-           'segmentation_bundle', 'standardised', 'two_moons_bundle', 'snelson_bundle', 'load_data', 'permuted_mnist',
-           'data_status', 'fetch', 'ArrayData', 'Batches', 'CropFlip', 'Dihedral', 'SETS', 'STAND_INS', 'crop_flip',
-           'data_root', 'fingerprint_arrays', 'how_to_get']
+__all__ = ['NAMES', 'READERS', 'trivial_baseline', 'DataBundle', 'split_indices', 'check_limit', 'ImageChoices', 'ImageOptions',
+           'image_bundle', 'tiles', 'segmentation_bundle', 'standardised', 'two_moons_bundle', 'snelson_bundle',
+           'load_data', 'pixel_order', 'permuted_mnist', 'data_status', 'fetch', 'ArrayData', 'Batches', 'CropFlip',
+           'Dihedral', 'SETS', 'STAND_INS', 'crop_flip', 'data_root', 'fingerprint_arrays', 'how_to_get']
 
 # %% ../../nbs/library/data.ipynb #f8cce263
+def trivial_baseline(
+    task: str,  # classification | binary | regression | segmentation
+    y: Tensor,  # training targets
+    target: Tensor,  # those to score on
+) -> dict[str, Any]:  # name, metric, value
+    "What a model that ignores its input reaches: the commonest class, the mean, or cell everywhere"
+    if task == "regression":
+        error = float((target - y.mean(0)).square().mean())
+        return {"name": "the training mean", "metric": "mse", "value": error}
+    if task == "segmentation":
+        cell = float((target == 1).double().mean())
+        found = {"name": "cell everywhere", "metric": "cell_iou", "value": cell}
+        return found | {"pixel_error": 1 - cell}
+    values, counts = y.long().flatten().unique(return_counts=True)
+    guess = int(values[counts.argmax()])
+    right = float((target == guess).double().mean())
+    return {"name": f"always class {guess}", "metric": "accuracy", "value": right}
+
+# %% ../../nbs/library/data.ipynb #4240ae7e
 @dataclass
 class DataBundle:
     "A data set ready for training: its splits and what a record must say about it"
@@ -66,12 +85,12 @@ class DataBundle:
     val: ArrayData | None  # None: no validation split
     test: ArrayData | None  # None: no test targets exist
     num_classes: int  # 1 for regression
-    input_shape: tuple  # of one example, without the batch
+    input_shape: tuple[int, ...]  # of one example, without the batch
     fingerprint: str  # of the decoded arrays and of the choices (split, limit, …) made here
     stand_in: str | None = None  # a sentence saying what replaces the real set; None: the real set
     task: str = "classification"  # classification | binary | regression | segmentation
-    options: dict = field(default_factory=dict)  # the choices that the fingerprint covers
-    extras: dict = field(default_factory=dict)  # scalers, test inputs without targets, a permutation
+    options: dict[str, Any] = field(default_factory=dict)  # the choices that the fingerprint covers
+    extras: dict[str, Any] = field(default_factory=dict)  # scalers, test inputs without targets, a permutation
 
     def to(
         self,
@@ -94,20 +113,9 @@ class DataBundle:
         "What a model that ignores its input reaches on the test split (validation or training, where there is no test)"
         splits = ((self.test, "test"), (self.val, "val"), (self.train, "train"))
         split, where = next((s, n) for s, n in splits if s is not None)
-        y, target = self.train.y, split.y
-        if y is None or target is None:
+        if self.train.y is None or split.y is None:
             raise ValueError(f"{self.name} has no targets, so there is no baseline.")
-        if self.task == "regression":
-            error = float((target - y.mean(0)).square().mean())
-            return {"name": "the training mean", "metric": "mse", "split": where, "value": error}
-        if self.task == "segmentation":
-            cell = float((target == 1).double().mean())
-            found = {"name": "cell everywhere", "metric": "cell_iou", "split": where, "value": cell}
-            return found | {"pixel_error": 1 - cell}
-        values, counts = y.long().flatten().unique(return_counts=True)
-        guess = int(values[counts.argmax()])
-        right = float((target == guess).double().mean())
-        return {"name": f"always class {guess}", "metric": "accuracy", "split": where, "value": right}
+        return trivial_baseline(self.task, self.train.y, split.y) | {"split": where}
 
 # %% ../../nbs/library/data.ipynb #b7bd3ffd
 def split_indices(
@@ -115,8 +123,7 @@ def split_indices(
     validation: float = 0.1,  # fraction in [0, 1)
     seed: int = 0,  # of numpy's legacy generator
 ) -> tuple[np.ndarray, np.ndarray]:  # indices of train and validation
-    "Train and validation indices: the first ⌊validation·n⌋ of a shuffle are validation; no split keeps the"
-    "stored order"
+    "Train and validation indices: of a shuffle, the first ⌊validation·n⌋ are for validation; 0 keeps the stored order"
     if not 0 <= validation < 1:
         raise ValueError(f"validation is a fraction in [0, 1), got {validation}. Use 0 for no validation split.")
     indices = np.arange(n)
@@ -141,10 +148,10 @@ def check_limit(
     if not 1 <= value <= high:
         raise ValueError(f"{what} must be 1 … {high} for {name}, got {value}.")
 
-
+# %% ../../nbs/library/data.ipynb #78b0e899
 @dataclass
-class ImageOptions:
-    "How a classification set is split and scaled"
+class ImageChoices:
+    "How a classification set shall be split and scaled"
 
     validation: float
     split_seed: int
@@ -162,6 +169,10 @@ class ImageOptions:
             )
         if self.inputs not in ("standard", "signed", "per_image"):
             raise ValueError(f"inputs must be 'standard', 'signed' or 'per_image', got {self.inputs!r}.")
+
+# %% ../../nbs/library/data.ipynb #79cb9be3
+class ImageOptions(ImageChoices):
+    "The same, with what follows from them"
 
     def indices(
         self,
@@ -187,9 +198,12 @@ class ImageOptions:
         }
 
 # %% ../../nbs/library/data.ipynb #dbae3246
+_RESCALED = {"signed": {"mean": 0.5, "std": 0.5}, "per_image": {"mean": 0.0, "std": 1.0}}  # instead of the published
+
+
 def image_bundle(
     name: str,
-    raw: tuple,  # training images and labels, test images and labels, digest
+    raw: tuple[Any, ...],  # training images and labels, test images and labels, digest
     scaling: dict[str, Any],  # mean, std and scale of `ArrayData`, as published
     classes: int,
     options: ImageOptions,
@@ -203,10 +217,7 @@ def image_bundle(
     train, val = torch.from_numpy(train[: options.limit]), torch.from_numpy(val[: options.eval_limit])
     cut = slice(options.eval_limit)
     per_image = options.inputs == "per_image"
-    if options.inputs == "signed":
-        scaling = scaling | {"mean": 0.5, "std": 0.5}
-    if per_image:
-        scaling = scaling | {"mean": 0.0, "std": 1.0}
+    scaling = scaling | _RESCALED.get(options.inputs, {})
 
     def make(x: Tensor, y: Tensor, augmentation: Any = None) -> ArrayData:
         return ArrayData(x, y, **scaling, augmentation=augmentation, per_image=per_image)
@@ -235,10 +246,10 @@ def tiles(
     windows = t.unfold(-2, side, side).unfold(-2, side, side).movedim((-4, -3), (1, 2))
     return windows.reshape(-1, *t.shape[1:-2], side, side)
 
-
+# %% ../../nbs/library/data.ipynb #a4722e92
 def segmentation_bundle(
     name: str,
-    raw: tuple,  # images (N, 1, S, S) uint8, labels (N, S, S) int64, digest
+    raw: tuple[Any, ...],  # images (N, 1, S, S) uint8, labels (N, S, S) int64, digest
     n_train: int,  # slices for training
     crop: int | None,  # side of a tile
     limit: int | None,  # training tiles
@@ -278,7 +289,7 @@ def standardised(
     mean, sd = scaler or (a.mean(0), a.std(0, ddof=1))
     return torch.from_numpy((a - mean) / sd).float(), (mean, sd)
 
-
+# %% ../../nbs/library/data.ipynb #b1436a1c
 def two_moons_bundle(name: str) -> DataBundle:
     "Two interleaved half circles with noise, from scikit-learn"
     from sklearn.datasets import make_moons
@@ -290,10 +301,10 @@ def two_moons_bundle(name: str) -> DataBundle:
     mark, extras = fingerprint(name, fingerprint_arrays(x, y), options), {"x_scaler": scaler}
     return DataBundle(name, ArrayData(inputs, y), None, None, 2, (2,), mark, None, "binary", options, extras)
 
-
+# %% ../../nbs/library/data.ipynb #de9c66b2
 def snelson_bundle(
     name: str,
-    raw: tuple,  # inputs, targets, test inputs, digest
+    raw: tuple[Any, ...],  # inputs, targets, test inputs, digest
     stand_in: str | None = None,
 ) -> DataBundle:
     "Snelson's one-dimensional regression; the test inputs have no targets"
@@ -308,14 +319,14 @@ def snelson_bundle(
 NAMES = ("mnist", "cifar10", "cifar100", "isbi2012", "snelson", "two_moons", "digits")
 
 
-def _raw_images(base: str, sentence: str | None, root: str | Path | None, verify: bool) -> tuple:
+def _raw_images(base: str, sentence: str | None, root: str | Path | None, verify: bool) -> tuple[Any, ...]:
     if base == "digits":
         return digits_arrays()
     if sentence:
         return mnist_standin() if base == "mnist" else cifar_standin(SETS[base]["classes"])
     return read_mnist(root, verify) if base == "mnist" else read_cifar(base, root, verify)
 
-
+# %% ../../nbs/library/data.ipynb #22e8545a
 def load_data(
     name: str,  # one of NAMES, or of STAND_INS by its own name
     root: str | Path | None = None,  # data root; None: data_root()
@@ -357,6 +368,23 @@ def load_data(
     return bundle if (rehearsal := current()) is None else rehearsal.cut(bundle)
 
 # %% ../../nbs/library/data.ipynb #2a635f2f
+def _check_task(task: int) -> None:
+    if isinstance(task, bool) or not isinstance(task, int):
+        raise TypeError(f"task must be an int, got {task!r}.")
+    if task < 1:
+        raise ValueError(f"task counts from 1, got {task}.")
+
+
+def pixel_order(
+    task: int,  # counted from 1
+    seed: int,  # of the run
+    pixels: int,
+) -> Tensor:  # (pixels,) int64
+    "A task's permutation, the same wherever and whenever it is asked for"
+    _check_task(task)
+    return torch.from_numpy(np.random.default_rng([seed, task]).permutation(pixels))
+
+# %% ../../nbs/library/data.ipynb #ed4f1454
 def permuted_mnist(
     task: int,  # 1, 2, …: every task is permuted, the first too
     seed: int = 0,  # of the run; tasks of one run have independent permutations
@@ -366,10 +394,7 @@ def permuted_mnist(
     **kwargs: Any,  # of load_data
 ) -> DataBundle:  # no validation split; extras["permutation"]: (784,) int64
     "MNIST with permuted pixels: one task of the continual-learning experiment"
-    if isinstance(task, bool) or not isinstance(task, int):
-        raise TypeError(f"task must be an int, got {task!r}.")
-    if task < 1:
-        raise ValueError(f"task counts from 1, got {task}.")
+    _check_task(task)
     if isinstance(base, DataBundle) and kwargs:
         raise TypeError(
             f"{', '.join(kwargs)}: arguments of load_data have no effect on a bundle; give them where it is loaded."
@@ -379,7 +404,7 @@ def permuted_mnist(
     if base.val is not None:
         raise ValueError("Permuted MNIST has no validation split: load the base with validation=0.")
     pixels = int(np.prod(base.input_shape))
-    perm = torch.from_numpy(np.random.default_rng([seed, task]).permutation(pixels)).to(base.train.device)
+    perm = pixel_order(task, seed, pixels).to(base.train.device)
 
     def move(d: ArrayData) -> ArrayData:
         return d.like(d.x.flatten(1)[:, perm].view_as(d.x), d.y)
@@ -396,7 +421,7 @@ def permuted_mnist(
     )
 
 # %% ../../nbs/library/data.ipynb #76f68457
-READERS: dict[str, Callable[[str | Path | None, bool], tuple]] = {
+READERS: dict[str, Callable[[str | Path | None, bool], tuple[Any, ...]]] = {
     "mnist": read_mnist,
     "cifar10": lambda root, verify: read_cifar("cifar10", root, verify),
     "cifar100": lambda root, verify: read_cifar("cifar100", root, verify),
@@ -405,7 +430,7 @@ READERS: dict[str, Callable[[str | Path | None, bool], tuple]] = {
 }
 _BUILT_IN = {"two_moons": "Two Moons", "digits": "scikit-learn digits"}
 
-
+# %% ../../nbs/library/data.ipynb #06d891f3
 def data_status(
     root: str | Path | None = None,  # data root
     decode: bool = True,  # decode and verify what is there (a few seconds); False: only look for the files
@@ -431,11 +456,8 @@ def data_status(
     return rows
 
 # %% ../../nbs/library/data.ipynb #a233bc7a
-def fetch(
-    name: str,  # mnist | cifar10 | cifar100
-    root: str | Path | None = None,  # data root; made if needed
-) -> Path:  # the set's folder
-    "Download a set with torchvision and verify what it decodes to; RuntimeError if that fails"
+def _can_be_fetched(name: str, root: str | Path | None) -> None:
+    "An error with the next step, for a set that torchvision cannot get"
     if name in ("two_moons", "digits"):
         raise ValueError(f"{name} needs no files: scikit-learn makes it.")
     if name not in SETS:
@@ -444,6 +466,14 @@ def fetch(
         )
     if not SETS[name]["fetch"]:
         raise RuntimeError(f"{SETS[name]['title']} cannot be downloaded automatically. {how_to_get(name, root)}")
+
+# %% ../../nbs/library/data.ipynb #1ae7f271
+def fetch(
+    name: str,  # mnist | cifar10 | cifar100
+    root: str | Path | None = None,  # data root; made if needed
+) -> Path:  # the set's folder
+    "Download a set with torchvision and verify what it decodes to; RuntimeError if that fails"
+    _can_be_fetched(name, root)
     import torchvision
 
     where = data_root(root)

@@ -18,13 +18,13 @@ from .loop import Epochs
 from .metrics import accuracy, has_ignored, ignored_examples, total
 
 # %% auto #0
-__all__ = ['Networks', 'Predictions', 'Predicting', 'Evaluation']
+__all__ = ['Networks', 'Reading', 'Predictions', 'Averaging', 'Predicting', 'Scoring', 'Evaluation']
 
 # %% ../../nbs/library/evaluation.ipynb #116923a2
 class Networks(Epochs):
     "A trainer that can put the weights to predict with into its model"
 
-    def _passes(self, how: str, samples: int) -> Iterable[AbstractContextManager]:
+    def _passes(self, how: str, samples: int) -> Iterable[AbstractContextManager[Any]]:
         "The networks to predict with; a model that no method has prepared is itself the one"
         if self.method is not None and self._prepared:
             return self.method.predict_passes(how, samples)
@@ -49,8 +49,8 @@ class Networks(Epochs):
             self.model.train(was_training)
 
 # %% ../../nbs/library/evaluation.ipynb #4632cbab
-class Predictions(Networks):
-    "A trainer that can pass data through its networks"
+class Reading(Networks):
+    "A trainer that can go over data as often as it has networks"
 
     def _reader(self, data: Any, batch_size: int, often: bool) -> Callable[[], Iterator[tuple[Tensor, Any]]]:
         "A function that gives the batches from the first one on, as often as it is called"
@@ -65,6 +65,10 @@ class Predictions(Networks):
             return lambda: read
         held = [(x.cpu(), y.cpu() if isinstance(y, Tensor) else y) for x, y in read]
         return lambda: iter(held)
+
+# %% ../../nbs/library/evaluation.ipynb #72697e48
+class Predictions(Reading):
+    "A trainer that can pass data through its networks"
 
     @torch.no_grad()
     def _visit(
@@ -87,8 +91,8 @@ class Predictions(Networks):
                         use(draw, i, self.activation(self._forward(x.to(self.device))), y)
 
 # %% ../../nbs/library/evaluation.ipynb #5e877a4e
-class Predicting(Predictions):
-    "A trainer that can predict"
+class Averaging(Predictions):
+    "A trainer that can average the predictions of its networks"
 
     def _averaged(self, data: Any, how: str, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         "The mean prediction over the draws, and the targets, batch by batch, on the device"
@@ -111,9 +115,13 @@ class Predicting(Predictions):
     def _as_scores(self, p: Tensor) -> Tensor:
         return torch.logit(p) if self.activation is torch.sigmoid else p
 
+# %% ../../nbs/library/evaluation.ipynb #9d254db9
+class Predicting(Averaging):
+    "A trainer that can predict"
+
     def predict(
         self,
-        data: ArrayData | Tensor | Iterable,
+        data: ArrayData | Tensor | Iterable[Any],
         how: str = "mode",  # "mode"; "mean": averaged over draws; "sample": every draw
         samples: int = 1,  # draws for "mean" and "sample"
         batch_size: int = 1000,
@@ -136,12 +144,27 @@ class Predicting(Predictions):
         return torch.stack(whole) if how == "sample" else whole[0]
 
 # %% ../../nbs/library/evaluation.ipynb #278295f9
-class Evaluation(Predicting):
+class Scoring(Predicting):
+    "A trainer that can score a batch of predictions"
+
+    def _score(self, p: Tensor, y: Tensor, sums: dict[str, Any], counts: dict[str, Any]) -> None:
+        "Add loss and metrics of some predictions to the sums, and what they are sums over to the counts"
+        left_out = ignored_examples(y) if self._classes and has_ignored(y) else 0
+        counted = len(y) - left_out
+        if self.prediction_loss is not None and int(counted):
+            sums["loss"] = sums.get("loss", 0) + self.prediction_loss(p, y) * counted
+            counts["loss"] = counts.get("loss", 0) + counted
+        for name, metric in self.metrics.items():
+            sums[name] = sums.get(name, 0) + total(name, metric(self._as_scores(p), y), y)
+            counts[name] = counts.get(name, 0) + (counted if metric is accuracy else len(y))
+
+# %% ../../nbs/library/evaluation.ipynb #72d9f185
+class Evaluation(Scoring):
     "A trainer that can predict, and score what it predicts"
 
     def evaluate(
         self,
-        data: ArrayData | Iterable,  # with targets
+        data: ArrayData | Iterable[Any],  # with targets
         how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
         samples: int = 1,  # draws for "mean"
         batch_size: int = 1000,
@@ -152,24 +175,18 @@ class Evaluation(Predicting):
         need_targets(data, "evaluation")
         sums: dict[str, Any] = {}
         counts: dict[str, Any] = {}
-        batches: list[int] = []
+        seen = 0
 
         def score(_draw: int, _i: int, p: Tensor, y: Tensor) -> None:
-            left_out = ignored_examples(y) if self._classes and has_ignored(y) else 0
-            counted = len(y) - left_out
-            batches.append(len(y))
-            if self.prediction_loss is not None and int(counted):
-                sums["loss"] = sums.get("loss", 0) + self.prediction_loss(p, y) * counted
-                counts["loss"] = counts.get("loss", 0) + counted
-            for name, metric in self.metrics.items():
-                sums[name] = sums.get(name, 0) + total(name, metric(self._as_scores(p), y), y)
-                counts[name] = counts.get(name, 0) + (counted if metric is accuracy else len(y))
+            nonlocal seen
+            self._score(p, y, sums, counts)
+            seen += len(y)
 
         if how == "mode":
             self._visit(data, how, samples, batch_size, score)
         else:
             for p, y in self._averaged(data, how, samples, batch_size):
                 score(0, 0, p, y)
-        if not batches:
+        if not seen:
             raise ValueError("There is nothing to evaluate: the data gave no batch.")
         return {name: (value / counts[name]).item() for name, value in sums.items()}

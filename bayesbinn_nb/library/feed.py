@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,7 +38,7 @@ def need_batches(
             "wrap tensors as ArrayData(x, y), a Dataset as DataLoader(dataset, batch_size=…)."
         )
 
-
+# %% ../../nbs/library/feed.ipynb #3d876e2f
 def need_targets(
     data: Any,  # what was handed over
     name: str,  # "training", "validation", "test" or "evaluation"
@@ -95,7 +95,7 @@ def check_batch(
             f"The targets are {str(y.dtype)[6:]}, and cross-entropy wants class numbers as int64: give y.long()."
         )
 
-
+# %% ../../nbs/library/feed.ipynb #d42f8b34
 @contextmanager
 def explained(
     x: Tensor,  # the inputs of a step
@@ -123,7 +123,7 @@ def check_model(
                 f"{name} of {layer} has no shape yet: call the model once on a batch, model(x), before training it."
             )
 
-
+# %% ../../nbs/library/feed.ipynb #b47e550f
 def check_optimizers(
     model: nn.Module,  # prepared by a method
     optimizers: Iterable[torch.optim.Optimizer],  # of that method
@@ -153,7 +153,7 @@ def count_examples(
             return len(source)
     return sum(len(pair(batch)[1]) for batch in train)
 
-
+# %% ../../nbs/library/feed.ipynb #7f6f4f0d
 def count_batches(
     batches: Any,  # of an epoch
 ) -> int | None:
@@ -182,7 +182,7 @@ def generators_of(
             waiting += thing
     return list({id(g): g for g in found}.values())
 
-
+# %% ../../nbs/library/feed.ipynb #6ef668f0
 def need_readable_workers(
     data: Any,  # a loader
 ) -> None:
@@ -203,7 +203,7 @@ def _numpy_state() -> dict[str, Any]:
 
 def random_state(
     device: torch.device,  # where the network trains
-    generators: list[torch.Generator | np.random.Generator],  # from `generators_of`
+    generators: Sequence[torch.Generator | np.random.Generator],  # from `generators_of`
 ) -> dict[str, Any]:
     "The state of every generator that an epoch may use"
     version, internal, gauss = random.getstate()
@@ -219,11 +219,11 @@ def random_state(
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
-
+# %% ../../nbs/library/feed.ipynb #cdc02149
 def set_random_state(
     state: dict[str, Any],  # from `random_state`, perhaps of an older checkpoint that knows less
     device: torch.device,
-    generators: list[torch.Generator | np.random.Generator] | None = None,  # None: leave the loader's own alone
+    generators: Sequence[torch.Generator | np.random.Generator] | None = None,  # None: leave the loader's own alone
 ) -> None:
     "Give every generator its state back"
     torch.set_rng_state(state["cpu"])

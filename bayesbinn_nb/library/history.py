@@ -28,14 +28,14 @@ def is_number(
     "Is it a number that can be compared with others (not None, not NaN)?"
     return isinstance(value, (int, float)) and not math.isnan(value)
 
-
-class History(list):
+# %% ../../nbs/library/history.ipynb #b10b75ae
+class History(list[dict[str, Any]]):
     "One dictionary per epoch: epoch, loss, accuracy, val_…, test_…, lr, seconds, and the method's diagnostics"
 
     def column(
         self,
         name: str,  # of a quantity
-    ) -> list:  # its value in every epoch, None where an epoch lacks it
+    ) -> list[Any]:  # its value in every epoch, None where an epoch lacks it
         "One quantity over the epochs"
         return [row.get(name) for row in self]
 
@@ -43,7 +43,7 @@ class History(list):
         self,
         name: str = "val_accuracy",  # which quantity decides
         mode: str = "max",  # "max" or "min"
-    ) -> dict:  # the row of that epoch
+    ) -> dict[str, Any]:  # the row of that epoch
         "The epoch at which `name` is best, the earliest of equals; epochs in which it is NaN do not count"
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', not {mode!r}.")

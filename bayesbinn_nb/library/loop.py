@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,58 +19,31 @@ from .arrays import ArrayData
 from .callbacks import Callback
 from .feed import check_batch, check_model, check_optimizers, count_batches, explained, pair
 from .history import History
-from .losses import LOSSES, Loss
+from .losses import LOSSES, Loss, unchanged
 from .metrics import METRICS, accuracy, has_ignored, ignored_examples, total
 from .rehearsal import current
 from ..methods.method import Method
 
+if TYPE_CHECKING:  # the trainer imports this page
+    from bayesbinn_nb.library.trainer import Trainer
+
 # %% auto #0
-__all__ = ['ENGINE_SETTINGS', 'Setup', 'run_settings', 'Prepared', 'Compiled', 'Narrow', 'Steps', 'first_infinite', 'Checks',
-           'Place', 'Epochs']
+__all__ = ['ENGINE_SETTINGS', 'Task', 'Setup', 'run_settings', 'Prepared', 'Following', 'Compiled', 'Narrow', 'Counting', 'Steps',
+           'first_infinite', 'CheckedBatches', 'Means', 'Checks', 'Place', 'Places', 'Hooks', 'Epochs']
 
 # %% ../../nbs/library/loop.ipynb #539b9947
-class Setup:
-    "A model on its device, a method, a loss and metrics"
+class Task:
+    "A method, a loss and metrics"
 
-    def __init__(
-        self,
-        model: nn.Module,
-        device: str | torch.device = "auto",  # "auto": CUDA if there is one, else the CPU
-        precision: str = "float32",  # "float32" or "bfloat16" (autocast; λ and latent weights stay float32)
-        channels_last: bool = False,  # memory layout of convolutional models; faster in bfloat16
-        seed: int = 0,
-        cuda_graph: bool = False,  # on a GPU, record a training step once and replay it (for methods that allow it)
-        eval_in_train_mode: bool = False,  # batch statistics in evaluation too (the authors' toy regression)
-    ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(
-                f"precision must be 'float32' or 'bfloat16', not {precision!r} (float16 overflows the method's scales)."
-            )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device='cuda' was asked for, but PyTorch sees no GPU. Use device='cpu' or 'auto'.")
-        check_model(model)
-        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.model = model.to(self.device)
-        if channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.cuda_graph = cuda_graph and self.device.type == "cuda"
-        self.precision, self.seed, self.eval_in_train_mode = precision, int(seed), eval_in_train_mode
-        self.method: Method | None = None
-        self.history = History()
-        self.stop_training = False
-        self._learn_by("cross_entropy", ("accuracy",), None)
-        self._forget_run()
+    method: Method | None
 
     def _learn_by(
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor],
-        metrics: Iterable[str] | dict[str, Callable],
+        metrics: Iterable[str] | dict[str, Callable[[Tensor, Tensor], Tensor]],
         activation: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        own = Loss(loss, activation or (lambda out: out), None) if callable(loss) else LOSSES[loss]
+        own = Loss(loss, activation or unchanged, None) if callable(loss) else LOSSES[loss]
         self.loss, self.activation, self.prediction_loss = own.of_outputs, own.activation, own.of_predictions
         self._classes = loss == "cross_entropy"
         self.metrics = dict(metrics) if isinstance(metrics, dict) else {m: METRICS[m] for m in metrics}
@@ -87,7 +60,55 @@ class Setup:
             raise RuntimeError("Call compile(method=…) first: the trainer does not know how to train or predict yet.")
         return self.method
 
+    def _whole(self) -> Trainer:
+        "As callbacks see it: whoever trains is the last of the layers"
+        return cast("Trainer", self)
+
+# %% ../../nbs/library/loop.ipynb #687917cf
+def _device(name: str | torch.device) -> torch.device:
+    'The device of that name; for "auto", CUDA if there is one, else the CPU'
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda' was asked for, but PyTorch sees no GPU. Use device='cpu' or 'auto'.")
+    return torch.device(name)
+
+# %% ../../nbs/library/loop.ipynb #bb0d3704
+class Setup(Task):
+    "A model on its device, and a task"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str | torch.device = "auto",  # "auto": CUDA if there is one, else the CPU
+        precision: str = "float32",  # "float32" or "bfloat16" (autocast; λ and latent weights stay float32)
+        channels_last: bool = False,  # memory layout of convolutional models; faster in bfloat16
+        seed: int = 0,
+        cuda_graph: bool = False,  # on a GPU, record a training step once and replay it (for methods that allow it)
+        eval_in_train_mode: bool = False,  # batch statistics in evaluation too (the authors' toy regression)
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"precision must be 'float32' or 'bfloat16', not {precision!r} (float16 overflows the method's scales)."
+            )
+        self.device = _device(device)
+        check_model(model)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.model = model.to(self.device)
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.cuda_graph = cuda_graph and self.device.type == "cuda"
+        self.precision, self.seed, self.eval_in_train_mode = precision, int(seed), eval_in_train_mode
+        self.method = None
+        self.stop_training = False
+        self._learn_by("cross_entropy", ("accuracy",), None)
+        self._forget_run()
+
 # %% ../../nbs/library/loop.ipynb #50c42c39
+# how an optimiser computes, not what; torch adds the last when it loads a state
+ENGINE_SETTINGS = ("fused", "foreach", "capturable", "differentiable")
+
+
 def run_settings(
     method: Method,  # prepared
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,  # as it begins
@@ -105,15 +126,21 @@ def run_settings(
         settings |= {f"schedule: {k}": v for k, v in plain.items()}
     return settings
 
-
-# how an optimiser computes, not what; torch adds the last when it loads a state
-ENGINE_SETTINGS = ("fused", "foreach", "capturable", "differentiable")
-
 # %% ../../nbs/library/loop.ipynb #5087a7fd
+def _without_measure(scheduler: torch.optim.lr_scheduler.LRScheduler) -> torch.optim.lr_scheduler.LRScheduler:
+    "A schedule that moves by itself"
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise TypeError(
+            "ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive it from a "
+            "Callback."
+        )
+    return scheduler
+
+# %% ../../nbs/library/loop.ipynb #6a12f6ee
 class Prepared(Setup):
     "A trainer that can let a method prepare its model"
 
-    scheduler_factory: Callable | None = None
+    scheduler_factory: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
     scheduler_step = "epoch_start"
 
     def _begin(self, train_size: int) -> None:
@@ -126,17 +153,16 @@ class Prepared(Setup):
         self.model = method.prepare(self.model, train_size=train_size, seed=self.seed)
         check_optimizers(self.model, method.optimizers())
         if self.scheduler_factory is not None:
-            self.scheduler = self.scheduler_factory(method.optimizers()[0])
-            if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                raise TypeError(
-                    "ReduceLROnPlateau waits for a measure, and the trainer steps schedulers without one: drive "
-                    "it from a Callback."
-                )
+            self.scheduler = _without_measure(self.scheduler_factory(method.optimizers()[0]))
         self._settings = run_settings(method, self.scheduler)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         self._order = torch.Generator().manual_seed(self.seed)
         self._random_state: dict[str, Any] | None = None
         self._prepared = True
+
+# %% ../../nbs/library/loop.ipynb #582d3e84
+class Following(Prepared):
+    "A trainer whose run may be fitted again, with other data"
 
     def _follow_size(self, size: int) -> None:
         "A later fit may bring more examples, or fewer"
@@ -153,7 +179,7 @@ class Prepared(Setup):
             warnings.warn(
                 f"The training data have {size} examples and had {before}: N, the weight of the data against the prior, "
                 f"is {size} from now on. prepare(train_size=…) before fit would keep one N.",
-                stacklevel=4,
+                stacklevel=5,
             )
             for group in groups:
                 group["train_size"] = size
@@ -170,32 +196,38 @@ class Prepared(Setup):
             )
 
 # %% ../../nbs/library/loop.ipynb #17945daf
-class Compiled(Prepared):
+def _check_names(method: Any, loss: Any, metrics: Any, scheduler_step: str) -> None:
+    "Refuse what `compile` does not know"
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a Method such as BayesBiNN() or STE(), not {type(method).__name__}.")
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise ValueError(
+            f"Unknown loss {loss!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets)."
+        )
+    if scheduler_step not in ("epoch_start", "epoch_end", "step"):
+        raise ValueError(f"scheduler_step must be 'epoch_start', 'epoch_end' or 'step', not {scheduler_step!r}.")
+    unknown = [] if isinstance(metrics, dict) else [m for m in metrics if m not in METRICS]
+    if unknown:
+        raise ValueError(f"Unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}, or pass {{name: function}}.")
+
+# %% ../../nbs/library/loop.ipynb #65bbe772
+class Compiled(Following):
     "A trainer that knows its method, and prepares the model for it"
 
     def compile(
         self,
         method: Method,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # in LOSSES, or (outputs, targets) → mean
-        metrics: Sequence[str] | dict[str, Callable] = ("accuracy",),  # in METRICS, or {name: per-example function}
-        scheduler: Callable | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
+        metrics: Sequence[str] | dict[str, Callable[[Tensor, Tensor], Tensor]] = (
+            "accuracy",
+        ),  # in METRICS, or {name: per-example function}
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+        | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
         scheduler_step: str = "epoch_start",  # "epoch_start" (the authors' order), "epoch_end" (torch's) or "step"
         activation: Callable[[Tensor], Tensor] | None = None,  # outputs → predictions, for a loss that is a function
     ) -> Self:
         "Say how to train; returns the trainer itself"
-        if not isinstance(method, Method):
-            raise TypeError(f"method must be a Method such as BayesBiNN() or STE(), not {type(method).__name__}.")
-        if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(
-                f"Unknown loss {loss!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets)."
-            )
-        if scheduler_step not in ("epoch_start", "epoch_end", "step"):
-            raise ValueError(f"scheduler_step must be 'epoch_start', 'epoch_end' or 'step', not {scheduler_step!r}.")
-        unknown = [] if isinstance(metrics, dict) else [m for m in metrics if m not in METRICS]
-        if unknown:
-            raise ValueError(
-                f"Unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}, or pass {{name: function}}."
-            )
+        _check_names(method, loss, metrics, scheduler_step)
         self.method = method
         self._learn_by(loss, metrics, activation)
         self.scheduler_factory, self.scheduler_step = scheduler, scheduler_step
@@ -213,7 +245,7 @@ class Compiled(Prepared):
 
 # %% ../../nbs/library/loop.ipynb #3f15d605
 class Narrow(Compiled):
-    "A trainer that knows in which numbers the network computes, and how to give up a step"
+    "A trainer that knows in which numbers the network computes"
 
     _replayed: Any = None  # the step recorded as a CUDA graph
 
@@ -225,18 +257,9 @@ class Narrow(Compiled):
             out = self.model(x)
         return out.float() if out.dtype == torch.bfloat16 else out
 
-    def _drop_gradients(self) -> None:
-        "After a step that was broken off: no part of it enters the next one"
-        method = self._need()
-        self.model.zero_grad(set_to_none=True)
-        for optimizer in method.optimizers():
-            optimizer.zero_grad()
-        method.passes = 0
-
     @contextmanager
     def _training_dtype(self) -> Iterator[None]:
-        "In bfloat16, the binary weights are bfloat16 numbers while training: ±1 is exact there, nothing needs"
-        "converting"
+        "In bfloat16, the binary weights are bfloat16 numbers while training: ±1 is exact, nothing needs converting"
         method = self._need()
         narrow = self.precision == "bfloat16" and method.low_precision_weights
         weights = list(method.binary_parameters.values()) if narrow else []
@@ -250,12 +273,33 @@ class Narrow(Compiled):
                 p.grad, p.data = None, p.data.to(torch.float32)
 
 # %% ../../nbs/library/loop.ipynb #4b60f278
-class Steps(Narrow):
+class Counting(Narrow):
+    "A trainer that knows what enters its means, and how to give up a step"
+
+    _left_out: Tensor | None = None  # where some targets do not count: how many examples had none that does
+
+    def _counted(self, loss: Tensor, y: Tensor) -> Tensor:
+        "A batch's part of the sum of losses, where some examples do not count"
+        left_out = ignored_examples(y)
+        if self._left_out is not None:
+            self._left_out += left_out
+        count = len(y) - left_out
+        return torch.where(count > 0, loss.detach() * count, torch.zeros_like(loss))
+
+    def _drop_gradients(self) -> None:
+        "After a step that was broken off: no part of it enters the next one"
+        method = self._need()
+        self.model.zero_grad(set_to_none=True)
+        for optimizer in method.optimizers():
+            optimizer.zero_grad()
+        method.passes = 0
+
+# %% ../../nbs/library/loop.ipynb #7025b066
+class Steps(Counting):
     "A trainer that can make one step"
 
     def _train_step(self, x: Tensor, y: Tensor, sums: Tensor) -> int:
-        "One step: every pass of the method, then learn. Adds loss and metrics to `sums`; returns how many"
-        "examples were seen"
+        "Every pass of the method, then learn; adds loss and metrics to `sums`, returns the examples seen"
         method, seen = self._need(), 0
         for one_pass in method.train_passes():
             with one_pass:
@@ -272,16 +316,6 @@ class Steps(Narrow):
                 seen += len(x)
         method.step()
         return seen
-
-    _left_out: Tensor | None = None  # where some targets do not count: how many examples had none that does
-
-    def _counted(self, loss: Tensor, y: Tensor) -> Tensor:
-        "A batch's part of the sum of losses, where some examples do not count"
-        left_out = ignored_examples(y)
-        if self._left_out is not None:
-            self._left_out += left_out
-        count = len(y) - left_out
-        return torch.where(count > 0, loss.detach() * count, torch.zeros_like(loss))
 
 # %% ../../nbs/library/loop.ipynb #ce187ca1
 def first_infinite(
@@ -310,8 +344,8 @@ def first_infinite(
     return None
 
 # %% ../../nbs/library/loop.ipynb #4cdf9956
-class Checks(Steps):
-    "A trainer whose numbers are looked at, before a step and after an epoch"
+class CheckedBatches(Steps):
+    "A trainer that looks at each batch before it trains on it"
 
     def _checked(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         "A batch on the device, of types that network and loss can take"
@@ -324,6 +358,14 @@ class Checks(Steps):
     def _is_wide(self) -> bool:
         first = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         return first is not None and first.dtype == torch.float64
+
+# %% ../../nbs/library/loop.ipynb #33dbb318
+class Means(CheckedBatches):
+    "A trainer that ends a run whose loss is not a number"
+
+    def _last_good(self) -> str:
+        saved = getattr(self, "_last_saved", None)
+        return f"; the last good state is in {saved}." if saved else "."
 
     def _means(self, sums: Tensor, seen: int, epoch: int) -> dict[str, float]:
         "Means over an epoch; the run ends here if the loss is not a number"
@@ -346,16 +388,16 @@ class Checks(Steps):
             )
         return dict(zip(["loss", *self.metrics], means, strict=True))
 
+# %% ../../nbs/library/loop.ipynb #3546d72b
+class Checks(Means):
+    "A trainer whose state is looked at after an epoch, and whose schedule moves"
+
     def _check_state(self, epoch: int) -> None:
         if (where := first_infinite(self.model, self._need())) is not None:
             raise FloatingPointError(
                 f"After epoch {epoch}, {where} is no longer finite, though the loss is. Lower the learning rate"
                 + self._last_good()
             )
-
-    def _last_good(self) -> str:
-        saved = getattr(self, "_last_saved", None)
-        return f"; the last good state is in {saved}." if saved else "."
 
     def _lr(self) -> float | None:
         optimizers = self._need().optimizers()
@@ -382,20 +424,15 @@ class Place:
     seconds: float = 0.0  # that they took
 
 # %% ../../nbs/library/loop.ipynb #10e8616a
-class Epochs(Checks):
-    "A trainer that can train for an epoch"
+class Places(Checks):
+    "A trainer that can begin an epoch, also in its middle"
 
     _place: Place | None = None  # to begin this epoch at
 
-    def _train_epoch(
-        self,
-        train: ArrayData | Iterable,
-        batch_size: int | None,
-        drop_last: bool,
-        epoch: int,
-        watchers: Sequence[Callback],
-    ) -> dict[str, float]:  # means of loss and metrics
-        "One epoch of training passes"
+    def _begin_epoch(
+        self, train: ArrayData | Iterable[Any], batch_size: int | None, drop_last: bool
+    ) -> tuple[Place, Any]:
+        "Where the epoch begins, and the batches from there on"
         self._order_at_start = self._order.get_state()
         batches: Any = train
         if isinstance(train, ArrayData):
@@ -405,35 +442,16 @@ class Epochs(Checks):
         self.model.train()
         place, self._place = self._place or self._first_place(train), None
         self._left_out = place.left_out
-        sums, seen = place.sums, place.seen
-        rehearsal = current()
-        if rehearsal is None and self._replays(train, watchers):
-            seen, batches = self._replay(train, batches, sums), []
-        steps = count_batches(batches)
-        steps = None if steps is None else place.step + steps
-        for step, batch in enumerate(batches, place.step):
-            x, y = self._checked(pair(batch))
-            if len(x) == 0:
-                continue
-            try:
-                with explained(x):
-                    seen += self._train_step(x, y, sums)
-            except BaseException:
-                self._drop_gradients()
-                raise
-            for c in watchers:
-                c.on_batch_end(self, {"epoch": epoch, "step": step, "steps": steps})  # pyright: ignore
-            if self.scheduler is not None and self.scheduler_step == "step":
-                self._schedule()
-            self._after_step(step + 1, steps, sums, seen)
-            if rehearsal is not None and rehearsal.enough(steps):
-                break
-        return self._means(sums, seen, epoch)
+        return place, batches
 
     def _first_place(self, train: Any) -> Place:
         ignoring = self._classes and isinstance(train, ArrayData) and train.y is not None and has_ignored(train.y)
         zeros = torch.zeros(1 + len(self.metrics), device=self.device)
         return Place(0, zeros, 0, torch.zeros((), device=self.device) if ignoring else None)
+
+# %% ../../nbs/library/loop.ipynb #b967b577
+class Hooks(Places):
+    "A trainer with the moments of an epoch that later layers fill"
 
     def _after_step(self, step: int, steps: int | None, sums: Tensor, seen: int) -> None:
         "Called after each step; a trainer that keeps checkpoints writes one now and then"
@@ -444,3 +462,47 @@ class Epochs(Checks):
 
     def _replay(self, train: Any, batches: Any, sums: Tensor) -> int:
         raise NotImplementedError
+
+    def _one_batch(self, batch: Any, sums: Tensor) -> int:
+        "A step on what a loader gave; returns the examples seen, 0 for an empty batch"
+        x, y = self._checked(pair(batch))
+        if len(x) == 0:
+            return 0
+        try:
+            with explained(x):
+                return self._train_step(x, y, sums)
+        except BaseException:
+            self._drop_gradients()
+            raise
+
+# %% ../../nbs/library/loop.ipynb #c81ec92d
+class Epochs(Hooks):
+    "A trainer that can train for an epoch"
+
+    def _train_epoch(
+        self,
+        train: ArrayData | Iterable[Any],
+        batch_size: int | None,
+        drop_last: bool,
+        epoch: int,
+        watchers: Sequence[Callback],
+    ) -> dict[str, float]:  # means of loss and metrics
+        "One epoch of training passes"
+        place, batches = self._begin_epoch(train, batch_size, drop_last)
+        sums, seen, rehearsal = place.sums, place.seen, current()
+        if rehearsal is None and self._replays(train, watchers):
+            seen, batches = self._replay(train, batches, sums), []
+        steps = count_batches(batches)
+        steps = None if steps is None else place.step + steps
+        for step, batch in enumerate(batches, place.step):
+            if not (examples := self._one_batch(batch, sums)):
+                continue
+            seen += examples
+            for c in watchers:
+                c.on_batch_end(self._whole(), {"epoch": epoch, "step": step, "steps": steps})
+            if self.scheduler is not None and self.scheduler_step == "step":
+                self._schedule()
+            self._after_step(step + 1, steps, sums, seen)
+            if rehearsal is not None and rehearsal.enough(steps):
+                break
+        return self._means(sums, seen, epoch)

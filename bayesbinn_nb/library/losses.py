@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .metrics import as_columns
 
 # %% auto #0
-__all__ = ['LOSSES', 'Loss']
+__all__ = ['LOSSES', 'Loss', 'unchanged']
 
 # %% ../../nbs/library/losses.ipynb #dd968e35
 @dataclass(frozen=True)
@@ -27,20 +27,35 @@ class Loss:
     of_predictions: Callable[[Tensor, Tensor], Tensor] | None  # the same loss of predictions; None: not known
 
 
+def unchanged(
+    outputs: Tensor,  # values
+) -> Tensor:
+    "Outputs that are predictions already"
+    return outputs
+
+# %% ../../nbs/library/losses.ipynb #f82d026d
+def _softmax(out: Tensor) -> Tensor:
+    return out.softmax(1)
+
+
 def _log_score(p: Tensor, y: Tensor) -> Tensor:
     return F.nll_loss(p.clamp_min(torch.finfo(p.dtype).tiny).log(), y)
 
 
+def _yes_of_logits(out: Tensor, y: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(*as_columns(out, y))
+
+
+def _yes_of_probabilities(p: Tensor, y: Tensor) -> Tensor:
+    return F.binary_cross_entropy(*as_columns(p, y))
+
+
+def _squared_error(out: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(*as_columns(out, y))
+
+
 LOSSES = {
-    "cross_entropy": Loss(F.cross_entropy, lambda out: out.softmax(1), _log_score),
-    "binary_cross_entropy": Loss(
-        lambda out, y: F.binary_cross_entropy_with_logits(*as_columns(out, y)),
-        torch.sigmoid,
-        lambda p, y: F.binary_cross_entropy(*as_columns(p, y)),
-    ),
-    "mse": Loss(
-        lambda out, y: F.mse_loss(*as_columns(out, y)),
-        lambda out: out,
-        lambda out, y: F.mse_loss(*as_columns(out, y)),
-    ),
+    "cross_entropy": Loss(F.cross_entropy, _softmax, _log_score),
+    "binary_cross_entropy": Loss(_yes_of_logits, torch.sigmoid, _yes_of_probabilities),
+    "mse": Loss(_squared_error, unchanged, _squared_error),
 }

@@ -60,7 +60,7 @@ def accuracy(
     targets: Tensor,  # (B, …) class numbers; -100 does not count
 ) -> (
     Tensor
-):  # (B,) in [0, 1]: the share of correct classes of an example (its pixels, for label maps); 0 if none counts
+):  # (B,) in [0, 1]: the share of an example's classes (a label map has many) that are right; 0 if none counts
     "Is the largest output the right class?"
     if outputs.ndim != targets.ndim + 1:
         raise ValueError(
@@ -75,7 +75,7 @@ def accuracy(
         counted == targets[0].numel(), per_example(right), right.flatten(1).sum(1) / counted.clamp_min(1)
     )
 
-
+# %% ../../nbs/library/metrics.ipynb #28cd95cb
 def binary_accuracy(
     outputs: Tensor,  # (B,) or (B, 1) logits: > 0 means class 1
     targets: Tensor,  # same, 0 or 1
@@ -96,7 +96,7 @@ def mse(
 
 METRICS = {"accuracy": accuracy, "binary_accuracy": binary_accuracy, "mse": mse}
 
-
+# %% ../../nbs/library/metrics.ipynb #839cc81c
 def total(
     name: str,  # of the metric, for the error
     values: Tensor,  # what it gave
@@ -130,7 +130,7 @@ def check_probabilities(
             "softmax to logits."
         )
 
-
+# %% ../../nbs/library/metrics.ipynb #a7c51076
 def calibration(
     probs: Tensor,  # (N, K) class probabilities
     labels: Tensor,  # (N,) class numbers
@@ -162,13 +162,11 @@ def calibration(
     return out
 
 # %% ../../nbs/library/metrics.ipynb #36b43b72
-def segmentation_scores(
+def _label_maps(
     predicted: Tensor,  # (N, H, W) class numbers, or (N, 2, H, W) logits or probabilities
-    labels: Tensor,  # (N, H, W): 1 cell, 0 membrane
-) -> dict[str, float]:  # cell_iou, membrane_iou, mean_iou, pixel_error, and score = 1 - cell_iou (the report's)
-    "Scores over all pixels of all images together"
-    from torchmetrics.functional.classification import multiclass_jaccard_index
-
+    labels: Tensor,  # (N, H, W)
+) -> tuple[Tensor, Tensor]:  # (N, H, W) int64 of 0 and 1, on the CPU
+    "Two maps of the same pixels, or an error that says how they differ"
     if predicted.ndim == labels.ndim + 1:
         if predicted.shape[1] != 2:
             raise ValueError(
@@ -187,6 +185,17 @@ def segmentation_scores(
             f"label maps hold classes 0 (membrane) and 1 (cell), found {sorted(bad)[:5]}. Labels stored as 0/255 "
             "need (labels == 255).long()."
         )
+    return predicted, labels
+
+# %% ../../nbs/library/metrics.ipynb #bca38882
+def segmentation_scores(
+    predicted: Tensor,  # (N, H, W) class numbers, or (N, 2, H, W) logits or probabilities
+    labels: Tensor,  # (N, H, W): 1 cell, 0 membrane
+) -> dict[str, float]:  # cell_iou, membrane_iou, mean_iou, pixel_error, and score = 1 - cell_iou (the report's)
+    "Scores over all pixels of all images together"
+    from torchmetrics.functional.classification import multiclass_jaccard_index
+
+    predicted, labels = _label_maps(predicted, labels)
     iou = multiclass_jaccard_index(predicted, labels, 2, average=None).tolist()
     for k in (0, 1):
         if not ((predicted == k) | (labels == k)).any():

@@ -22,8 +22,8 @@ from ..methods.method import WEIGHT_LAYERS, is_binary_weight, is_binary_weight_o
 # %% auto #0
 __all__ = ['MODELS', 'register_model', 'build_model', 'Dropout', 'toy_mlp', 'mnist_mlp', 'continual_mlp', 'vgg_cifar',
            'lrnet_mnist', 'lrnet_cifar', 'ShiftBatchNorm1d', 'ShiftBatchNorm2d', 'bop_binarynet', 'latent_study_net',
-           'unet_block', 'unet_up', 'UNet', 'unet', 'BinaryExcept', 'binary_predicate', 'binary_names', 'ModelSummary',
-           'model_summary', 'assert_binary']
+           'unet_block', 'unet_up', 'UNet', 'unet', 'BinaryExcept', 'binary_predicate', 'binary_names', 'ModelSize',
+           'ModelSummary', 'model_summary', 'assert_binary']
 
 # %% ../../nbs/library/models.ipynb #5c869244
 MODELS: dict[str, Callable[..., nn.Module]] = {}  # name → factory
@@ -46,7 +46,7 @@ def register_model(
     MODELS[f.__name__] = factory
     return factory
 
-
+# %% ../../nbs/library/models.ipynb #4ba62bf6
 def build_model(
     name: str,  # a key of MODELS
     **kwargs: Any,  # of that factory
@@ -70,7 +70,8 @@ def _check(name: str, value: Any, low: int, high: int | None = None) -> None:
 class Dropout(nn.Dropout):
     "Dropout whose mask costs a quarter of a random number for each unit on the CPU"
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         if not self.training or not self.p or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 2**16)  # of the 2¹⁶ patterns of 16 bits
@@ -120,7 +121,7 @@ def _fc_block(
     if drop:
         layers[f"drop{i}"] = Dropout(drop)
 
-
+# %% ../../nbs/library/models.ipynb #d48deed3
 @register_model
 def mnist_mlp(
     in_features: int = 784,
@@ -142,7 +143,7 @@ def mnist_mlp(
     _fc_block(net, layers + 1, sizes[-1], num_classes, norm, act=False)
     return nn.Sequential(net)
 
-
+# %% ../../nbs/library/models.ipynb #c055e348
 @register_model
 def continual_mlp(
     in_features: int = 784,
@@ -246,7 +247,7 @@ def _lrnet(
     model.real_layers = () if ours else ("fc2",)
     return model
 
-
+# %% ../../nbs/library/models.ipynb #7404809e
 @register_model
 def lrnet_mnist(
     variant: str = "comparison",  # comparison: all layers binary, BN everywhere | lrnet: as LR-Net trains it
@@ -260,7 +261,7 @@ def lrnet_mnist(
     sizes = (num_classes, 1, 28, 5)
     return _lrnet(variant, [width, 2 * width], (1, 2), sizes, dense, bn_momentum, conv_norm)
 
-
+# %% ../../nbs/library/models.ipynb #d48a86c6
 @register_model
 def lrnet_cifar(
     variant: str = "comparison",  # comparison: all layers binary, BN everywhere | lrnet: as LR-Net trains it
@@ -317,7 +318,7 @@ def bop_binarynet(
     channels = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
     return _conv_net(channels, (2, 4, 6), [dense, dense], num_classes, 3, 32, **kw)
 
-
+# %% ../../nbs/library/models.ipynb #70824981
 @register_model
 def latent_study_net(
     in_channels: int = 1,  # 1: MNIST, 3: CIFAR-10
@@ -344,7 +345,7 @@ def unet_block(
         layers += [nn.Dropout2d(dropout)] if dropout else []
     return nn.Sequential(*layers)
 
-
+# %% ../../nbs/library/models.ipynb #81eeeb33
 def unet_up(
     n: int,  # channels of the level to come
 ) -> nn.Sequential:  # (B, 2n, H, W) → (B, n, 2H, 2W)
@@ -445,7 +446,7 @@ class BinaryExcept:
     def __repr__(self) -> str:
         return f"BinaryExcept({self.real_layers}, biases={self.biases})"
 
-
+# %% ../../nbs/library/models.ipynb #766add08
 def binary_predicate(
     model: nn.Module,  # from `build_model`, or any other
     biases: bool = False,  # the biases are binary too (toy networks of the authors, the Bop report's BinaryNet)
@@ -453,12 +454,13 @@ def binary_predicate(
     "The predicate to give to a method for this network"
     return BinaryExcept(getattr(model, "real_layers", ()), biases)
 
+# %% ../../nbs/library/models.ipynb #25eac305
+_Choice = Callable[[str, nn.Module, str], bool] | Iterable[str] | None
+
 
 def binary_names(
     model: nn.Module,
-    binary: Callable
-    | Iterable[str]
-    | None = None,  # a predicate, names of parameters, or None: binary_predicate(model)
+    binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> list[str]:
     "Full names of the binary parameters, in the order of the model"
     if binary is None:
@@ -474,8 +476,8 @@ def binary_names(
 
 # %% ../../nbs/library/models.ipynb #831824ef
 @dataclass
-class ModelSummary:
-    "What a model consists of; prints as a table"
+class ModelSize:
+    "What a model consists of, and how large it is"
 
     rows: list[tuple[str, tuple[int, ...], int, str]]  # name, shape, number, 'binary' | 'real' | 'statistic'
     binary: int  # number of binary parameters
@@ -497,6 +499,10 @@ class ModelSummary:
         "How many times smaller it is"
         return self.float_bits / self.bits
 
+# %% ../../nbs/library/models.ipynb #25e8f153
+class ModelSummary(ModelSize):
+    "What a model consists of; prints as a table"
+
     def __str__(self) -> str:
         w = max([9] + [len(row[0]) for row in self.rows])
         lines = [f"{'tensor':<{w}}  {'shape':<18} {'number':>11}  kind"]
@@ -512,12 +518,10 @@ class ModelSummary:
 
     __repr__ = __str__
 
-
+# %% ../../nbs/library/models.ipynb #712ee61c
 def model_summary(
     model: nn.Module,
-    binary: Callable
-    | Iterable[str]
-    | None = None,  # a predicate, names of parameters, or None: binary_predicate(model)
+    binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> ModelSummary:
     "Which parameters are binary, how many bits the model needs, how many 32-bit floats that replaces"
     chosen, rows = set(binary_names(model, binary)), []
@@ -532,9 +536,7 @@ def model_summary(
 # %% ../../nbs/library/models.ipynb #a41c5dc8
 def assert_binary(
     model: nn.Module,
-    binary: Callable
-    | Iterable[str]
-    | None = None,  # a predicate, names of parameters, or None: binary_predicate(model)
+    binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> int:  # the number of binary weights checked
     "ValueError naming the first tensor and value that is not exactly −1 or +1"
     params, total = dict(model.named_parameters()), 0

@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['Array', 'PALETTE', 'METHOD_COLORS', 'method_color', 'house_style', 'use_house_style', 'svg', 'training_curves',
+__all__ = ['PALETTE', 'METHOD_COLORS', 'method_color', 'house_style', 'use_house_style', 'svg', 'training_curves',
            'accuracy_bars', 'decision_surface', 'regression_band', 'probability_histogram', 'flip_ratio_curve',
            'heat_map']
 
 # %% ../../nbs/library/plots.ipynb #060d1ce5
-Array = Tensor | np.ndarray | Sequence  # what every function takes
-
 PALETTE = {
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -76,7 +74,7 @@ _STYLE: dict[str, Any] = {
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
 }
 
-
+# %% ../../nbs/library/plots.ipynb #54058363
 def _pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
@@ -110,10 +108,9 @@ def house_style(
     with plt.rc_context({**_STYLE, **changes}):
         yield plt
 
-
+# %% ../../nbs/library/plots.ipynb #2ecf6cec
 def use_house_style() -> None:
-    "The same settings for a whole notebook, with figures stored as svg without a date, so that a second run"
-    "gives the same file"
+    "The same settings for a whole notebook; figures are stored as svg without a date, the same at each run"
     plt = _pyplot()
     plt.rcParams.update(_STYLE)
     try:
@@ -122,7 +119,7 @@ def use_house_style() -> None:
         return
     set_matplotlib_formats("svg", metadata={"Date": None})
 
-
+# %% ../../nbs/library/plots.ipynb #2bb7bd04
 def svg(
     figure: Any,  # a matplotlib figure
 ) -> str:  # the figure as svg text, the same text for the same figure
@@ -135,6 +132,9 @@ def svg(
     return re.sub(r"[ \t]+\n", "\n", text[text.index("<svg") :])
 
 # %% ../../nbs/library/plots.ipynb #153d63ab
+_Array = Tensor | np.ndarray | Sequence[Any]  # what every function takes
+
+
 def _axes(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
     plt = _pyplot()
     if ax is not None:
@@ -150,12 +150,21 @@ def _array(x: Any, name: str, ndim: tuple[int, ...]) -> np.ndarray:
     return x
 
 # %% ../../nbs/library/plots.ipynb #b141967f
+def _published_points(ax: Any, label: str, rows: Any, color: str) -> None:
+    "Rows (epoch, value, standard deviation) as open points with whiskers"
+    rows = _array(rows, f"published[{label!r}]", (2,))
+    if rows.shape[1] != 3:
+        raise ValueError(
+            f"published[{label!r}] has rows of {rows.shape[1]} numbers: give (epoch, value, standard deviation)."
+        )
+    open_points = {"fmt": "o", "markersize": 5, "markerfacecolor": "white", "markeredgewidth": 1.4}
+    whiskers = {"capsize": 3, "linewidth": 1.2, "zorder": 5, "color": color}
+    ax.errorbar(*rows.T[:2], yerr=rows[:, 2], label=f"{label}, published", **open_points, **whiskers)
+
+# %% ../../nbs/library/plots.ipynb #1a671409
 def training_curves(
-    curves: Mapping[
-        str, Sequence
-    ],  # label → values per epoch, shape (epochs,), or one row per seed, shape (seeds, epochs)
-    published: Mapping[str, Sequence]
-    | None = None,  # label → rows (epoch, value, standard deviation); drawn as points in the label's colour
+    curves: Mapping[str, Any],  # label → values per epoch (epochs,), or one row per seed (seeds, epochs)
+    published: Mapping[str, Any] | None = None,  # label → rows (epoch, value, standard deviation), drawn as points
     ylabel: str = "test accuracy [%]",
     ax: Any = None,  # axes to draw on; new ones when left out
 ) -> Any:  # the axes
@@ -168,34 +177,15 @@ def training_curves(
         if len(values) > 1:
             ax.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
     for label, rows in (published or {}).items():
-        rows = _array(rows, f"published[{label!r}]", (2,))
-        if rows.shape[1] != 3:
-            raise ValueError(
-                f"published[{label!r}] has rows of {rows.shape[1]} numbers: give (epoch, value, standard deviation)."
-            )
-        ax.errorbar(
-            rows[:, 0],
-            rows[:, 1],
-            yerr=rows[:, 2],
-            fmt="o",
-            markersize=5,
-            capsize=3,
-            color=colors[label],
-            markerfacecolor="white",
-            markeredgewidth=1.4,
-            linewidth=1.2,
-            label=f"{label}, published",
-            zorder=5,
-        )
+        _published_points(ax, label, rows, colors[label])
     ax.set(xlabel="epoch", ylabel=ylabel)
     ax.legend()
     return ax
 
 # %% ../../nbs/library/plots.ipynb #df1239aa
 def accuracy_bars(
-    values: Mapping[str, Sequence],  # label → one value per seed
-    published: Mapping[str, Sequence]
-    | None = None,  # label → (value, standard deviation), drawn as a diamond beside the dots
+    values: Mapping[str, Sequence[Any]],  # label → one value per seed
+    published: Mapping[str, Any] | None = None,  # label → (value, standard deviation), drawn as a diamond
     xlabel: str = "test accuracy [%]",
     ax: Any = None,
 ) -> Any:  # the axes
@@ -226,12 +216,24 @@ def accuracy_bars(
     return ax
 
 # %% ../../nbs/library/plots.ipynb #14200fdc
+def _over_the_plane(predict: Callable[[Tensor], Tensor], gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
+    "The probability of class 1 at every point of a grid, (rows along y, columns along x)"
+    points = torch.tensor(np.stack(np.meshgrid(gx, gy), -1).reshape(-1, 2), dtype=torch.float32)
+    with torch.no_grad():
+        p = _array(predict(points), "predict(points)", (1,)).reshape(len(gy), len(gx))
+    if p.min() < -1e-6 or p.max() > 1 + 1e-6:
+        raise ValueError(
+            f"predict(points) lies in [{p.min():.3g}, {p.max():.3g}]: probabilities in [0,1] expected (apply "
+            "sigmoid or softmax first)."
+        )
+    return p
+
+# %% ../../nbs/library/plots.ipynb #6fa58006
 def decision_surface(
     predict: Callable[[Tensor], Tensor],  # float32 points (n, 2) → probability of class 1, shape (n,), in [0,1]
-    x: Array,  # data, shape (n, 2)
-    y: Array,  # classes 0 and 1, shape (n,)
-    extent: tuple[float, float, float, float]
-    | None = None,  # xmin, xmax, ymin, ymax; the data with a margin when left out
+    x: _Array,  # data, shape (n, 2)
+    y: _Array,  # classes 0 and 1, shape (n,)
+    extent: tuple[float, float, float, float] | None = None,  # xmin, xmax, ymin, ymax; None: the data with a margin
     title: str = "",
     grid: int = 100,  # points along each side
     ax: Any = None,
@@ -243,28 +245,12 @@ def decision_surface(
         extent = (x[:, 0].min() - pad, x[:, 0].max() + pad, x[:, 1].min() - pad, x[:, 1].max() + pad)
     ax = _axes(ax, (4.4, 3.8))
     gx, gy = np.linspace(*extent[:2], grid), np.linspace(*extent[2:], grid)
-    points = torch.tensor(np.stack(np.meshgrid(gx, gy), -1).reshape(-1, 2), dtype=torch.float32)
-    with torch.no_grad():
-        p = _array(predict(points), "predict(points)", (1,)).reshape(grid, grid)
-    if p.min() < -1e-6 or p.max() > 1 + 1e-6:
-        raise ValueError(
-            f"predict(points) lies in [{p.min():.3g}, {p.max():.3g}]: probabilities in [0,1] expected (apply "
-            "sigmoid or softmax first)."
-        )
+    p = _over_the_plane(predict, gx, gy)
     from matplotlib.colors import LinearSegmentedColormap
 
     colors = LinearSegmentedColormap.from_list("two classes", [PALETTE["blue"], "#F7F7F7", PALETTE["vermilion"]])
-    ax.imshow(
-        p,
-        extent=extent,
-        origin="lower",
-        cmap=colors,
-        vmin=0,
-        vmax=1,
-        alpha=0.75,
-        aspect="auto",
-        interpolation="bilinear",
-    )
+    look = {"cmap": colors, "vmin": 0, "vmax": 1, "alpha": 0.75, "interpolation": "bilinear"}
+    ax.imshow(p, extent=extent, origin="lower", aspect="auto", **look)
     if p.min() < 0.5 < p.max():
         ax.contour(gx, gy, p, levels=[0.5], colors="#333333", linewidths=1.1)
     for value, color, marker in ((0, PALETTE["blue"], "o"), (1, PALETTE["vermilion"], "^")):
@@ -274,17 +260,8 @@ def decision_surface(
     return ax
 
 # %% ../../nbs/library/plots.ipynb #37cdf9fc
-def regression_band(
-    x: Array,  # inputs in ascending order, shape (n,)
-    mean: Array,  # predictive mean at x
-    std: Array,  # predictive standard deviation at x
-    data: tuple | None = None,  # (x, y) of the observations
-    label: str = "mean",
-    widths: Sequence[float] = (1.0, 2.0),  # half-widths of the bands in standard deviations
-    color: str | None = None,  # the label's own colour when left out
-    ax: Any = None,
-) -> Any:  # the axes
-    "A curve with bands of so many standard deviations, and the observations"
+def _band(x: _Array, mean: _Array, std: _Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Three columns of equal length, x ascending, std not negative"
     x, mean, std = (_array(v, n, (1,)) for v, n in ((x, "x"), (mean, "mean"), (std, "std")))
     if not len(x) == len(mean) == len(std):
         raise ValueError(f"x, mean and std have {len(x)}, {len(mean)} and {len(std)} values: equally many expected.")
@@ -292,26 +269,44 @@ def regression_band(
         raise ValueError("x is not in ascending order: sort x, mean and std by x first.")
     if (std < 0).any():
         raise ValueError(f"std has a negative value ({std.min():.3g}): standard deviations are ≥ 0.")
+    return x, mean, std
+
+# %% ../../nbs/library/plots.ipynb #179e34ab
+def regression_band(
+    x: _Array,  # inputs in ascending order, shape (n,)
+    mean: _Array,  # predictive mean at x
+    std: _Array,  # predictive standard deviation at x
+    data: tuple[_Array, _Array] | None = None,  # (x, y) of the observations
+    label: str = "mean",
+    widths: Sequence[float] = (1.0, 2.0),  # half-widths of the bands in standard deviations
+    color: str | None = None,  # the label's own colour when left out
+    ax: Any = None,
+) -> Any:  # the axes
+    "A curve with bands of so many standard deviations, and the observations"
+    x, mean, std = _band(x, mean, std)
     ax, color = _axes(ax), color or method_color(label)
     for width in sorted(widths, reverse=True):
         ax.fill_between(x, mean - width * std, mean + width * std, color=color, alpha=0.16, linewidth=0)
     ax.plot(x, mean, color=color, label=label)
     if data is not None:
-        ax.plot(
-            _array(data[0], "data[0]", (1,)),
-            _array(data[1], "data[1]", (1,)),
-            "o",
-            color="#333333",
-            markersize=2.6,
-            alpha=0.6,
-            zorder=1,
-            label="data",
-        )
+        seen = (_array(v, f"data[{i}]", (1,)) for i, v in enumerate(data))
+        ax.plot(*seen, "o", color="#333333", markersize=2.6, alpha=0.6, zorder=1, label="data")
     ax.set(xlabel="x", ylabel="y")
     ax.legend()
     return ax
 
 # %% ../../nbs/library/plots.ipynb #f4d9619d
+def _probabilities(label: str, values: Any) -> np.ndarray:
+    "Probabilities of any shape as one column"
+    values = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    column = values.double().flatten().numpy()
+    if not column.size or column.min() < 0 or column.max() > 1:
+        raise ValueError(
+            f"p{f'[{label!r}]' if label else ''} must hold probabilities in [0,1]; give sigmoid(2λ), not λ."
+        )
+    return column
+
+# %% ../../nbs/library/plots.ipynb #034fa80b
 def probability_histogram(
     p: Tensor | Mapping[str, Tensor],  # p(w = 1) of every weight, in [0,1], any shape; or label → such a tensor
     bins: int = 40,
@@ -321,26 +316,10 @@ def probability_histogram(
     ax, several = _axes(ax), p if isinstance(p, Mapping) else {"": p}
     colors = _colors(several)
     for label, values in several.items():
-        values = (
-            (values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values)))
-            .double()
-            .flatten()
-            .numpy()
-        )
-        if not values.size or values.min() < 0 or values.max() > 1:
-            raise ValueError(
-                f"p{f'[{label!r}]' if label else ''} must hold probabilities in [0,1]; give sigmoid(2λ), not λ."
-            )
+        values = _probabilities(label, values)
         share, edges = np.histogram(values, bins=bins, range=(0, 1))
-        ax.stairs(
-            share / values.size,
-            edges,
-            fill=not label,
-            color=colors[label],
-            label=label or None,
-            alpha=0.85,
-            linewidth=1.6,
-        )
+        look = {"fill": not label, "color": colors[label], "alpha": 0.85, "linewidth": 1.6}
+        ax.stairs(share / values.size, edges, label=label or None, **look)
     ax.set(xlabel="p(w = 1)", ylabel="share of weights", yscale="log", xlim=(0, 1))
     if isinstance(p, Mapping):
         ax.legend()
@@ -348,7 +327,7 @@ def probability_histogram(
 
 # %% ../../nbs/library/plots.ipynb #2e58429a
 def flip_ratio_curve(
-    flips: Mapping[str, Sequence],  # label → share of weights flipped in each epoch, in [0,1]
+    flips: Mapping[str, Sequence[Any]],  # label → share of weights flipped in each epoch, in [0,1]
     ax: Any = None,
 ) -> Any:  # the axes
     "Share of weights that change sign, per epoch, on a logarithmic scale; epochs without a flip leave a gap"
@@ -365,8 +344,17 @@ def flip_ratio_curve(
     return ax
 
 # %% ../../nbs/library/plots.ipynb #2a36efa9
+def _write_numbers(ax: Any, values: np.ndarray, fmt: str) -> None:
+    "Each number in its field, light on dark and dark on light"
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (i, j), v in np.ndenumerate(values):
+        if np.isfinite(v):
+            color = "white" if v < middle else "black"
+            ax.text(j + 0.5, i + 0.5, format(v, fmt), ha="center", va="center", fontsize=9, color=color)
+
+# %% ../../nbs/library/plots.ipynb #534303d9
 def heat_map(
-    values: Array,  # shape (rows, columns); nan is left blank
+    values: _Array,  # shape (rows, columns); nan is left blank
     rows: Sequence[str],  # names of the rows
     columns: Sequence[str],  # names of the columns
     fmt: str = ".1f",  # how a number is written
@@ -381,18 +369,7 @@ def heat_map(
         )
     ax = _axes(ax, (1.5 + 0.75 * len(columns), 0.9 + 0.42 * len(rows)))
     image = ax.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", edgecolors="white", linewidth=1.5)
-    low, high = np.nanmin(values), np.nanmax(values)
-    for (i, j), v in np.ndenumerate(values):
-        if np.isfinite(v):
-            ax.text(
-                j + 0.5,
-                i + 0.5,
-                format(v, fmt),
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if v < (low + high) / 2 else "black",
-            )
+    _write_numbers(ax, values, fmt)
     ax.set(
         xticks=np.arange(len(columns)) + 0.5, yticks=np.arange(len(rows)) + 0.5, xticklabels=columns, yticklabels=rows
     )

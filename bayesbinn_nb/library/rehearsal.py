@@ -14,13 +14,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..methods.method import Method
+
+if TYPE_CHECKING:  # these pages import this one
+    from bayesbinn_nb.library.callbacks import Callback
+    from bayesbinn_nb.library.data import DataBundle
+    from bayesbinn_nb.library.trainer import Trainer
+
 # %% auto #0
 __all__ = ['LEAST', 'MOST', 'exact', 'digest_of', 'signs_of', 'thinned', 'constants', 'first_rate', 'snapshot', 'put_back',
-           'constants_of_epochs', 'Rehearsal', 'current', 'rehearsing']
+           'constants_of_epochs', 'Notes', 'Listening', 'Counting', 'shortened', 'Rehearsal', 'current', 'rehearsing']
 
 # %% ../../nbs/library/rehearsal.ipynb #9e7650a4
 def exact(
@@ -41,13 +49,15 @@ def digest_of(
         found.update(t.flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
-
+# %% ../../nbs/library/rehearsal.ipynb #52843ed6
 _SAMPLE = 2048  # binary weights of which one bit is kept
 
 
 def signs_of(
     weights: Sequence[Tensor],  # binary weights, in their order
-) -> dict:  # weights: how many; positive: how many of them; digest; sample: hexadecimal bits of evenly spaced ones
+) -> dict[
+    str, Any
+]:  # weights: how many; positive: how many of them; digest; sample: hexadecimal bits of evenly spaced ones
     "What is noted about binary weights"
     if not weights:
         return {"weights": 0, "positive": 0, "digest": "", "sample": ""}
@@ -66,8 +76,8 @@ _KEPT = 20  # epochs of a column that are written out
 
 
 def thinned(
-    column: Sequence,  # one value per epoch; numbers, texts or None
-) -> dict:  # of: how many; every: distance of those kept; values: from the first one on; digest: of all
+    column: Sequence[Any],  # one value per epoch; numbers, texts or None
+) -> dict[str, Any]:  # of: how many; every: distance of those kept; values: from the first one on; digest: of all
     "A column in few numbers, exact about all of them"
     if len(set(map(repr, column))) == 1:
         return {"of": len(column), "every": len(column), "values": [column[0]], "digest": ""}
@@ -81,7 +91,7 @@ def thinned(
     }
 
 # %% ../../nbs/library/rehearsal.ipynb #b07d40b4
-def _plain(value):
+def _plain(value: Any) -> bool | int | float | str | None:
     "A number or text as it is, a tensor of one number as a number; None for everything else"
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
@@ -89,10 +99,10 @@ def _plain(value):
 
 
 def constants(
-    method,  # a prepared Method
-) -> dict:  # name: number or text
+    method: Method,  # prepared
+) -> dict[str, Any]:  # name: number or text
     "The numbers that steer a method now: those of its optimisers' groups, and its settings"
-    found = {}
+    found: dict[str, Any] = {}
     for i, optimizer in enumerate(method.optimizers()):
         for j, group in enumerate(optimizer.param_groups):
             place = f"optimizer {i}" + (f", group {j}" if j else "")
@@ -101,23 +111,30 @@ def constants(
     settings = {k: _plain(getattr(method, k, None)) for k in method.hyper_parameters()}
     return found | {k: v for k, v in settings.items() if v is not None}
 
-
-def first_rate(method) -> float | None:
+# %% ../../nbs/library/rehearsal.ipynb #1ec278a5
+def first_rate(
+    method: Method,  # prepared
+) -> float | None:
     "The learning rate of the method's own optimiser"
     optimizers = method.optimizers()
     rate = optimizers[0].param_groups[0].get("lr") if optimizers else None
     return None if rate is None else float(rate)
 
 # %% ../../nbs/library/rehearsal.ipynb #36191de0
-def _attributes(thing) -> dict:
+def _method_of(trainer: Trainer) -> Method:
+    assert trainer.method is not None, "a trainer that trains has been compiled"
+    return trainer.method
+
+
+def _attributes(thing: object) -> dict[str, Any]:
     return {k: v for k, v in vars(thing).items() if v is None or isinstance(v, (bool, int, float, str))}
 
 
 def snapshot(
-    trainer,  # a prepared Trainer, between two epochs
-) -> dict:
+    trainer: Trainer,  # prepared, between two epochs
+) -> dict[str, Any]:
     "A copy of all that steers its training"
-    method, scheduler = trainer.method, trainer.scheduler
+    method, scheduler = _method_of(trainer), trainer.scheduler
     groups = [
         {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
         for optimizer in method.optimizers()
@@ -131,10 +148,13 @@ def snapshot(
         "scheduler": None if scheduler is None else copy.deepcopy(scheduler.state_dict()),
     }
 
-
-def put_back(trainer, kept: dict) -> None:
+# %% ../../nbs/library/rehearsal.ipynb #c58faaf7
+def put_back(
+    trainer: Trainer,  # of which the snapshot was taken
+    kept: dict[str, Any],
+) -> None:
     "Undo what has happened since the snapshot"
-    method = trainer.method
+    method = _method_of(trainer)
     method.load_state_dict(copy.deepcopy(kept["method"]))
     trainer.model.load_state_dict(kept["model"])
     vars(method).update(kept["attributes"])
@@ -150,51 +170,59 @@ def put_back(trainer, kept: dict) -> None:
 _STEPS = 20_000  # steps of the whole run that are counted out
 
 
-def _step(scheduler) -> None:
+def _step(scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
     with warnings.catch_warnings():  # a schedule that moves without its optimiser is meant here
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
         scheduler.step()
 
 
-def _steps_without_training(trainer, steps: int) -> list:
+def _steps_without_training(trainer: Trainer, steps: int) -> list[float | None]:
     "Count out the steps of an epoch; the rate in each of them, where a schedule moves with steps"
-    advance = getattr(trainer.method, "advance", None)
-    moving = trainer.scheduler is not None and trainer.scheduler_step == "step"
+    method = _method_of(trainer)
+    advance = getattr(method, "advance", None)
+    moving = trainer.scheduler if trainer.scheduler_step == "step" else None
     rates = []
-    for _ in range(steps if moving or advance else 0):
-        if moving:
-            rates.append(first_rate(trainer.method))
-            _step(trainer.scheduler)
+    for _ in range(steps if moving is not None or advance else 0):
+        if moving is not None:
+            rates.append(first_rate(method))
+            _step(moving)
         if advance:
             advance()
     return rates
 
-
-def _epoch_without_training(trainer, epoch: int, steps: int | None, count: bool, watchers) -> dict:
+# %% ../../nbs/library/rehearsal.ipynb #7347cd8a
+def _epoch_without_training(
+    trainer: Trainer,
+    epoch: int,
+    steps: int | None,  # of the epoch, where that is known
+    count: bool,  # count them out
+    watchers: Sequence[Callback],
+) -> dict[str, Any]:
     "The constants of one epoch"
-    method, scheduler = trainer.method, trainer.scheduler
+    method, scheduler = _method_of(trainer), trainer.scheduler
     if scheduler is not None and trainer.scheduler_step == "epoch_start":
         _step(scheduler)
     method.on_epoch_start(epoch)
-    found = {"rate at the start": first_rate(method)}
+    found: dict[str, Any] = {"rate at the start": first_rate(method)}
     rates = _steps_without_training(trainer, steps) if steps and count else []
     if rates:
         found["rates of the steps"] = hashlib.sha256(repr(rates).encode()).hexdigest()[:16]
-    for watcher in watchers if steps else []:
-        watcher.on_batch_end(trainer, {"epoch": epoch, "step": steps - 1, "steps": steps})
+    if steps:
+        for watcher in watchers:
+            watcher.on_batch_end(trainer, {"epoch": epoch, "step": steps - 1, "steps": steps})
     method.on_epoch_end(epoch)
     found |= constants(method)
     if scheduler is not None and trainer.scheduler_step == "epoch_end":
         _step(scheduler)
     return found
 
-
+# %% ../../nbs/library/rehearsal.ipynb #9720f062
 def constants_of_epochs(
-    trainer,  # between two epochs; left as it was
+    trainer: Trainer,  # between two epochs; left as it was
     epochs: range,  # which epochs
     steps: int | None = None,  # steps of an epoch, where that is known
-    watchers: Sequence = (),  # callbacks with `on_batch_end`; copies of them are called
-) -> dict:  # name: a thinned column over the epochs
+    watchers: Sequence[Callback] = (),  # those with `on_batch_end`; copies of them are called
+) -> dict[str, Any]:  # name: a thinned column over the epochs
     "What steers the training in each of these epochs, without any training"
     kept = snapshot(trainer)
     watchers = [copy.deepcopy(w) for w in watchers]
@@ -207,49 +235,39 @@ def constants_of_epochs(
     return {name: thinned([row.get(name) for row in rows]) for name in names}
 
 # %% ../../nbs/library/rehearsal.ipynb #7a02a16f
-LEAST, MOST = 2, 20  # steps of a fit
-
-
-def _clock(device) -> float:
-    "Seconds of work: on a CPU those that this process had it for, which do not count what others do there"
-    return time.perf_counter() if device.type == "cuda" else time.process_time() / torch.get_num_threads()
-
-
-class Rehearsal:
-    "The notes of a rehearsal, fit by fit"
+class Notes:
+    "The notes of a rehearsal, fit by fit, and how much it may cost"
 
     def __init__(
         self,
         steps: int | Sequence[int] | None = None,  # of every fit, or of each in its order; None: by the clock
         seconds: float = 10.0,  # of training in all, where the clock decides
         examples: int = 300,  # of each validation and test split
-    ):
+    ) -> None:
         wanted = [] if steps is None else [steps] if isinstance(steps, int) else list(steps)
         if any(not isinstance(s, int) or s < 1 for s in wanted):
             raise ValueError(f"steps must be positive integers, one or one for each fit, not {steps!r}.")
         if examples < 1:
             raise ValueError(f"examples must be at least 1, not {examples!r}: an empty split cannot be evaluated.")
         self.steps, self.left, self.examples = steps, float(seconds), examples
-        self.fits: list[dict] = []
+        self.fits: list[dict[str, Any]] = []
         self._passes: list[str] = []
 
-    # -- told by the trainer
-    def begin(self, trainer, epochs: int) -> int:
-        "A fit begins that would train until epoch `epochs`; returns until which epoch it does"
-        start = len(trainer.history)
-        self.fits.append(
-            {
-                "method": trainer.method.name,
-                "precision": trainer.precision,
-                "device": trainer.device.type,
-                "epochs": [start + 1, epochs],
-                "losses": [],
-            }
-        )
-        self._passes, self._before, self._device = [], snapshot(trainer), trainer.device
-        self._wanted = self._wanted_steps()
-        self._began = self._now = _clock(trainer.device)
-        return start + 1
+    def notes(self) -> list[dict[str, Any]]:
+        "The fits in their order, of plain values; one that broke off has no row"
+        return [fit | {"steps": len(fit["losses"])} for fit in self.fits]
+
+# %% ../../nbs/library/rehearsal.ipynb #6aca4a4c
+LEAST, MOST = 2, 20  # steps of a fit
+
+
+def _clock(device: torch.device) -> float:
+    "Seconds of work: on a CPU those that this process had it for, which do not count what others do there"
+    return time.perf_counter() if device.type == "cuda" else time.process_time() / torch.get_num_threads()
+
+
+class Listening(Notes):
+    "Told of the beginning and of every pass of a fit"
 
     def _wanted_steps(self) -> int | None:
         "How many steps this fit shall make; None: as the clock allows"
@@ -258,6 +276,16 @@ class Rehearsal:
             return self.steps[place] if place < len(self.steps) else None
         return self.steps
 
+    def begin(self, trainer: Trainer, epochs: int) -> int:
+        "A fit begins that would train until epoch `epochs`; returns until which epoch it does"
+        start = len(trainer.history)
+        about = {"method": _method_of(trainer).name, "precision": trainer.precision, "device": trainer.device.type}
+        self.fits.append(about | {"epochs": [start + 1, epochs], "losses": []})
+        self._passes, self._before, self._device = [], snapshot(trainer), trainer.device
+        self._wanted = self._wanted_steps()
+        self._began = self._now = _clock(trainer.device)
+        return start + 1
+
     def loss(self, loss: Tensor) -> None:
         "The loss of one pass of the present step"
         self._passes.append(exact(loss.detach()))
@@ -265,6 +293,10 @@ class Rehearsal:
     def each(self, losses: Tensor) -> None:
         "The losses of networks that train together, in the present pass"
         self.fits[-1].setdefault("each", []).append(digest_of([losses]))
+
+# %% ../../nbs/library/rehearsal.ipynb #b7cb4e60
+class Counting(Listening):
+    "Says when a fit has made enough steps"
 
     def enough(self, steps: int | None) -> bool:
         "A step has ended, of `steps` in the epoch (None: not known); was it the last one?"
@@ -280,9 +312,26 @@ class Rehearsal:
         each = (self._now - self._second) / (done - 1)
         return done >= MOST or (done >= LEAST and each * (done + 1) > self.left / 2)
 
-    def end(self, trainer, watchers: Sequence = ()) -> None:
+# %% ../../nbs/library/rehearsal.ipynb #88b32b8b
+def shortened(
+    bundle: DataBundle,
+    examples: int,  # of each validation and test split
+) -> DataBundle:
+    "A data set with short splits to evaluate on"
+    baseline = bundle.baseline()
+    cut = slice(examples)
+    val, test = (None if split is None else split.subset(cut) for split in (bundle.val, bundle.test))
+    short = replace(bundle, val=val, test=test)
+    short.baseline = lambda: dict(baseline)
+    return short
+
+# %% ../../nbs/library/rehearsal.ipynb #c594970a
+class Rehearsal(Counting):
+    "What the trainer and `load_data` talk to"
+
+    def end(self, trainer: Trainer, watchers: Sequence[Callback] = ()) -> None:
         "The fit has ended: weights, the epoch's numbers, and the constants of all epochs"
-        fit, method = self.fits[-1], trainer.method
+        fit, method = self.fits[-1], _method_of(trainer)
         fit["row"] = {k: v for k, v in trainer.history[-1].items() if "seconds" not in k}
         fit["signs"] = signs_of(list(method.binary_parameters.values()))
         state = trainer.model.state_dict()
@@ -295,24 +344,11 @@ class Rehearsal:
             fit["constants"] = constants_of_epochs(trainer, range(first, last + 1), fit.get("steps_of_epoch"), watchers)
         finally:
             put_back(trainer, after)
-        self._before = None
+            del self._before
 
-    # -- told by load_data
-    def cut(self, bundle):
-        "A data set whose validation and test splits are short; its fingerprint and its baseline are those of the whole"
-
-        def first(split):
-            return None if split is None else split.subset(slice(self.examples))
-
-        baseline = bundle.baseline()
-        short = replace(bundle, val=first(bundle.val), test=first(bundle.test))
-        short.baseline = lambda: dict(baseline)
-        return short
-
-    # -- asked for afterwards
-    def notes(self) -> list[dict]:
-        "The fits in their order, of plain values; one that broke off has no row"
-        return [fit | {"steps": len(fit["losses"])} for fit in self.fits]
+    def cut(self, bundle: DataBundle) -> DataBundle:
+        "The data set as this rehearsal evaluates on it"
+        return shortened(bundle, self.examples)
 
 # %% ../../nbs/library/rehearsal.ipynb #89a42236
 _CURRENT: ContextVar[Rehearsal | None] = ContextVar("rehearsal", default=None)
@@ -332,8 +368,9 @@ def rehearsing(
     "While the body runs, every fit is a rehearsal"
     if current() is not None:
         raise RuntimeError("A rehearsal is on already: end it before another one begins.")
-    token = _CURRENT.set(Rehearsal(steps, seconds, examples))
+    rehearsal = Rehearsal(steps, seconds, examples)
+    token = _CURRENT.set(rehearsal)
     try:
-        yield _CURRENT.get()
+        yield rehearsal
     finally:
         _CURRENT.reset(token)

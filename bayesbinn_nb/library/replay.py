@@ -5,6 +5,7 @@
 # %% ../../nbs/library/replay.ipynb #d7407d0b
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from .arrays import ArrayData, Batches
 from ..methods.method import Method
 
 # %% auto #0
-__all__ = ['is_capturable', 'StepRecorder', 'ReplayedStep']
+__all__ = ['is_capturable', 'FixedStep', 'StepRecorder', 'ReplayedStep']
 
 # %% ../../nbs/library/replay.ipynb #e257cccf
 def is_capturable(
@@ -25,23 +26,24 @@ def is_capturable(
     return method.capturable and all(group.get("capturable", True) for group in groups)
 
 # %% ../../nbs/library/replay.ipynb #90815640
-class StepRecorder:
-    "A training step, from the choice of examples to the update, that can be recorded as a CUDA graph"
+class FixedStep:
+    "A training step, from the choice of examples to the update, that reads from fixed addresses"
 
     def __init__(
         self,
-        trainer: Any,  # a Trainer on a GPU
+        step: Callable[[Tensor, Any, Tensor], int],  # inputs, targets, running sums → examples seen
+        method: Method,  # prepared, on a GPU
         train: ArrayData,  # on the same GPU
     ) -> None:
-        self.trainer, self.train = trainer, train
+        self.step, self.method, self.train = step, method, train
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.key: tuple | None = None
+        self.key: tuple[Any, ...] | None = None
         self.eager = 0
         self.side = torch.cuda.Stream()
 
     def _step(self) -> None:
         x, y = self.train.batch(self.index, self.draws)
-        self.seen = self.trainer._train_step(x, y, self.sums)
+        self.seen = self.step(x, y, self.sums)
 
     def _prepare_epoch(self, batches: Batches, sums: Tensor) -> None:
         size, self.eager = batches.batch_size, 3
@@ -50,9 +52,13 @@ class StepRecorder:
             self.index, self.sums = batches.order[:size].clone(), torch.zeros_like(sums)
             self.draws = None if batches.draws is None else batches.draws[:size].clone()
         self.sums.zero_()
-        self.trainer.method.before_replay()
-        if self.key != self.trainer.method.graph_key():
+        self.method.before_replay()
+        if self.key != self.method.graph_key():
             self.graph = None
+
+# %% ../../nbs/library/replay.ipynb #d3073f57
+class StepRecorder(FixedStep):
+    "The same, made as usual or recorded as a CUDA graph"
 
     def _as_usual(self) -> None:
         self.eager -= 1
@@ -62,7 +68,7 @@ class StepRecorder:
         torch.cuda.current_stream().wait_stream(self.side)
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        self.key = self.trainer.method.graph_key()
+        self.key = self.method.graph_key()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
@@ -86,7 +92,7 @@ class ReplayedStep(StepRecorder):
             draws = None if batches.draws is None else batches.draws[part]
             if len(order[part]) < size:
                 x, y = self.train.batch(order[part], draws)
-                seen += self.trainer._train_step(x, y, self.sums)
+                seen += self.step(x, y, self.sums)
                 continue
             self.index.copy_(order[part])
             if self.draws is not None and draws is not None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,8 @@ from .history import History
 from .loop import ENGINE_SETTINGS, Place
 
 # %% auto #0
-__all__ = ['FORMAT', 'copied', 'without_functions', 'Savable', 'Saved', 'newest', 'difference', 'GoingOn', 'Resumable']
+__all__ = ['FORMAT', 'copied', 'without_functions', 'Chance', 'Savable', 'Remembering', 'Saved', 'newest', 'difference',
+           'GoingOn', 'Within', 'Resumable']
 
 # %% ../../nbs/library/resume.ipynb #c3af72b0
 def copied(
@@ -48,10 +50,10 @@ def without_functions(
 FORMAT = "bayesbinn_nb.checkpoint.1"
 
 
-class Savable(Evaluation):
-    "A trainer that can be saved"
+class Chance(Evaluation):
+    "A trainer that knows where all its chance comes from"
 
-    _sources: list = []  # noqa: RUF012  (generators of the loader of this fit)
+    _sources: Sequence[torch.Generator | np.random.Generator] = ()  # of the loader of this fit
     _take_back_sources = False  # a state was loaded: the loader's generators begin where it left them
 
     def _get_random_state(self) -> dict[str, Any]:
@@ -60,6 +62,10 @@ class Savable(Evaluation):
     def _set_random_state(self, state: dict[str, Any], sources: bool) -> None:
         set_random_state(state, self.device, self._sources if sources else None)
         self._order.set_state(state["order"])
+
+# %% ../../nbs/library/resume.ipynb #56e7661a
+class Savable(Chance):
+    "A trainer that can be saved"
 
     def _state(self, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
         method = self._need()
@@ -89,41 +95,25 @@ class Savable(Evaluation):
         return self._last_saved
 
 # %% ../../nbs/library/resume.ipynb #6cf1934b
-class Saved(Savable):
-    "A trainer that can be saved, and taken back"
+def _rates_to(device: torch.device, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    "A rate that is a tensor must be where it was, not where the file was read"
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if isinstance(group.get("lr"), Tensor):
+                group["lr"] = group["lr"].to(device)
 
-    def load(
-        self,
-        path: str | Path,
-        callbacks: Sequence[Callback] = (),  # they get their state back, in order
-    ) -> Self:
-        "Take back a checkpoint; the trainer must have been compiled with the same method and settings"
-        method, state = self._need(), load_checkpoint(path)
-        if state.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
-        if state["seed"] != self.seed:
-            raise ValueError(
-                f"{path} belongs to seed {state['seed']}, this trainer has seed {self.seed}: use another folder "
-                f"or Trainer(seed={state['seed']})."
-            )
-        self._begin(state["train_size"])
-        method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
-        unwrapped(self.model).load_state_dict(state["model"])
-        for (
-            optimizer
-        ) in method.optimizers():  # a rate that is a tensor must be where it was, not where the file was read
-            for group in optimizer.param_groups:
-                if isinstance(group.get("lr"), Tensor):
-                    group["lr"] = group["lr"].to(self.device)
-        if self.scheduler is not None and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self._take_history(state)
-        saved = [tuple(row) for row in state["callbacks"]]
-        for c in callbacks:  # in order, so that two of one kind each get their own
-            if (found := next((row for row in saved if row[0] == type(c).__name__), None)) is not None:
-                saved.remove(found)
-                c.load_state_dict(found[1])
-        return self
+
+def _give_back(callbacks: Sequence[Callback], states: Sequence[Sequence[Any]]) -> None:
+    "Each callback its state, in order, so that two of one kind each get their own"
+    saved = [tuple(row) for row in states]
+    for c in callbacks:
+        if (found := next((row for row in saved if row[0] == type(c).__name__), None)) is not None:
+            saved.remove(found)
+            c.load_state_dict(found[1])
+
+# %% ../../nbs/library/resume.ipynb #faee3661
+class Remembering(Savable):
+    "A trainer that can take back what has happened"
 
     def _take_history(self, state: dict[str, Any]) -> None:
         self.history = History(state["history"])
@@ -137,6 +127,34 @@ class Saved(Savable):
             self._place = Place(**here)
             self._begun += 1
 
+# %% ../../nbs/library/resume.ipynb #afd93b1e
+class Saved(Remembering):
+    "A trainer that can be saved, and taken back"
+
+    def load(
+        self,
+        path: str | Path,
+        callbacks: Sequence[Callback] = (),  # they get their state back, in order
+    ) -> Self:
+        "Take back a checkpoint; the trainer must have been compiled with the same method and settings"
+        method, state = self._need(), load_checkpoint(path)
+        if state.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
+        if (seed := state["seed"]) != self.seed:
+            raise ValueError(
+                f"{path} belongs to seed {seed}, this trainer has seed {self.seed}: use another folder or "
+                f"Trainer(seed={seed})."
+            )
+        self._begin(state["train_size"])
+        method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
+        unwrapped(self.model).load_state_dict(state["model"])
+        _rates_to(self.device, method.optimizers())
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self._take_history(state)
+        _give_back(callbacks, state["callbacks"])
+        return self
+
 # %% ../../nbs/library/resume.ipynb #e0e1e8aa
 def newest(
     folder: Path,  # of a run
@@ -148,7 +166,7 @@ def newest(
         return None
     return max(found, key=lambda one: (len(one[1].get("history", ())), one[0] == within))
 
-
+# %% ../../nbs/library/resume.ipynb #e8009933
 def difference(
     found: dict[str, Any],  # settings in a checkpoint
     wanted: dict[str, Any],  # settings of this run
@@ -166,10 +184,10 @@ def difference(
 class GoingOn(Saved):
     "A trainer that can take up the run of a folder"
 
-    def _go_on(self, folder: Path, callbacks: Sequence[Callback]) -> bool:
-        "Take back what a folder holds; True if that run had been stopped"
+    def _go_on(self, folder: Path | None, callbacks: Sequence[Callback]) -> bool:
+        "Take back what a folder (if there is one) holds; True if that run had been stopped"
         broken_off, rows = self._begun > len(self.history), [dict(row) for row in self.history]
-        found = newest(folder)
+        found = None if folder is None else newest(folder)
         if found is not None and rows and found[1].get("history") != rows[: len(found[1].get("history", rows))]:
             found = None  # of another run, which this one will write over
         if found is None:
@@ -190,12 +208,18 @@ class GoingOn(Saved):
         warnings.warn(
             f"Epoch {self._begun} was broken off and begins again with the weights that it had reached. "
             "A run that has had a checkpoint_dir from its start begins again with those of the epoch's start.",
-            stacklevel=4,
+            stacklevel=6,
         )
 
 # %% ../../nbs/library/resume.ipynb #162793a2
-class Resumable(GoingOn):
-    "A trainer that keeps its state in a folder, and goes on from there"
+def _forgetful(c: Callback) -> bool:
+    "Does a callback begin something within an epoch, and could not say what?"
+    begins = overrides(c, "on_epoch_begin") or overrides(c, "on_batch_end")
+    return begins and not overrides(c, "state_dict")
+
+# %% ../../nbs/library/resume.ipynb #9d11369f
+class Within(GoingOn):
+    "A trainer that can write a checkpoint in the course of an epoch"
 
     _folder: Path | None = None  # of this fit
     _waits = True  # checkpoints wait for the end of an epoch
@@ -205,12 +229,9 @@ class Resumable(GoingOn):
     def _start_keeping(self, folder: Path | None, train: Any, callbacks: Sequence[Callback], seconds: float) -> None:
         self._folder, self._every, self._saved_at = folder, seconds, time.perf_counter()
         self._watching = callbacks
-        forgetful = [
-            c
-            for c in callbacks
-            if (overrides(c, "on_epoch_begin") or overrides(c, "on_batch_end")) and not overrides(c, "state_dict")
-        ]
-        self._waits = folder is None or seconds <= 0 or bool(forgetful) or not isinstance(train, ArrayData)
+        self._waits = (
+            folder is None or seconds <= 0 or any(map(_forgetful, callbacks)) or not isinstance(train, ArrayData)
+        )
         if folder is not None and not self.history and self._place is None:
             self._write_within(Place(0, torch.zeros(1 + len(self.metrics)), 0))
 
@@ -222,6 +243,10 @@ class Resumable(GoingOn):
             state |= {"random_state": self._epoch_random, "place": dict(vars(place))}
         save_checkpoint(state, self._folder / "within.pt")
         self._saved_at = time.perf_counter()
+
+# %% ../../nbs/library/resume.ipynb #79c406ab
+class Resumable(Within):
+    "A trainer that keeps its state in a folder, and goes on from there"
 
     def _after_step(self, step: int, steps: int | None, sums: Tensor, seen: int) -> None:
         if self._waits or step == steps or time.perf_counter() - self._saved_at < self._every:

@@ -52,7 +52,7 @@ def fingerprint_arrays(
         h.update(a.tobytes())
     return h.hexdigest()
 
-
+# %% ../../nbs/library/sources.ipynb #2f4c5ca5
 def fingerprint(
     name: str,  # of the set
     digest: str,  # of the whole decoded set
@@ -80,6 +80,10 @@ SETS: dict[str, dict[str, Any]] = {
         "classes": 10,
         "digest": "11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54",
     },
+}
+
+# %% ../../nbs/library/sources.ipynb #0c879f60
+SETS |= {
     "cifar10": {
         "title": "CIFAR-10",
         "folder": "cifar-10-batches-py",
@@ -159,7 +163,7 @@ def require(
         raise FileNotFoundError(f"{SETS[name]['title']} is not there: {what}. {how_to_get(name, root)}")
     return folder
 
-
+# %% ../../nbs/library/sources.ipynb #67851223
 def damaged(
     name: str,  # a key of SETS
     root: str | Path | None,  # data root
@@ -169,12 +173,12 @@ def damaged(
     step = f"Delete {data_root(root) / SETS[name]['folder']} and get it again. {how_to_get(name, root)}"
     return ValueError(f"{SETS[name]['title']} is damaged: {why}. {step}")
 
-
+# %% ../../nbs/library/sources.ipynb #3650003e
 def verified(
     name: str,  # a key of SETS
     root: str | Path | None,  # data root
     arrays: dict[str, Any],  # what was decoded
-    shapes: list[tuple],  # that it must have
+    shapes: list[tuple[int, ...]],  # that it must have
     verify: bool,  # compare the checksum
 ) -> str:  # the digest of the decoded arrays
     "Shapes are compared always, the checksum when asked"
@@ -195,7 +199,7 @@ def verified(
 def read_mnist(
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # training images (60000, 1, 28, 28) uint8 and labels, test images and labels, digest
+) -> tuple[Any, ...]:  # training images (60000, 1, 28, 28) uint8 and labels, test images and labels, digest
     "MNIST from its four IDX files"
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
@@ -221,7 +225,7 @@ def read_cifar(
     name: str,  # cifar10 | cifar100
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # training images (50000, 3, 32, 32) uint8 and labels, test images and labels, digest
+) -> tuple[Any, ...]:  # training images (50000, 3, 32, 32) uint8 and labels, test images and labels, digest
     "CIFAR-10 or CIFAR-100 from torchvision's pickles, whose MD5 torchvision checks"
     import torchvision
     from torchvision.datasets.utils import check_integrity
@@ -247,7 +251,7 @@ def read_cifar(
 def read_snelson(
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # training inputs and outputs (200,), test inputs (301,), digest
+) -> tuple[Any, ...]:  # training inputs and outputs (200,), test inputs (301,), digest
     "Snelson's one-dimensional set from its three text files"
     folder, arrays = require("snelson", root), {}
     for f in SETS["snelson"]["files"]:
@@ -294,7 +298,7 @@ def _slices(
 def read_isbi(
     root: str | Path | None,  # data root
     verify: bool,  # compare the checksum
-) -> tuple:  # images (30, 1, 512, 512) uint8, labels (30, 512, 512) int64: 1 in cells, 0 on membranes, digest
+) -> tuple[Any, ...]:  # images (30, 1, 512, 512) uint8, labels (30, 512, 512) int64: 1 in cells, 0 on membranes, digest
     "The ISBI 2012 stack"
     folder = require("isbi2012", root)
     stacks = (("image", "train-volume.tif"), ("label", "train-labels.tif"))

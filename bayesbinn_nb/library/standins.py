@@ -33,7 +33,9 @@ STAND_INS: dict[str, str] = {
 }
 
 # %% ../../nbs/library/standins.ipynb #663508d6
-def digits_arrays() -> tuple:  # training images (1437, 1, 8, 8) uint8 and labels, test images and labels, digest
+def digits_arrays() -> tuple[
+    Any, ...
+]:  # training images (1437, 1, 8, 8) uint8 and labels, test images and labels, digest
     "scikit-learn's handwritten digits, the last 360 as the test set"
     from sklearn.datasets import load_digits
 
@@ -42,8 +44,8 @@ def digits_arrays() -> tuple:  # training images (1437, 1, 8, 8) uint8 and label
     raw = x[:-360], y[:-360], x[-360:], y[-360:]
     return *raw, fingerprint_arrays(*raw)
 
-
-def mnist_standin() -> tuple:  # as `digits_arrays`, images (…, 1, 28, 28)
+# %% ../../nbs/library/standins.ipynb #b64cbc42
+def mnist_standin() -> tuple[Any, ...]:  # as `digits_arrays`, images (…, 1, 28, 28)
     "The digits in MNIST's clothes"
     xtr, ytr, xte, yte, _ = digits_arrays()
 
@@ -74,7 +76,7 @@ def _wave(t: np.ndarray, phase: np.ndarray, period: np.ndarray) -> np.ndarray:
     "Where in its period a wave is, in [0, 1)"
     return np.mod(t + phase, period) / period
 
-
+# %% ../../nbs/library/standins.ipynb #28b888e6
 def shape_pictures(
     n: int,  # how many
     classes: int,  # 10 or 100
@@ -103,10 +105,10 @@ def shape_pictures(
     picture = mask * colour + (1 - mask) * back + g.normal(0, 0.06, (n, 3, 32, 32))
     return torch.from_numpy((picture.clip(0, 1) * 255).round().astype(np.uint8)), torch.from_numpy(y.astype(np.int64))
 
-
+# %% ../../nbs/library/standins.ipynb #f5eab636
 def cifar_standin(
     classes: int,  # 10 or 100
-) -> tuple:  # training images and labels, test images and labels, digest
+) -> tuple[Any, ...]:  # training images and labels, test images and labels, digest
     "Generated pictures in CIFAR's clothes"
     train, test = (2000, 500) if classes == 10 else (5000, 1000)
     raw = *shape_pictures(train, classes, 0), *shape_pictures(test, classes, 1)
@@ -117,7 +119,7 @@ def isbi_standin(
     n: int = 20,  # pictures
     side: int = 96,  # pixels
     cells: int = 14,  # in each picture
-) -> tuple:  # images (n, 1, side, side) uint8, labels (n, side, side) int64, digest
+) -> tuple[Any, ...]:  # images (n, 1, side, side) uint8, labels (n, side, side) int64, digest
     "Voronoi cells with dark membranes, dark organelles inside, and noise; labels 1 in cells, 0 on membranes"
     g = np.random.default_rng(0)
     grid, images, labels = np.stack([*np.mgrid[0:side, 0:side]], -1) + 0.5, [], []
@@ -139,7 +141,7 @@ def isbi_standin(
     return x, y, fingerprint_arrays(x, y)
 
 # %% ../../nbs/library/standins.ipynb #1c91e921
-def snelson_standin() -> tuple:  # inputs (200,), targets (200,), test inputs (301,), digest
+def snelson_standin() -> tuple[Any, ...]:  # inputs (200,), targets (200,), test inputs (301,), digest
     "Two waves with noise on [0, 6]; inputs without targets from -3 to 10"
     g = np.random.default_rng(0)
     x = np.sort(g.uniform(0, 6, 200))

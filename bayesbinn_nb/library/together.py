@@ -23,8 +23,8 @@ from .trainer import Trainer
 from ..methods.method import Method
 
 # %% auto #0
-__all__ = ['BlockLinear', 'widened', 'joined', 'part_of', 'numbers_of', 'SideBySide', 'JointLoss', 'HandBack', 'check_alike',
-           'settings_of', 'joint_trainer', 'fit_together']
+__all__ = ['BlockLinear', 'widened', 'joined', 'part_of', 'numbers_of', 'SideBySide', 'JointLoss', 'Divided', 'Rows', 'HandBack',
+           'check_alike', 'settings_of', 'joint_trainer', 'fit_together']
 
 # %% ../../nbs/library/together.ipynb #5450e8cc
 class BlockLinear(nn.Linear):
@@ -41,8 +41,8 @@ class BlockLinear(nn.Linear):
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.data.repeat(copies))
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x = x.view(len(x), self.copies, self.in_features).transpose(0, 1)
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.view(len(input), self.copies, self.in_features).transpose(0, 1)
         w = self.weight.view(self.copies, self.out_features, self.in_features).transpose(1, 2)
         if self.bias is None:
             y = torch.bmm(x, w)
@@ -98,7 +98,7 @@ def joined(
         return torch.cat(list(states)) if first.dim() else first.clone()
     return first
 
-
+# %% ../../nbs/library/together.ipynb #eb7d6f0e
 def part_of(
     state: Any,  # of the joint network
     i: int,  # which network
@@ -116,7 +116,7 @@ def part_of(
         return (state.chunk(copies)[i] if state.dim() else state).clone()
     return state
 
-
+# %% ../../nbs/library/together.ipynb #b6c905d5
 def numbers_of(
     state: Any,
 ) -> Any:
@@ -133,7 +133,7 @@ class SideBySide(nn.Sequential):
 
     def __init__(
         self,
-        networks: Sequence[nn.Sequential],  # S of them, of the same layers; their weights are copied
+        networks: Sequence[nn.Module],  # S of them, of the same layers; their weights are copied
     ) -> None:
         for network in networks:
             if not isinstance(network, nn.Sequential):
@@ -146,8 +146,8 @@ class SideBySide(nn.Sequential):
         self.copies = len(networks)
         self.load_state_dict(joined([network.state_dict() for network in networks]))
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x = x.repeat(1, self.copies, *[1] * (x.dim() - 2))
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.repeat(1, self.copies, *[1] * (input.dim() - 2))
         for layer in self:
             x = layer(x)
         return x.unflatten(1, (self.copies, -1))
@@ -181,8 +181,8 @@ class JointLoss(Callback):
         return losses.sum()
 
 # %% ../../nbs/library/together.ipynb #ba8014cc
-class HandBack(JointLoss):
-    "After each epoch: every trainer gets its part of the joint state, and a row of history"
+class Divided(JointLoss):
+    "A joint loss that can give every trainer its part of the joint state"
 
     def hand_back(self) -> None:
         "Give every trainer its part"
@@ -195,6 +195,10 @@ class HandBack(JointLoss):
             trainer.method.load_state_dict(part_of(state, i, count, own=trainer.method.state_dict()))
             if trainer.scheduler is not None and self.joint.scheduler is not None:
                 trainer.scheduler.load_state_dict(copy.deepcopy(self.joint.scheduler.state_dict()))
+
+# %% ../../nbs/library/together.ipynb #fb021e47
+class Rows(Divided):
+    "The joint loss that gives every trainer a row of its history after each epoch"
 
     def on_epoch_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         self.sums.zero_()
@@ -212,6 +216,10 @@ class HandBack(JointLoss):
             diagnostics = {} if own.method is None else own.method.metrics()
             own.history.append(row | diagnostics | {"seconds": share})
         logs |= {name: values.mean().item() for name, values in zip(self.names, self.sums / self.seen, strict=True)}
+
+# %% ../../nbs/library/together.ipynb #9bcb9355
+class HandBack(Rows):
+    "After each epoch, every trainer gets its part of the joint state and a row of history; all survives a kill"
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -253,16 +261,16 @@ def check_alike(
             f"{name} replaces the layers of a network by its own and cannot train several together: use fit for each."
         )
 
-
+# %% ../../nbs/library/together.ipynb #5d842fcc
 def settings_of(
     t: Trainer,  # prepared
-) -> tuple:
+) -> tuple[Any, ...]:
     "What trainers must share"
     assert t.method is not None
     task = (t.device, t.precision, t.eval_in_train_mode, t.metric_names, t.method.train_size)
     return *task, numbers_of(t.model.state_dict()), numbers_of(t.method.state_dict())
 
-
+# %% ../../nbs/library/together.ipynb #72ebd408
 def joint_trainer(
     trainers: Sequence[Trainer],  # prepared
     splits: dict[str, Any],  # "val" and "test"
@@ -271,7 +279,7 @@ def joint_trainer(
     first = trainers[0]
     assert first.method is not None
     joint = Trainer(
-        SideBySide([t.model for t in trainers]),  # pyright: ignore[reportArgumentType]
+        SideBySide([t.model for t in trainers]),
         device=first.device,
         precision=first.precision,
         seed=first.seed,
@@ -297,9 +305,9 @@ def joint_trainer(
 # %% ../../nbs/library/together.ipynb #176c7502
 def fit_together(
     trainers: Sequence[Trainer],  # compiled alike, each with its own model and seed, none trained yet
-    train: ArrayData | Iterable,  # as for `Trainer.fit`; every network sees the same batches
-    val: ArrayData | Iterable | None = None,  # evaluated after each epoch, for each network
-    test: ArrayData | Iterable | None = None,
+    train: ArrayData | Iterable[Any],  # as for `Trainer.fit`; every network sees the same batches
+    val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch, for each network
+    test: ArrayData | Iterable[Any] | None = None,
     *,
     epochs: int,
     callbacks: Sequence[Callback] = (),  # they see the joint trainer

@@ -48,12 +48,13 @@ _all_ = [  # one address for what belongs to training
 ]
 
 # %% auto #0
-__all__ = ['Plan', 'Keeping', 'EpochByEpoch', 'Fitting', 'Trainer', 'Callback', 'CSVLogger', 'FlipRatio', 'History', 'LOSSES',
-           'METRICS', 'Progress', 'StopWhenStill', 'TensorBoardLogger', 'WandbLogger']
+__all__ = ['Wishes', 'Plan', 'Keeping', 'NotForgetting', 'Replaying', 'Beginning', 'Ending', 'EpochByEpoch', 'Starting',
+           'Fitting', 'Trainer', 'Callback', 'CSVLogger', 'FlipRatio', 'History', 'LOSSES', 'METRICS', 'Progress',
+           'StopWhenStill', 'TensorBoardLogger', 'WandbLogger']
 
 # %% ../../nbs/library/trainer.ipynb #67f7060e
 @dataclass
-class Plan:
+class Wishes:
     "What one call of `fit` is asked to do"
 
     train: Any
@@ -70,20 +71,24 @@ class Plan:
     evaluate_every: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ValueError(f"epochs must be a positive integer, not {self.epochs!r}.")
-        if not isinstance(self.evaluate_every, int) or self.evaluate_every < 1:
-            raise ValueError(f"evaluate_every must be a positive integer, not {self.evaluate_every!r}.")
+        _check_counts(self.epochs, self.evaluate_every)
         if self.mode not in ("max", "min"):
             raise ValueError(f"monitor_mode must be 'max' or 'min', not {self.mode!r}.")
-        for name, split in (
-            ("training", self.train),
-            ("validation", self.splits["val"]),
-            ("test", self.splits["test"]),
-        ):
+        splits = {"training": self.train, "validation": self.splits["val"], "test": self.splits["test"]}
+        for name, split in splits.items():
             need_targets(split, name)
         if self.folder is not None:
             need_readable_workers(self.train)
+
+
+def _check_counts(epochs: Any, evaluate_every: Any) -> None:
+    for name, count in (("epochs", epochs), ("evaluate_every", evaluate_every)):
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be a positive integer, not {count!r}.")
+
+# %% ../../nbs/library/trainer.ipynb #b7c4467e
+class Plan(Wishes):
+    "The wishes, and what they mean for an epoch"
 
     def evaluates(self, epoch: int) -> bool:
         "Is this an epoch in which validation and test are measured?"
@@ -91,9 +96,9 @@ class Plan:
 
     def is_best(self, history: History) -> bool:
         "Is the last epoch the best so far, and the first of equals?"
-        numbers = [row[self.monitor] for row in history if is_number(row.get(self.monitor))] if self.monitor else []
-        if not numbers or not is_number(history[-1].get(self.monitor)):
+        if self.monitor is None or not is_number(history[-1].get(self.monitor)):
             return False
+        numbers = [row[self.monitor] for row in history if is_number(row.get(self.monitor))]
         best = (max if self.mode == "max" else min)(numbers)
         return numbers.index(best) == len(numbers) - 1
 
@@ -108,22 +113,44 @@ class Plan:
 
 # %% ../../nbs/library/trainer.ipynb #a35844a8
 class Keeping(Resumable):
-    "A trainer that keeps what came of an epoch, and can replay one"
+    "A trainer that keeps what came of an epoch"
 
     _best_state: dict[str, Any] | None = None  # of the best epoch so far, until it is written
+    _unsaved = False  # the last epoch is in no checkpoint yet
 
     def _keep(self, plan: Plan, folder: Path, is_last: bool) -> None:
         "Write the checkpoints, if it is time"
+        self._unsaved = True
         if plan.is_best(self.history):
             self._best_state = copied(self._state(plan.callbacks))
         if time.perf_counter() - self._saved_at < plan.seconds and not is_last and not self.stop_training:
             return
+        self._write_checkpoints(plan.callbacks, folder)
+
+    def _write_checkpoints(self, callbacks: Sequence[Callback], folder: Path) -> None:
         if self._best_state is not None:
             save_checkpoint(self._best_state, folder / "best.pt")
             self._best_state = None
-        self.save(folder / "last.pt", plan.callbacks)
+        self.save(folder / "last.pt", callbacks)
         self._drop_within()
         self._saved_at = time.perf_counter()
+        self._unsaved = False
+
+# %% ../../nbs/library/trainer.ipynb #e8597c2e
+class NotForgetting(Keeping):
+    "A trainer that remembers what it has not been able to write"
+
+    def _forget_run(self) -> None:
+        super()._forget_run()
+        self._best_state, self._unsaved = None, False
+
+    def _take_history(self, state: dict[str, Any]) -> None:
+        super()._take_history(state)
+        self._best_state, self._unsaved = None, False
+
+# %% ../../nbs/library/trainer.ipynb #3d8db134
+class Replaying(NotForgetting):
+    "A trainer that can replay an epoch from a recorded step"
 
     def _replays(self, train: Any, watchers: Sequence[Callback]) -> bool:
         return (
@@ -136,24 +163,55 @@ class Keeping(Resumable):
 
     def _replay(self, train: Any, batches: Batches, sums: Tensor) -> int:
         if self._replayed is None or self._replayed.train is not train:
-            self._replayed = ReplayedStep(self, train)
+            self._replayed = ReplayedStep(self._train_step, self._need(), train)
         return self._replayed.epoch(batches, sums)
 
 # %% ../../nbs/library/trainer.ipynb #59c455c7
-class EpochByEpoch(Keeping):
+class Beginning(Replaying):
+    "A trainer that can begin an epoch"
+
+    def _start_epoch(self, plan: Plan, epoch: int, resumed: bool) -> None:
+        if self._begun < epoch:  # an epoch that was interrupted begins only once
+            if self.scheduler_step == "epoch_start":
+                self._schedule()
+            self._need().on_epoch_start(epoch)
+            self._begun = epoch
+        if not resumed:
+            for c in plan.callbacks:
+                c.on_epoch_begin(self._whole(), {"epoch": epoch})
+
+    def _measured(self, plan: Plan, epoch: int) -> dict[str, Any]:
+        "Validation and test, where it is time for them, and the method's diagnostics"
+        found: dict[str, Any] = {}
+        for name, split in plan.splits.items() if plan.evaluates(epoch) else ():
+            if split is not None:
+                found |= {f"{name}_{k}": v for k, v in self.evaluate(split).items()}
+        return found | self._need().metrics()
+
+# %% ../../nbs/library/trainer.ipynb #ff16ca7f
+class Ending(Beginning):
+    "A trainer that can end an epoch"
+
+    def _end_epoch(self, plan: Plan, logs: dict[str, Any]) -> None:
+        *others, progress = plan.callbacks
+        for c in others:
+            c.on_epoch_end(self._whole(), logs)
+        if (said := plan.missing(logs, self.history)) is not None:
+            raise ValueError(said)
+        progress.on_epoch_end(self._whole(), logs)
+        self.history.append(logs)
+        self._random_state = self._get_random_state()
+        if plan.folder is not None:
+            self._keep(plan, plan.folder, logs["epoch"] == plan.epochs)
+
+# %% ../../nbs/library/trainer.ipynb #703450ab
+class EpochByEpoch(Ending):
     "A trainer that can train for one epoch and keep what came of it"
 
     def _one_epoch(self, plan: Plan, epoch: int) -> None:
         method, resumed = self._need(), self._place
         self._epoch_began = time.perf_counter() - (resumed.seconds if resumed else 0.0)
-        if self._begun < epoch:  # an epoch that was interrupted begins only once
-            if self.scheduler_step == "epoch_start":
-                self._schedule()
-            method.on_epoch_start(epoch)
-            self._begun = epoch
-        if resumed is None:
-            for c in plan.callbacks:
-                c.on_epoch_begin(self, {"epoch": epoch})  # pyright: ignore[reportArgumentType]
+        self._start_epoch(plan, epoch, resumed is not None)
         self._epoch_lr = resumed.lr if resumed else self._lr()
         logs: dict[str, Any] = {"epoch": epoch, "lr": self._epoch_lr}
         watchers = [c for c in plan.callbacks if overrides(c, "on_batch_end")]
@@ -161,40 +219,18 @@ class EpochByEpoch(Keeping):
         self._check_state(epoch)
         method.on_epoch_end(epoch)
         logs["train_seconds"] = time.perf_counter() - self._epoch_began
-        if plan.evaluates(epoch):
-            for name, split in plan.splits.items():
-                if split is not None:
-                    logs |= {f"{name}_{k}": v for k, v in self.evaluate(split).items()}
-        logs |= method.metrics()
+        logs |= self._measured(plan, epoch)
         if self.scheduler_step == "epoch_end":
             self._schedule()
         logs["seconds"] = time.perf_counter() - self._epoch_began
         self._end_epoch(plan, logs)
 
-    def _end_epoch(self, plan: Plan, logs: dict[str, Any]) -> None:
-        *others, progress = plan.callbacks
-        for c in others:
-            c.on_epoch_end(self, logs)  # pyright: ignore[reportArgumentType]
-        if (said := plan.missing(logs, self.history)) is not None:
-            raise ValueError(said)
-        progress.on_epoch_end(self, logs)  # pyright: ignore[reportArgumentType]
-        self.history.append(logs)
-        self._random_state = self._get_random_state()
-        if plan.folder is not None:
-            self._keep(plan, plan.folder, logs["epoch"] == plan.epochs)
-
 # %% ../../nbs/library/trainer.ipynb #353cb238
-class Fitting(EpochByEpoch):
-    "A trainer that can train for many epochs"
+class Starting(EpochByEpoch):
+    "A trainer that can make everything ready for a fit"
 
-    def evaluates(
-        self,
-        epoch: int,  # counted from 1
-    ) -> bool:
-        "Does the fit that is going on measure validation and test after this epoch?"
-        return self._plan.evaluates(epoch)
-
-    def _fit(self, plan: Plan) -> None:
+    def _make_ready(self, plan: Plan) -> bool:
+        "Data on the device, N counted, a folder looked into; True if the run in it had been stopped"
         self._plan, began_with = plan, len(self.history)
         if isinstance(plan.train, ArrayData):
             plan.train = plan.train.to(self.device)
@@ -204,29 +240,30 @@ class Fitting(EpochByEpoch):
         self._follow_size(size)
         self._check_frozen()
         self._sources = generators_of(plan.train)
-        stopped = plan.folder is not None and self._go_on(plan.folder, plan.callbacks)
-        start, self.stop_training, self._best_state = len(self.history), False, None
-        if began_with and start >= plan.epochs:
-            warnings.warn(
-                f"fit(epochs={plan.epochs}) has nothing to do: the run has {start} epochs already, and epochs are "
-                "counted "
-                f"from its start. fit(epochs={start + plan.epochs}) would train {plan.epochs} more.",
-                stacklevel=3,
-            )
-        if (rehearsal := current()) is not None:
-            plan.epochs = rehearsal.begin(self, plan.epochs)
-        for c in plan.callbacks:
-            c.on_train_begin(self, {"epochs": plan.epochs, "start": start})  # pyright: ignore[reportArgumentType]
-        with seeded(self.seed, self.device), self._training_dtype():
-            self._begin_chance(plan)
-            for epoch in range(start + 1, start + 1 if stopped else plan.epochs + 1):
-                self._one_epoch(plan, epoch)
-                if self.stop_training:
-                    break
-        if rehearsal is not None:
-            rehearsal.end(self, [c for c in plan.callbacks if overrides(c, "on_batch_end")])
-        for c in plan.callbacks:
-            c.on_train_end(self, self.history[-1] if self.history else {})  # pyright: ignore[reportArgumentType]
+        stopped = self._go_on(plan.folder, plan.callbacks)
+        self.stop_training = False
+        if began_with and len(self.history) >= plan.epochs and not self._unsaved:
+            _say_done(len(self.history), plan.epochs)
+        return stopped
+
+
+def _say_done(done: int, asked: int) -> None:
+    warnings.warn(
+        f"fit(epochs={asked}) has nothing to do: the run has {done} epochs already, and epochs are counted from its "
+        f"start. fit(epochs={done + asked}) would train {asked} more.",
+        stacklevel=5,
+    )
+
+# %% ../../nbs/library/trainer.ipynb #50779aad
+class Fitting(Starting):
+    "A trainer that can train for many epochs"
+
+    def evaluates(
+        self,
+        epoch: int,  # counted from 1
+    ) -> bool:
+        "Does the fit that is going on measure validation and test after this epoch?"
+        return self._plan.evaluates(epoch)
 
     def _begin_chance(self, plan: Plan) -> None:
         "Every generator begins at the seed, or where the last epoch left it"
@@ -238,15 +275,34 @@ class Fitting(EpochByEpoch):
         self._take_back_sources = False
         self._start_keeping(plan.folder, plan.train, plan.callbacks, plan.seconds)
 
+    def _fit(self, plan: Plan) -> None:
+        stopped, start = self._make_ready(plan), len(self.history)
+        if (rehearsal := current()) is not None:
+            plan.epochs = rehearsal.begin(self._whole(), plan.epochs)
+        for c in plan.callbacks:
+            c.on_train_begin(self._whole(), {"epochs": plan.epochs, "start": start})
+        with seeded(self.seed, self.device), self._training_dtype():
+            self._begin_chance(plan)
+            for epoch in range(start + 1, start + 1 if stopped else plan.epochs + 1):
+                self._one_epoch(plan, epoch)
+                if self.stop_training:
+                    break
+            if self._unsaved and plan.folder is not None and len(self.history) >= plan.epochs:
+                self._write_checkpoints(plan.callbacks, plan.folder)
+        if rehearsal is not None:
+            rehearsal.end(self._whole(), [c for c in plan.callbacks if overrides(c, "on_batch_end")])
+        for c in plan.callbacks:
+            c.on_train_end(self._whole(), self.history[-1] if self.history else {})
+
 # %% ../../nbs/library/trainer.ipynb #a79c6ed8
 class Trainer(Fitting):
     "A Keras-like trainer: compile, fit, evaluate, predict, save, load"
 
     def fit(
         self,
-        train: ArrayData | Iterable,  # an ArrayData, or any re-iterable of (inputs, targets) such as a DataLoader
-        val: ArrayData | Iterable | None = None,  # evaluated after each epoch (mode prediction)
-        test: ArrayData | Iterable | None = None,  # likewise; never used to choose anything
+        train: ArrayData | Iterable[Any],  # an ArrayData, or any re-iterable of (inputs, targets) such as a DataLoader
+        val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch (mode prediction)
+        test: ArrayData | Iterable[Any] | None = None,  # likewise; never used to choose anything
         *,
         epochs: int,  # train until this epoch (counted from the start of the run, also when it is resumed)
         batch_size: int | None = 100,  # for an ArrayData; None: the whole split in one batch

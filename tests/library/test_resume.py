@@ -193,12 +193,14 @@ def test_after_ctrl_c_the_same_process_goes_on_from_the_epochs_start(epoch, seco
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt"]
 
 
-def test_without_a_folder_a_broken_epoch_is_said_to_be_half_trained(tmp_path):
+@pytest.mark.parametrize("folder", ["run", None])
+def test_without_a_folder_a_broken_epoch_is_said_to_be_half_trained(folder, tmp_path):
     trainer = toy()
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, 3, callbacks=[CtrlC(2, 1)])
     with pytest.warns(UserWarning, match="Epoch 2 was broken off"):
-        fit(trainer, 3, checkpoint_dir=tmp_path)
+        fit(trainer, 3, checkpoint_dir=folder and tmp_path / folder)
+    assert len(trainer.history) == 3
 
 
 @pytest.mark.parametrize("method", ["bayesbinn", "bop", "ste", "pmf", "lrnet", "real"])
