@@ -30,6 +30,7 @@ PALETTE = {
     "sky": "#56B4E9",
     "yellow": "#F0E442",
     "black": "#333333",
+    "grey": "#8A8F95",
 }
 METHOD_COLORS = {
     "bayesbinn": PALETTE["blue"],

@@ -342,7 +342,8 @@ def float32_figure(records: list) -> Picture | None:
     return Picture(figure)
 
 
-LRNET_COLORS = dict(zip(LRNET_ARMS, ("purple", "blue", "orange", "green", "vermilion"), strict=True))
+_IN_ORDER = ("purple", "blue", "orange", "green", "sky", "yellow", "black", "grey", "vermilion")
+LRNET_COLORS = dict(zip(LRNET_ARMS, _IN_ORDER, strict=True))
 
 # %% ../../nbs/repro/figures.ipynb #eef76ef4
 def lrnet_figure(records: list) -> Picture | None:
