@@ -33,9 +33,10 @@ check: lint  ## package and notebooks in step, every documentation notebook runs
 	$(BIN)/python -m bayesbinn_nb.repro.notebooks documentation --jobs $(JOBS)
 	$(BIN)/python -m bayesbinn_nb.repro.notebooks pages --jobs $(JOBS)
 
-lint: $(VENV)/.ready  ## formatting and lint, as pyproject.toml says (part of check)
+lint: $(VENV)/.ready  ## formatting, lint and types, as pyproject.toml says (part of check)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/basedpyright --level error
 
 levels: $(VENV)/.ready  ## numeric tests, and notebooks of math and methods, with the instructions of older processors
 	$(BIN)/python tests/levels.py run --jobs $(JOBS)

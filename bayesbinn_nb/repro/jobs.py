@@ -27,7 +27,7 @@ from .identity import Identity, changed, identify
 from .places import package_dir, process_environment, threads_here
 from .records import CONTEXT, RecordError, better, load_records, read_record, write_record
 from .suites import Row, SuiteError
-from .templates import Template, load_template
+from .templates import Template, in_brief, load_template
 
 # %% auto #0
 __all__ = ['ROW_FILE', 'TRACE_FILE', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu', 'identify_template',
@@ -67,11 +67,11 @@ def _fault_of_note(note: object) -> str:
         return "it is no JSON object"
     for name, kind in _NOTE_FIELDS.items():
         if not isinstance(note.get(name), kind):
-            return f"{name!r} must be a {kind.__name__}, not {str(note.get(name))[:60]!r}"
+            return f"{name!r} must be a {kind.__name__}, not {in_brief(note.get(name))}"
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in note["seeds"]):
-        return f"'seeds' must be whole numbers, not {str(note['seeds'])[:60]}"
+        return f"'seeds' must be whole numbers, not {in_brief(note['seeds'])}"
     if not isinstance(note.get("confirmed", {}), dict):
-        return f"'confirmed' must be an object, not {str(note['confirmed'])[:60]}"
+        return f"'confirmed' must be an object, not {in_brief(note['confirmed'])}"
     return ""
 
 # %% ../../nbs/repro/jobs.ipynb #fc678479
