@@ -452,7 +452,7 @@ def test_a_closure_may_return_nothing():
     assert opt.step(lambda: F.cross_entropy(net(x), y).backward()) is None and opt.draws() == 3
 
 
-def test_a_closure_with_samples_warns_of_the_others_gradients():
+def test_a_closure_with_samples_is_refused_where_it_reaches_another_optimiser():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 4, bias=False), nn.BatchNorm1d(4))
     opt = BayesBiNNOptimizer(net[0].parameters(), train_size=10, samples=3, temperature=1.0)
@@ -462,8 +462,13 @@ def test_a_closure_with_samples_warns_of_the_others_gradients():
         loss.backward()
         return loss
 
-    with pytest.warns(UserWarning, match="add up over the draws. Divide them by 3"):
+    before = [lam.clone() for lam in opt.natural_parameters()]
+    with pytest.raises(RuntimeError, match="with samples=3 runs the closure 3 times.*divide the other gradients by 3"):
         opt.step(closure)
-    opt.step(closure)  # once
+    assert all(map(torch.equal, before, opt.natural_parameters())), "nothing has moved"
+    for _ in range(3):  # the loop that the sentence names
+        with opt.sampled_params():
+            closure()
+    opt.step()
     net, opt = linear(samples=3)
     opt.step(lambda: (loss := net(data()[0]).square().mean()).backward() or loss)  # no others: nothing to say

@@ -409,15 +409,18 @@ class _Stepping(_Learning):
     def _by_closure(self, closure: Callable[[], Tensor | None]) -> Tensor | None:
         "S passes of a closure; the mean of what it returns"
         draws, losses = max(1, max(group["samples"] for group in self.param_groups)), []
+        known = {id(p) for p, _, _ in self._each()}
         for _ in range(draws):
             with torch.enable_grad(), self.sampled_params():
                 losses.append(closure())
-        known = {id(p) for p, _, _ in self._each()}
-        if draws > 1 and losses[-1] is not None and any(id(p) not in known for p in _leaves(losses[-1])):
-            self._warn_once(
-                f"The closure ran {draws} times and its loss reaches parameters of another optimiser: their gradients "
-                f"add up over the draws. Divide them by {draws} before that optimiser's step."
-            )
+            if draws > 1 and losses[-1] is not None and any(id(p) not in known for p in _leaves(losses[-1])):
+                self._forget()
+                raise RuntimeError(
+                    f"step(closure) with samples={draws} runs the closure {draws} times, and its loss reaches parameters "
+                    "of another optimiser, whose gradients would add up. Take the passes yourself: "
+                    f"{draws} times `with opt.sampled_params(): loss.backward()`, divide the other gradients by {draws}, "
+                    "then step() both optimisers; or give samples=1."
+                )
         given = [loss.detach() for loss in losses if loss is not None]
         return torch.stack(given).mean() if given else None
 
