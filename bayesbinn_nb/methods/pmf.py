@@ -115,12 +115,7 @@ class _PMFSettings(Method):
                 0 < lr_decay <= 1,
                 "must lie in (0, 1]: it multiplies the rate every lr_every iterations",
             ),
-            (
-                "lr_every",
-                lr_every,
-                is_count(lr_every, 0),
-                "must be a whole number of iterations, or 0 for a constant rate",
-            ),
+            ("lr_every", lr_every, is_count(lr_every, 0), "must be a whole number of iterations; 0: a constant rate"),
             ("weight_decay", weight_decay, weight_decay >= 0, "must be ≥ 0: published are 0 and 1e-4"),
             (
                 "jacobian",

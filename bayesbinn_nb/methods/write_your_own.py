@@ -39,9 +39,7 @@ class SignEMA(Method):
                 "gradient in an average."
             )
         if not start > 0:
-            raise ValueError(
-                f"start is {start}, but must be positive: the first weights are the signs of the first averages."
-            )
+            raise ValueError(f"start is {start}, but must be positive: it is the size of the first averages.")
         self.adaptivity_rate, self.start = adaptivity_rate, start
 
     def setup(self) -> None:
@@ -50,9 +48,7 @@ class SignEMA(Method):
         self.averages = [
             torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator) * self.start) for p in self.parameters
         ]
-        self.rate = torch.optim.SGD(
-            [nn.Parameter(torch.zeros(()))], lr=self.adaptivity_rate
-        )  # carries γ for schedulers
+        self.rate = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=self.adaptivity_rate)  # γ, for schedulers
         self.show_weights()
 
     def show_weights(self) -> None:
