@@ -423,3 +423,12 @@ def test_a_table_with_other_columns_is_refused(tmp_path, content):
     problems = []
     assert load_curves(write(tmp_path / "c.csv", content), problems) == []
     assert problems[0].startswith("c.csv: the first line must be dataset,method")
+
+
+def test_a_row_with_an_endless_name_gets_a_short_sentence(tmp_path):
+    path = write(
+        tmp_path / "c.csv", "\n".join([HEAD, LINE.format(epoch=1).replace("mnist", "m" * 5000).replace("96.5", "nan")])
+    )
+    with pytest.raises(PublishedError) as e:
+        load_curves(path)
+    assert len(str(e.value)) < 600 and "c.csv, row 1, logs.mmm" in str(e.value)

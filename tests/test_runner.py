@@ -417,9 +417,9 @@ def test_marks_results_inside_nbdevs_tree(tmp_path):
     (tmp_path / "results" / ".notest").touch()
     path = suite_in(tmp_path, [dict(row="a")])
     suite = load_suite(path)
-    runner._mark_untested(tmp_path / "results" / "runs" / "mine", suite.rows)
+    runner.mark_untested(tmp_path / "results" / "runs" / "mine", suite.rows)
     assert (tmp_path / "results" / "runs" / "mine" / "a" / ".notest").exists()
-    runner._mark_untested(tmp_path / "elsewhere", suite.rows)
+    runner.mark_untested(tmp_path / "elsewhere", suite.rows)
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from bayesbinn_nb.repro.executors import OnDask, put_in_place, run_units, workers_of
 from bayesbinn_nb.repro.jobs import RunnerError, row_identity
 from bayesbinn_nb.repro.records import load_records
-from bayesbinn_nb.repro.runner import row_state, run_suite
+from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
 from bayesbinn_nb.repro.units import (
     Taken,
@@ -176,6 +176,33 @@ def test_a_unit_has_one_writer(tmp_path):
     with claimed(unit, tmp_path), pytest.raises(Taken, match="a, seed 0: another runner .pid"):
         with claimed(unit, tmp_path):
             pass
+
+
+def test_whole_rows_and_units_do_not_meet_in_one_folder(tmp_path):
+    path = two_rows(tmp_path, pause=1.5)
+    by_units = start(path, tmp_path / "runs")
+    assert until(lambda: list((tmp_path / "runs").rglob("begun*")))
+    with pytest.raises(RunnerError, match="another runner"):
+        run_suite(path, out=tmp_path / "runs", quiet=True)
+    assert by_units.communicate(timeout=120) and by_units.returncode == 0
+    with folder_lock(tmp_path / "runs"), pytest.raises(RunnerError, match="another runner"):
+        run_units(path, out=tmp_path / "runs", quiet=True)
+
+
+def test_the_longest_unit_is_started_first(tmp_path):
+    path = two_rows(tmp_path)
+    assert run_units(path, only="b", only_seed=0, out=tmp_path / "runs", quiet=True)
+    log = io.StringIO()
+    long = CODE.replace("wall_seconds=2.0", "wall_seconds=9.0 if value == 0.5 else 1.0")
+    path = suite_in(tmp_path, json.loads(path.read_text())["rows"], code=long)
+    assert run_units(path, out=tmp_path / "once", quiet=True).ok  # the records know the times now
+    text = json.loads(path.read_text())
+    for row in text["rows"]:
+        row["seeds"] = [0, 1, 2]
+    path.write_text(json.dumps(text))
+    assert run_units(path, out=tmp_path / "once", stream=log).ok
+    units = [line.split(",")[0].strip() for line in log.getvalue().splitlines() if ", seed " in line]
+    assert units[0] == "b", log.getvalue()
 
 
 def test_one_gpu_for_each_unit(tmp_path):

@@ -194,7 +194,7 @@ def mode_weights(
 # %% ../../nbs/methods/lrnet.ipynb #00000022
 def sample_weights(
     *logits: Tensor,  # (a,) or (c, s)
-    generator=None,  # torch.Generator on the same device
+    generator: torch.Generator | None = None,  # on the same device
 ) -> Tensor:  # exactly ±1, or -1, 0, +1
     "A draw of every weight"
     # rand can return 0, which is below every probability

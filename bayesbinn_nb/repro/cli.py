@@ -281,7 +281,11 @@ def _what_next(suite) -> str:
 # %% ../../nbs/repro/cli.ipynb #90d006cc
 def _run_by_units(suite, args, common: dict):
     from bayesbinn_nb.repro.executors import run_units
+    from bayesbinn_nb.repro.suites import SuiteError
     from bayesbinn_nb.repro.units import parse_shard
+
+    if args.keep_older:
+        raise SuiteError("--keep-older is for batches of whole rows: a unit of older code is always run again.")
 
     return run_units(
         suite,

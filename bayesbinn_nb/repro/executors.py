@@ -30,10 +30,10 @@ from bayesbinn_nb.repro.jobs import (
 )
 from .places import default_out, install_hint
 from .records import RecordError, read_record
-from .runner import Outcome, duration_text, folder_lock, row_state, run_suite
+from .runner import Outcome, duration_text, folder_lock, mark_untested, row_state, run_suite
 from .suites import Row, Suite, SuiteError, load_suite
 from .terminal import Display
-from .units import UNITS, Taken, Unit, claimed, gather, is_whole, shard, unit_job, units_of
+from .units import UNITS, Taken, Unit, claimed, estimates, gather, is_whole, shard, unit_job, units_of
 
 # %% auto #0
 __all__ = ['run_boxed', 'put_in_place', 'Workers', 'Here', 'on_worker', 'OnDask', 'workers_of', 'run_units']
@@ -52,27 +52,23 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def run_boxed(
     job: dict[str, Any],  # from `unit_job`
     template: str,  # the text of its notebook
+    box: str | Path,  # an empty folder
     slots: int = 1,  # how many units share this machine
 ) -> dict[str, Any]:  # the answer of `execute_job`, with "files": {path: bytes}
     "Run a unit in a folder that nobody else sees"
-    with tempfile.TemporaryDirectory(prefix="bayesbinn-unit-") as box:
-        notebook = Path(box) / Path(job["notebook"]).name
-        notebook.write_text(template, encoding="utf-8")
-        folder = Path(box) / "unit"
-        folder.mkdir()
-        here = {
-            "notebook": str(notebook),
-            "folder": str(folder),
-            "threads": max(1, cores() // max(1, slots)),
-            "gpu": has_gpu() and job["given"].get("device") != "cpu",
-        }
-        try:
-            answer = execute_job(job | here)
-        finally:
-            stop_jobs(str(folder))
-        answer["files"] = _contents(folder) if answer["error"] is None else {}
-        answer.pop("notebook", None)  # its path means nothing elsewhere
-        return answer
+    folder, notebook = Path(box) / "unit", Path(box) / Path(job["notebook"]).name
+    notebook.write_text(template, encoding="utf-8")
+    folder.mkdir()
+    here = {
+        "notebook": str(notebook),
+        "folder": str(folder),
+        "threads": max(1, cores() // max(1, slots)),
+        "gpu": has_gpu() and job["given"].get("device") != "cpu",
+    }
+    answer = execute_job(job | here)
+    answer["files"] = _contents(folder) if answer["error"] is None else {}
+    answer.pop("notebook", None)  # its path means nothing elsewhere
+    return answer
 
 # %% ../../nbs/repro/executors.ipynb #133224e3
 def _fault(unit: Unit, files: dict[str, bytes]) -> str:
@@ -168,19 +164,20 @@ def on_worker(
     from distributed.worker import thread_state
 
     worker, key, ended = get_worker(), thread_state.key, threading.Event()
+    with tempfile.TemporaryDirectory(prefix="bayesbinn-unit-") as box:
 
-    def watch() -> None:
-        while not ended.wait(1):
-            task = worker.state.tasks.get(key)
-            if task is None or task.state != "executing":
-                stop_jobs()
-                return
+        def watch() -> None:
+            while not ended.wait(1):
+                task = worker.state.tasks.get(key)
+                if task is None or task.state != "executing":
+                    stop_jobs(str(Path(box) / "unit"))  # this unit's alone: a worker may run several
+                    return
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        return run_boxed(job, template, slots) | {"worker": worker.address}
-    finally:
-        ended.set()
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            return run_boxed(job, template, box, max(slots, worker.state.nthreads)) | {"worker": worker.address}
+        finally:
+            ended.set()
 
 
 class _Answer:
@@ -202,10 +199,10 @@ class _Answer:
             return {"error": text, "lost": lost, "seconds": 0.0, "notes": []}
         return {"error": "the scheduler was lost", "lost": True, "seconds": 0.0, "notes": []}
 
+
+_PATIENCE = 5.0  # seconds without the scheduler, until it counts as lost
+
 # %% ../../nbs/repro/executors.ipynb #b6bac080
-_PATIENCE = 5.0  # seconds without the scheduler
-
-
 class OnDask:
     "Workers of a Dask cluster: one that is made here, or one that exists"
 
@@ -322,6 +319,11 @@ class _Batch:
     tries: dict[Unit, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # rows, and why
     seconds: dict[str, float] = field(default_factory=dict)  # of a row's units, all together
+    began: float = field(default_factory=time.time)
+
+# %% ../../nbs/repro/executors.ipynb #b4c7ec81
+class _Starting(_Batch):
+    "A batch that gives out work"
 
     def start_some(self) -> None:
         "Give work to every free place"
@@ -352,7 +354,7 @@ class _Batch:
         self.running.append(_Running(unit, job, claim, future, time.monotonic()))
 
 # %% ../../nbs/repro/executors.ipynb #ccaf9272
-class _Taking(_Batch):
+class _Taking(_Starting):
     "A batch that looks at an answer"
 
     def _taken_in(self, one: _Running) -> tuple[str | None, list[str], bool]:  # error, notes, is it tried again?
@@ -424,6 +426,28 @@ class _Collecting(_Taking):
             if "another runner" not in str(e):
                 self.failed[row.name] = str(e)
 
+# %% ../../nbs/repro/executors.ipynb #8e08a074
+class _Working(_Collecting):
+    "A batch at work"
+
+    def run(self) -> None:
+        "Until every unit is whole, has failed, or cannot be run any more"
+        places = f"{self.workers.slots} at a time" if self.workers.slots else "as soon as a worker comes"
+        self.display.line(f"{self.suite.name}: {len(self.waiting)} units to run, {places}")
+        try:
+            while self.waiting or self.later or self.running:
+                if why := self.workers.lost():
+                    self.outcome.stopped = True
+                    self.display.line(f"  {why}; what had not come back is run again")
+                    return
+                self.start_some()
+                if not self.collect():
+                    time.sleep(0.2)
+        except KeyboardInterrupt:
+            self.outcome.stopped = True
+            self.display.line("  stopping …")
+            self.workers.stop()
+
 # %% ../../nbs/repro/executors.ipynb #b67607e1
 def _units_to_run(suite: Suite, rows: Sequence[Row], out: Path, seed: int | None, part: tuple[int, int]) -> list[Unit]:
     "Units of rows that are not whole, this shard's, the longest first where one knows"
@@ -433,7 +457,11 @@ def _units_to_run(suite: Suite, rows: Sequence[Row], out: Path, seed: int | None
         if not units:
             raise SuiteError(f"--only-seed {seed}: no row that was chosen has this seed.")
     whole = {row.name for row in rows if row_state(row, out / row.name) == "whole"}
-    return [unit for unit in units if unit.row.name not in whole]
+    left = [unit for unit in units if unit.row.name not in whole]
+    seconds = {e.unit: e.seconds for e in estimates(suite, out)}
+    return sorted(
+        left, key=lambda unit: -(seconds[unit] or 0.0)
+    )  # stable: those of which nothing is known keep their order
 
 
 def _rows_of(batch: _Batch, rows: Sequence[Row], kept: set[str]) -> None:
@@ -465,41 +493,32 @@ def run_units(
 ) -> Outcome:
     "Run a suite by units; any number of runners may do so in one folder at once"
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
-    rows, out = suite.select(only), Path(out) if out else default_out(suite.name)
-    display, began = Display(stream or sys.stdout, quiet), time.time()
-    outcome = Outcome(suite.name, out)
-    units = _units_to_run(suite, rows, out, only_seed, part)
-    kept = {row.name for row in rows if row_state(row, out / row.name) == "whole"}
-    workers = workers_of(executor, jobs, devices) if isinstance(executor, str) else executor
-    batch = _Collecting(suite, out, workers, display, jobs, keep, outcome, waiting=units)
-    places = f"{workers.slots} at a time" if workers.slots else "as soon as a worker comes"
-    display.line(f"{suite.name}: {len(units)} units to run, {places}")
-    try:
-        while batch.waiting or batch.later or batch.running:
-            if why := workers.lost():
-                outcome.stopped = True
-                display.line(f"  {why}; what had not come back is run again")
-                break
-            batch.start_some()
-            if not batch.collect():
-                time.sleep(0.2)
-    except KeyboardInterrupt:
-        outcome.stopped = True
-        display.line("  stopping …")
-        workers.stop()
-    finally:
-        for one in batch.running:
-            one.claim.close()
-        if isinstance(executor, str):
-            workers.close()
+    rows, folder = suite.select(only), Path(out) if out else default_out(suite.name)
+    display, outcome = Display(stream or sys.stdout, quiet), Outcome(suite.name, folder)
+    units = _units_to_run(suite, rows, folder, only_seed, part)
+    kept = {row.name for row in rows if row_state(row, folder / row.name) == "whole"}
+    with folder_lock(folder, shared=True):
+        mark_untested(folder, rows)
+        workers = workers_of(executor, jobs, devices) if isinstance(executor, str) else executor
+        batch = _Working(suite, folder, workers, display, jobs, keep, outcome, waiting=units)
+        try:
+            batch.run()
+        finally:
+            for one in batch.running:
+                one.claim.close()
+            if isinstance(executor, str):
+                workers.close()
     _rows_of(batch, rows, kept)
-    _last_words(batch, began)
-    if pages and not outcome.stopped and all(row_state(row, out / row.name) == "whole" for row in rows):
-        outcome.pages = run_suite(suite, only=only, out=out, quiet=True).pages
+    _last_words(batch)
+    if pages and not outcome.stopped and all(row_state(row, folder / row.name) == "whole" for row in rows):
+        try:
+            outcome.pages = run_suite(suite, only=only, out=out, quiet=True).pages
+        except RunnerError:  # others are at work in this folder: the last one draws the pages
+            display.line("  The result pages are left to the runner that ends last.")
     return outcome
 
 # %% ../../nbs/repro/executors.ipynb #f38ddc80
-def _last_words(batch: _Batch, began: float) -> None:
+def _last_words(batch: _Batch) -> None:
     "The summary of a batch of units"
     outcome, say = batch.outcome, batch.display.line
     counts = [
@@ -512,7 +531,7 @@ def _last_words(batch: _Batch, began: float) -> None:
         )
         if outcome.count(status)
     ]
-    say(f"{outcome.suite}: {', '.join(counts)} after {duration_text(time.time() - began)}")
+    say(f"{outcome.suite}: {', '.join(counts)} after {duration_text(time.time() - batch.began)}")
     for row in outcome.failed:
         say(f"  {row['name']}: {row['error']}")
     if outcome.stopped:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from .places import experiments_dir
+from .places import experiments_dir, printable
 from .suites import YamlError, load_yaml
+from .templates import cut
 
 # %% auto #0
 __all__ = ['DOCUMENTS', 'METRICS', 'CHECKS', 'CURVE_COLUMNS', 'Measure', 'Published', 'PublishedError', 'published_row',
@@ -205,7 +206,7 @@ def published_row(
     if not isinstance(content, dict):
         raise PublishedError(f"{where}: a row is fields and values, not {reprlib.repr(content)}.")
     if "id" in content and CHECKS["id"][0](content["id"]):
-        where = f"{where}, {content['id']}"
+        where = f"{where}, {cut(printable(content['id']))}"
     for name in content:
         if name not in CHECKS:
             raise PublishedError(f"{where}: unknown field {reprlib.repr(name)}; the fields are {', '.join(CHECKS)}.")
@@ -245,7 +246,9 @@ def _checked(contents: list, name: str, problems: list | None) -> list[Published
         try:
             row = published_row(content, f"{name}, row {position}")
             if row.id in rows:
-                raise PublishedError(f"{name}, row {position}, {row.id}: an earlier row has the same 'id'.")
+                raise PublishedError(
+                    f"{name}, row {position}, {cut(printable(row.id))}: an earlier row has the same 'id'."
+                )
             rows[row.id] = row
         except PublishedError as e:
             if problems is None:

@@ -53,7 +53,7 @@ from .templates import cell_source, load_template, read_notebook
 from .terminal import Display
 
 # %% auto #0
-__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'duration_text', 'run_suite', 'run_template']
+__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'duration_text', 'run_suite', 'mark_untested', 'run_template']
 
 # %% ../../nbs/repro/runner.ipynb #be94bbc0
 STATES = ("whole", "older code", "partial", "not run")
@@ -81,12 +81,12 @@ def row_state(
     return "partial" if started else "not run"
 
 # %% ../../nbs/repro/runner.ipynb #71d916d3
-def _try_lock(handle) -> bool:
+def _try_lock(handle, shared: bool) -> bool:
     "Take the lock on an open file, or say that somebody has it"
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except ImportError:  # not a POSIX system
         import msvcrt
 
@@ -110,8 +110,9 @@ def _write_owner(handle, who: str) -> None:
 @contextmanager
 def folder_lock(
     folder: str | Path,  # made if need be
+    shared: bool = False,  # beside others that share it; nobody can have it alone meanwhile
 ):
-    "Hold the one lock of an output folder; RunnerError names the process that has it"
+    "Hold the lock of an output folder; RunnerError names the process that has it"
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def folder_lock(
     except OSError as e:
         raise RunnerError(f"cannot write to {folder}: {e.strerror}. Choose another folder with --out.") from None
     with handle:
-        if not _try_lock(handle):
+        if not _try_lock(handle, shared):
             handle.seek(0)
             who = handle.read().strip() or "an unknown process"
             raise RunnerError(
@@ -130,7 +131,8 @@ def folder_lock(
         try:
             yield
         finally:
-            _write_owner(handle, "")
+            if not shared:  # else somebody may still hold it
+                _write_owner(handle, "")
 
 # %% ../../nbs/repro/runner.ipynb #2a904a2c
 @dataclass
@@ -335,7 +337,7 @@ def run_suite(
     _page_names(batch)  # raises SuiteError
     with folder_lock(batch.out):
         plan = _plan_rows(batch, keep, keep_older)
-        _mark_untested(batch.out, batch.rows)
+        mark_untested(batch.out, batch.rows)
         batch.display.line(_opening(batch, plan))
         pool = executor or ThreadPoolExecutor(jobs, thread_name_prefix="row")
         try:
@@ -395,7 +397,10 @@ def _advice(outcome: Outcome) -> Iterator[str]:
         yield "its checkpoints."
 
 # %% ../../nbs/repro/runner.ipynb #dc7e0b43
-def _mark_untested(out: Path, rows: list) -> None:
+def mark_untested(
+    out: Path,  # a suite's results folder
+    rows: list,
+) -> None:
     "nbdev skips folders holding .notest, one by one: pass the mark on to the folders of results inside its tree"
     if not any((p / ".notest").exists() for p in [out.resolve(), *out.resolve().parents][:4]):
         return
