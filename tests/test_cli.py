@@ -274,7 +274,8 @@ def test_data(folder, capsys, monkeypatch):
 
 
 def test_site_is_handed_over(folder, monkeypatch):
-    from bayesbinn_nb.repro import site
+    from bayesbinn_nb import site
+    from bayesbinn_nb.site.pages import SiteError
 
     seen = {}
     monkeypatch.setattr(site, "build_site", lambda **kw: seen.update(kw))
@@ -282,7 +283,7 @@ def test_site_is_handed_over(folder, monkeypatch):
     assert seen == dict(out=Path("html"), use="nbconvert")
 
     def fail(**kw):
-        raise site.SiteError("2 faults:", ["a leads nowhere"])
+        raise SiteError("2 faults:", ["a leads nowhere"])
 
     monkeypatch.setattr(site, "build_site", fail)
     assert call("site") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bayesbinn_nb.repro.claims import WORDS, claims
-from bayesbinn_nb.repro.site import split_directives
+from bayesbinn_nb.site.visible import split_directives
 
 RESULTS = Path(__file__).resolve().parents[1] / "nbs" / "results"
 PAGES = sorted(path.stem for path in RESULTS.glob("*.ipynb"))

@@ -589,7 +589,7 @@ for seed in pending_seeds(out, seeds):
 
 
 def test_networks_are_kept_on_request(tmp_path):
-    from bayesbinn_nb.repro.site import _notebooks
+    from bayesbinn_nb.site.pages import find_notebooks
 
     def batch(*seeds, **kw):
         suite, log = load_suite(tmp_path / "mine.yaml"), io.StringIO()
@@ -623,7 +623,7 @@ def test_networks_are_kept_on_request(tmp_path):
     )
     assert row_state(row, where) == "whole" and len(load_records(out)) == 1
     assert "1 already whole" in batch(0, keep=True) and "Networks: " in batch(0, keep=True)
-    assert [p.name for p in _notebooks(out, "**/*.ipynb")] == ["r.ipynb"]
+    assert [p.name for p in find_notebooks(out, "**/*.ipynb")] == ["r.ipynb"]
     assert "_work/" in (Path(__file__).parents[1] / ".gitignore").read_text().splitlines()
     batch(0, 1)  # more seeds, and no word of keeping: what was kept stays
     assert left() == ["_work/job.json", "_work/seed0/last.pt", "_work/seed1/last.pt"] and kept_networks(where)

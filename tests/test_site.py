@@ -12,7 +12,11 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from bayesbinn_nb.repro import site
+from bayesbinn_nb.site import build_site
+from bayesbinn_nb.site.checks import PageLinks, check_equations
+from bayesbinn_nb.site.pages import SiteError, collect_pages, find_root, site_config
+from bayesbinn_nb.site.readme import readme_text
+from bayesbinn_nb.site.visible import split_directives
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,7 +87,7 @@ def checkout(tmp_path):
 
 def build(root, **kw):
     "Build and return the folder"
-    index = site.build_site(root=root, use=kw.pop("use", "nbconvert"), quiet=kw.pop("quiet", True), **kw)
+    index = build_site(root=root, use=kw.pop("use", "nbconvert"), quiet=kw.pop("quiet", True), **kw)
     assert index.name == "index.html" and index.is_file()
     return index.parent
 
@@ -92,15 +96,15 @@ def build(root, **kw):
 
 
 def test_every_notebook_is_listed_and_every_listed_notebook_is_written():
-    pages, missing, unlisted = site.collect_pages(ROOT, site.site_config(ROOT))
+    pages, missing, unlisted = collect_pages(ROOT, site_config(ROOT))
     assert unlisted == [], f"add to _quarto.yml: {unlisted}"
     assert missing == []
     assert pages[0].is_home
 
 
 def test_the_equation_references_of_every_page_exist():
-    pages, *_ = site.collect_pages(ROOT, site.site_config(ROOT))
-    faults = [f for p in pages for f in site.check_equations(nbformat.read(p.file, as_version=4), p.source)]
+    pages, *_ = collect_pages(ROOT, site_config(ROOT))
+    faults = [f for p in pages for f in check_equations(nbformat.read(p.file, as_version=4), p.source)]
     assert faults == []
 
 
@@ -119,9 +123,9 @@ def test_what_is_stored_in_a_notebook(file):
 
 
 def test_readme_is_in_step_with_the_home_page():
-    text, pictures = site.readme_text(ROOT)
+    text, pictures = readme_text(ROOT)
     assert (ROOT / "README.md").read_text(encoding="utf-8") == text, (
-        "run: python -c 'from bayesbinn_nb.repro.site import write_readme; write_readme()'"
+        "run: python -c 'from bayesbinn_nb.site import write_readme; write_readme()'"
     )
     for path, svg in pictures.items():
         assert (ROOT / path).read_text(encoding="utf-8") == svg
@@ -133,7 +137,7 @@ def test_readme_is_in_step_with_the_home_page():
 def test_the_ten_lines_of_the_home_page_run():
     "In a fresh interpreter, as a reader would: every cell of the home page, without the drawing"
     cells = [
-        site.split_directives(c.source)
+        split_directives(c.source)
         for c in nbformat.read(ROOT / "nbs/index.ipynb", as_version=4).cells
         if c.cell_type == "code"
     ]
@@ -173,7 +177,7 @@ def test_nothing_is_loaded_from_the_network_and_mathjax_is_there(checkout):
     out = build(checkout)
     assert (out / "mathjax/tex-svg-full.js").stat().st_size > 1e6
     for file in out.rglob("*.html"):
-        parser = site._Links()
+        parser = PageLinks()
         parser.feed(file.read_text())
         assert not [x for x in parser.loads if re.match("https?:|//", x)]
     assert 'src="../mathjax/tex-svg-full.js"' in (out / "math/coin.html").read_text()
@@ -212,7 +216,7 @@ def test_quick_results_stand_beside_the_others_with_a_banner(checkout):
     assert not [f.name for f in out.rglob("*.html") if f.stem in ("x", "moons.failed")]
     out = build(checkout, suites=["short"])
     assert not (out / "results/quick").exists() and (out / "results/runs/short/row/row.html").is_file()
-    with pytest.raises(site.SiteError, match="bayesbinn batch paper"):
+    with pytest.raises(SiteError, match="bayesbinn batch paper"):
         build(checkout, suites=["paper"])
 
 
@@ -236,7 +240,7 @@ def test_faults_are_found(checkout, text, fault):
         new_markdown_cell("# Coin\n\n## A fair coin\n\n" + text),
         new_code_cell("#| default_exp math.coin"),
     )
-    with pytest.raises(site.SiteError) as e:
+    with pytest.raises(SiteError) as e:
         build(checkout)
     assert fault in str(e.value) and len(e.value.faults) == 1
     assert (checkout / "_docs/index.html").is_file(), "the site is written all the same, to look at"
@@ -260,24 +264,24 @@ def test_bad_requests_say_what_to_do(checkout, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("x")
-    with pytest.raises(site.SiteError, match="Choose another folder"):
+    with pytest.raises(SiteError, match="Choose another folder"):
         build(checkout, out=mine)
     assert (mine / "thesis.tex").is_file()
     (checkout / "nbs/math/coin.ipynb").write_text('{"cells": [')
-    with pytest.raises(site.SiteError, match="coin.ipynb cannot be read as a notebook"):
+    with pytest.raises(SiteError, match="coin.ipynb cannot be read as a notebook"):
         build(checkout)
     (checkout / "_quarto.yml").write_text("website: {title: x}")
-    with pytest.raises(site.SiteError, match="lists no pages"):
+    with pytest.raises(SiteError, match="lists no pages"):
         build(checkout)
     with pytest.raises(FileNotFoundError, match="inside a checkout"):
-        site.find_root(tmp_path)
+        find_root(tmp_path)
 
 
 def test_a_failed_build_leaves_the_last_site_alone(checkout):
     out = build(checkout)
     before = (out / "index.html").read_text()
     (checkout / "nbs/math/coin.ipynb").write_text("{")
-    with pytest.raises(site.SiteError):
+    with pytest.raises(SiteError):
         build(checkout)
     assert (out / "index.html").read_text() == before
 
@@ -354,16 +358,16 @@ def test_quarto_renders_the_pages_that_exist_and_reads_offline(quarto):
         "theme",
     ], "nbdev leaves its own description behind"
     (quarto / "dead-link").touch()  # Quarto itself returns 0 here
-    with pytest.raises(site.SiteError, match="gone.html, which is not there"):
+    with pytest.raises(SiteError, match="gone.html, which is not there"):
         build(quarto, use="quarto")
     (quarto / "break-quarto").touch()
-    with pytest.raises(site.SiteError, match="(?s)quarto render failed with exit code 1.*no such thing"):
+    with pytest.raises(SiteError, match="(?s)quarto render failed with exit code 1.*no such thing"):
         build(quarto, use="quarto")
 
 
 def test_without_quarto_asking_for_it_names_the_other_way(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(site.SiteError, match="nbconvert"):
+    with pytest.raises(SiteError, match="nbconvert"):
         build(checkout, use="quarto")
     build(checkout, use="auto")
 

@@ -458,7 +458,7 @@ def _site_options(p) -> None:
     ["bayesbinn site", "bayesbinn site --out /tmp/site --use nbconvert"],
 )
 def _site(args) -> int:
-    from bayesbinn_nb.repro.site import build_site
+    from bayesbinn_nb.site import build_site  # the room above: imported by the verb, never by the module
 
     build_site(out=Path(args.out) if args.out else None, use=args.use)
     return 0
