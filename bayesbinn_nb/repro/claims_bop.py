@@ -169,8 +169,7 @@ def as_good_as_latent(records):
     dataset="cifar10",
 )
 def nothing_without_normalisation(records):
-    "Yes, if every seed ends less than 15 points above chance; so far, if before the end of the schedule; no, if none"
-    "does"
+    "Yes, if every seed ends less than 15 points above chance; so far, if before the schedule's end; no, if none does"
     group = longest(records, ("arm",)).get("no BatchNorm", [])
     accuracies = by_seed(group, "test_accuracy", 100)
     bars = [100 * r.baseline["value"] for r in records if r.baseline]
@@ -229,8 +228,7 @@ def _numbers(gaps):
     title="Latent weights",
 )
 def latent_weights_gain(records):
-    "One half a data set: false, if the paired test finds a gain over the control whose batch norm was retrained as"
-    "long; true, if a loss"
+    "One half a data set: false, if the paired test finds a gain over the control retrained as long; true, if a loss"
     gaps = latent_gaps(records)
     controls = [pairs[arms].above for pairs in gaps.values() if (arms := ("latent+bn", "binary+bn")) in pairs]
     if not controls:
@@ -288,8 +286,7 @@ def largest_difference(pairs: list, column: str) -> float | None:  # points
     any_data=True,
 )
 def rate_is_arbitrary(records):
-    "Yes, if the exact pair ends with the same signs and the same accuracy in every epoch, for every seed; no, if for"
-    "none"
+    "Yes, if the exact pair of every seed has equal signs at the end, equal accuracies all along; no, if no seed's has"
     pairs = same_seed_pairs(records, "exact_1", "exact_2^-7")
     same = [same_network(a, b) and largest_difference([(a, b)], "train_accuracy") == 0 for a, b in pairs]
     if not same:

@@ -104,8 +104,7 @@ def whole_in_words(finding: Finding) -> str:
     any_data=True,
 )
 def whole_step(records):
-    "One half for each network and precision at batch 100: at most 1.15 times as long as with real weights and fused"
-    "Adam"
+    "One half for each network and precision at batch 100: at most 1.15 times as long as real weights and fused Adam"
     every = [w for r in records for w in r.extra["whole"] if w["method"] == "bayesbinn"]
     steps = {(w["network"], w["precision"]): w["times_adam"] for w in every if w["batch"] == 100}
     if not steps:

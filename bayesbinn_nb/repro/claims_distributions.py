@@ -66,8 +66,7 @@ def moons_in_words(finding: Finding) -> str:
     title="Two Moons",
 )
 def less_sure_far_away(records):
-    "Two halves, each by a paired test over seeds: surely less confident than STE far away; surely less than on the"
-    "data"
+    "Two halves, paired by seed: surely less confident than STE far away; surely less confident there than on the data"
     of = toy_columns(
         records,
         far=("bayesbinn", "confidence_far@mean"),
@@ -166,8 +165,7 @@ def curve_in_words(finding: Finding) -> str:
     title="Snelson",
 )
 def smooth_and_widening(records):
-    "Two halves over the seeds that both have: STE surely bends more; the band outside is surely 1.3 times as wide as"
-    "inside"
+    "Two halves over the seeds of both: STE surely bends more; the band is surely 1.3 times as wide outside as inside"
     of = toy_columns(
         records,
         ste=("ste", "bending@mode"),
@@ -268,8 +266,7 @@ def inversions_in_words(finding: Finding) -> str:
     title="Snelson's temperatures",
 )
 def row_is_temperature(records):
-    "Yes, if all of its inversions repeat; in part, if some do; no, if most look like chance or are contradicted and"
-    "none repeats"
+    "Yes, if all inversions repeat; in part, if some do; no, if none does and most are contradicted or look like chance"
     errors = temperature_errors(records)
     if not errors:
         return Finding("not run yet")
@@ -295,8 +292,7 @@ def row_is_temperature(records):
     "snelson-temperature",
 )
 def seed_matters_more(records):
-    "Yes, if the span of one temperature's runs exceeds that of the medians, from three seeds on; no, if not and p <"
-    ".05"
+    "Yes, if from three seeds on one temperature's runs span more than the medians do; no, if they do not and p < .05"
     cold = [values for tau, values in temperature_errors(records).items() if tau < 1e-3]
     if len(cold) < 2:
         return Finding("not run yet")
@@ -342,8 +338,7 @@ def ranks_in_words(finding: Finding) -> str:
     "snelson-temperature",
 )
 def row_is_another(records):
-    "Two halves, for the mode and for the mean: does the average share of our runs below the report's values differ"
-    "from one half?"
+    "Two halves, mode and mean: does the average share of our runs below the report's values differ from one half?"
     halves, numbers = [], {}
     for how in ("mode", "mean"):
         shares = shares_below(temperature_errors(records, f"train_mse@{how}"))
@@ -372,8 +367,7 @@ def hot_in_words(finding: Finding) -> str:
 
 @claim("snelson_temperature", "at a high temperature nothing is learned", hot_in_words, "snelson-temperature")
 def hot_learns_nothing(records):
-    "Yes, if the highest temperature's runs surely have a larger error than always saying the mean; no, if surely"
-    "smaller"
+    "Yes, if the highest temperature's error is surely larger than that of always the mean; no, if surely smaller"
     errors = temperature_errors(records)
     bars = [r.baseline["value"] for r in records if r.baseline]
     if not errors or not bars:
@@ -410,8 +404,7 @@ def forgetting_in_words(finding: Finding) -> str:
     title="Continual learning",
 )
 def prior_remembers(records):
-    "For both means, paired by seed: yes, if forgetting is surely less than half; in part, if surely less; no, if"
-    "surely not less"
+    "For both means, paired: yes, if forgetting is surely less than half; in part, if less; no, if surely not less"
     lost, kept = arms_by_seed(records, "forgetting@mean"), arms_by_seed(records, "test_accuracy@mean")
     less, half, numbers = [], [], {}
     for mean in MEANS:
@@ -445,8 +438,7 @@ def prior_remembers(records):
     surprise="The released code is one step late.",
 )
 def lag_matters(records):
-    "Yes, if a test paired by seed finds a difference in the final accuracy; open otherwise: a few seeds cannot show"
-    "that there is none"
+    "Yes, if a test paired by seed finds a difference at the end; open otherwise: few seeds cannot show there is none"
     kept = arms_by_seed(records, "test_accuracy@mean")
     if not {"prior, lagged", "prior, current"} <= kept.keys():
         return Finding("not run yet")
@@ -569,8 +561,7 @@ def behind_in_words(finding: Finding) -> str:
     variant="lagged",
 )
 def behind_whatever_is_tuned(records):
-    "Two halves: the report's settings surely do not beat 'cell' everywhere; the best setting's IoU is surely below"
-    "every rival's"
+    "Two halves: the report's settings surely do not beat 'cell' everywhere; every rival's IoU is surely above our best"
     main, attempts = segmentation_runs(records)
     rivals = {m: main[m] for m in ("ste", "adam") if m in main}
     if "bayesbinn" not in main or not rivals:
@@ -671,8 +662,7 @@ def pipeline_ends_trivial(records):
     surprise="A perfect segmentation does badly in the report's test.",
 )
 def yardstick_is_bent(records):
-    "Yes, if the error of 'cell' everywhere is below that of the true labels, on the tiles of a run through the"
-    "pipeline"
+    "Yes, if on the tiles of a run through the pipeline 'cell' everywhere has a smaller error than the true labels"
     crooked = [r for r in records if r.parameters.get("scoring") == "misaligned"]
     if not crooked:
         return Finding("not run yet")

@@ -549,8 +549,7 @@ def compared(first: list, second: list, margin: float, records: list) -> Gap:
 
 
 def quarter(records: list, arms: dict) -> float:  # percent
-    "What an arm has to pass in order to have learned something: a quarter of the way from the baseline to the"
-    "published arithmetic"
+    "What an arm that has learned something passes: a quarter of the way from the baseline to the published arithmetic"
     bar = 100 * records[0].baseline["value"]
     return bar + 0.25 * (mean_std(arms["authors"])[0] - bar)
 
@@ -574,8 +573,7 @@ def arms_in_words(finding: Finding) -> str:
     title="What does the work?",
 )
 def distribution_trains(records):
-    "Two halves: the bare sign is surely a point worse than the published arithmetic; the derived gradient surely"
-    "learns"
+    "Two halves: the bare sign is surely a point worse than published arithmetic; the derived gradient surely learns"
     arms = arm_percents(records)
     if not {"authors", "sign of the sum", "exact, no eps"} <= arms.keys():
         return Finding("not run yet")
@@ -701,8 +699,7 @@ def eps_carries(records):
     dataset="mnist",
 )
 def lag_matters_early(records):
-    "Yes, if a test finds a difference between the two means; open otherwise, since few epochs cannot show that there"
-    "is none"
+    "Yes, if a test finds a difference between the means; open otherwise, as few epochs cannot show that there is none"
     arms = arm_percents(records)
     if not {"authors", "current mean"} <= arms.keys():
         return Finding("not run yet")
@@ -814,10 +811,10 @@ def suspects_in_words(finding: Finding) -> str:
     n = finding.numbers
     text = (
         f"Published for BayesBiNN on LR-Net's CIFAR-10 network: {n['paper']:.2f} (paper) and {n['report']:.2f} "
-        "(report), "
-        f"{n['paper'] - n['report']:.2f} points apart. The report's released code departs from the paper's set-up in six "
-        "ways: a cosine of 500 epochs cut at epoch 290, moved after the epoch and not before it; convolutions that are "
-        "never normalised; running statistics with another momentum; β = .99; and N not times 10. There is no log."
+        f"(report), {n['paper'] - n['report']:.2f} points apart. The report's released code departs from the paper's "
+        "set-up in six ways: a cosine of 500 epochs cut at epoch 290, moved after the epoch and not before it; "
+        "convolutions that are never normalised; running statistics with another momentum; β = .99; and N not "
+        "times 10. There is no log."
     )
     for dataset, arm, loss, epochs in n["arms"]:
         text += f" On {SETS[dataset]}, {plain(arm)} stands {loss:+.2f} points from the plain arm"
@@ -834,8 +831,7 @@ def suspects_in_words(finding: Finding) -> str:
     variant="lagged",
 )
 def suspects(records):
-    "Yes, if on CIFAR-10 the arm with all departures ends surely 5 points or more below the plain one; no, if surely"
-    "less"
+    "Yes, if on CIFAR-10 the arm with all departures ends surely 5 points below the plain one; no, if surely less"
     value = {p.id: p.value for p in published_numbers()}
     numbers = {
         "paper": value["paper.t11.cifar10.bayesbinn"],
