@@ -41,12 +41,11 @@ from bayesbinn_nb.repro.tables import (
 
 # %% auto #0
 __all__ = ['ARM_STYLES', 'LRNET_COLORS', 'VARIANT_COLORS', 'RATE_STYLES', 'OPERATIONS', 'STEP_BYTES', 'PASS_BYTES', 'Picture',
-           'panels', 'measured', 'draw', 'draw_runs', 'draw_published', 'benchmark_axes', 'benchmark_figure',
-           'front_figure', 'matched_runs', 'three_predictions', 'moons_figure', 'snelson_figure',
-           'snelson_normalised_figure', 'temperature_figure', 'sweeps_figure', 'float32_figure', 'lrnet_figure',
-           'forgetting_figure', 'histograms_figure', 'segmentation_figure', 'tile_figure', 'bop_grid_figure',
-           'bop_figure', 'latent_figure', 'rate_figure', 'sizes_figure', 'machine_title', 'growth_figure',
-           'roofline_figure']
+           'panels', 'measured', 'draw', 'benchmark_figure', 'front_figure', 'matched_runs', 'three_predictions',
+           'moons_figure', 'snelson_figure', 'snelson_normalised_figure', 'temperature_figure', 'sweeps_figure',
+           'float32_figure', 'lrnet_figure', 'forgetting_figure', 'histograms_figure', 'segmentation_figure',
+           'tile_figure', 'bop_grid_figure', 'bop_figure', 'latent_figure', 'rate_figure', 'sizes_figure',
+           'machine_title', 'growth_figure', 'roofline_figure']
 
 # %% ../../nbs/repro/figures.ipynb #a91bcdc0
 class Picture:
@@ -110,7 +109,7 @@ def draw(
         ax.plot(*zip(*points, strict=True), marker="." if len(points) < 15 else None, **style)
 
 # %% ../../nbs/repro/figures.ipynb #8f2300f2
-def draw_runs(ax, groups: list, column: str, color: str, label: str, factor: float = 100.0) -> None:
+def _draw_runs(ax, groups: list, column: str, color: str, label: str, factor: float = 100.0) -> None:
     "The mean over seeds of each run of a method, with the range of the seeds as a shade"
     for group in groups:
         seeds = [dict(measured(r, column, factor)) for r in group]
@@ -126,7 +125,7 @@ def draw_runs(ax, groups: list, column: str, color: str, label: str, factor: flo
         label = None  # a method may have several runs: one entry in the legend
 
 
-def draw_published(ax, dataset: str, split: str) -> bool:  # was anything published?
+def _draw_published(ax, dataset: str, split: str) -> bool:  # was anything published?
     "The published curves of a data set: a dashed line with a band of one standard deviation"
     drawn = False
     for method, title in METHOD_TITLES.items():
@@ -141,13 +140,13 @@ def draw_published(ax, dataset: str, split: str) -> bool:  # was anything publis
     return drawn
 
 
-def benchmark_axes(ax, records: list, dataset: str, split: str) -> None:
+def _benchmark_axes(ax, records: list, dataset: str, split: str) -> None:
     "Accuracy over epochs on one split, ours and published"
     for method, title in METHOD_TITLES.items():
         groups = [g for g in runs(records) if g[0].method == method]
         if method != "lrnet":
-            draw_runs(ax, groups, f"{split}_accuracy", method_color(method), f"{title}, ours")
-    published = draw_published(ax, dataset, split)
+            _draw_runs(ax, groups, f"{split}_accuracy", method_color(method), f"{title}, ours")
+    published = _draw_published(ax, dataset, split)
     last = max((r.epochs or 1 for r in records), default=1)
     scale = "log" if published or last > 60 else "linear"
     ax.set(xlabel="epoch", ylabel=f"{SPLITS[split]} accuracy [%]", xscale=scale)
@@ -157,7 +156,7 @@ def benchmark_figure(records: list, dataset: str) -> Picture:
     "Training and test accuracy over epochs"
     figure, axes = panels(2, 5.1, 3.9)
     for ax, split in zip(axes[0], ("train", "test"), strict=True):
-        benchmark_axes(ax, records, dataset, split)
+        _benchmark_axes(ax, records, dataset, split)
     axes[0, 1].legend(fontsize=7, ncols=2)
     return Picture(figure)
 
@@ -165,7 +164,7 @@ def benchmark_figure(records: list, dataset: str) -> Picture:
 def front_figure(records: list) -> Picture:  # records of the benchmark on MNIST
     "Test accuracy on MNIST, for the front page; the first epochs of PMF lie far below and are cut off"
     figure, axes = panels(1, 7.6, 3.9)
-    benchmark_axes(axes[0, 0], records, "mnist", "test")
+    _benchmark_axes(axes[0, 0], records, "mnist", "test")
     if axes[0, 0].get_ylim()[1] > 97:
         axes[0, 0].set_ylim(bottom=95)
     axes[0, 0].legend(fontsize=8, ncols=2)

@@ -225,8 +225,7 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 def own_accuracy(
     record: Record,
 ) -> float | None:  # 0 … 1, after the last epoch; None where it was not measured
-    "Test accuracy as the method itself predicts: LR-Net by drawn networks, whose accuracies are averaged, all others"
-    "by the mode"
+    "Test accuracy as the method itself predicts: LR-Net by the average over drawn networks, all others by the mode"
     drawn = record.metric("test_accuracy@sample") if record.method == "lrnet" else None
     return record.metric("test_accuracy") if drawn is None else drawn
 
@@ -235,8 +234,7 @@ def undecided(
     record: Record,
     epoch: int | None = None,  # default: the last
 ) -> bool:
-    "PMF whose weights are still fractional (mean |w| below 0.9): the rounded network that is tested is not the one"
-    "that trains"
+    "Are PMF's weights still fractional (mean |w| below 0.9)? Then the network tested is not the one that trains"
     decided = record.metric("decidedness", epoch=epoch)
     return decided is not None and decided < 0.9
 

@@ -43,16 +43,16 @@ from .records import Record, Table, mean_std, runs
 from .report import comparison_table, counts_sentence, scorecard, show_value
 
 # %% auto #0
-__all__ = ['ARMS', 'CALIBRATION', 'LRNET_ARMS', 'VARIANTS', 'FORGETTING', 'SCORES', 'LATENT_ARMS', 'RATE_ARMS', 'EXPERIMENTS',
-           'cell', 'spread_cell', 'epochs_cell', 'verdict_table', 'published_lines', 'accuracy_cells', 'own_lines',
-           'benchmark_table', 'hours_table', 'sweep_table', 'in_order', 'float32_table', 'by_epoch_table',
-           'calibration_table', 'lrnet_table', 'rate_left', 'matched', 'moons_table', 'snelson_table',
-           'snelson_normalised_table', 'executed', 'temperature_table', 'inversions_table', 'continual_table',
-           'certainty_table', 'resized', 'report_scores', 'yardstick_table', 'segmentation_table', 'attempts_table',
-           'pipeline_table', 'bop_grid_table', 'bop_name', 'bop_runs', 'bop_table', 'latent_scores', 'latent_table',
-           'latent_tests', 'rate_runs', 'rate_table', 'sizes_table', 'training_table', 'rounded', 'machines_table',
-           'bandwidth', 'steps_table', 'whole_steps_table', 'beside_table', 'processes_table', 'faster_when_large',
-           'precisions_table', 'pictures_say', 'scorecard_part', 'whole_scorecard', 'counted']
+__all__ = ['ARMS', 'LRNET_ARMS', 'VARIANTS', 'LATENT_ARMS', 'RATE_ARMS', 'EXPERIMENTS', 'cell', 'spread_cell', 'epochs_cell',
+           'verdict_table', 'published_lines', 'accuracy_cells', 'own_lines', 'benchmark_table', 'hours_table',
+           'sweep_table', 'in_order', 'float32_table', 'by_epoch_table', 'calibration_table', 'lrnet_table',
+           'rate_left', 'matched', 'moons_table', 'snelson_table', 'snelson_normalised_table', 'executed',
+           'temperature_table', 'inversions_table', 'continual_table', 'certainty_table', 'resized', 'yardstick_table',
+           'segmentation_table', 'attempts_table', 'pipeline_table', 'bop_grid_table', 'bop_name', 'bop_runs',
+           'bop_table', 'latent_scores', 'latent_table', 'latent_tests', 'rate_runs', 'rate_table', 'sizes_table',
+           'training_table', 'rounded', 'machines_table', 'bandwidth', 'steps_table', 'whole_steps_table',
+           'beside_table', 'processes_table', 'faster_when_large', 'precisions_table', 'pictures_say', 'scorecard_part',
+           'whole_scorecard', 'counted']
 
 # %% ../../nbs/repro/tables.ipynb #d5777199
 def cell(
@@ -265,7 +265,7 @@ def by_epoch_table(records: list) -> Table:
     return rows
 
 
-CALIBRATION = {
+_CALIBRATION = {
     "ECE, mode": "test_ece@mode",
     "ECE, mean": "test_ece@mean",
     "ECE, mode, fitted": "test_ece_fitted@mode",
@@ -279,7 +279,7 @@ def calibration_table(records: list) -> Table:
     "Calibration error and likelihood of mode and mean, by arm"
     found = in_order(records, ARMS)
     return Table(
-        {"arm": arm} | {title: cell(g, name) for title, name in CALIBRATION.items()} for arm, g in found.items()
+        {"arm": arm} | {title: cell(g, name) for title, name in _CALIBRATION.items()} for arm, g in found.items()
     )
 
 # %% ../../nbs/repro/tables.ipynb #9b0ef991
@@ -445,7 +445,7 @@ def inversions_table(records: list) -> Table:
 
 # %% ../../nbs/repro/tables.ipynb #3c6db7eb
 VARIANTS = ("prior, lagged", "no prior, lagged", "prior, current", "no prior, current")
-FORGETTING = {
+_FORGETTING = {
     "average accuracy, mean": "test_accuracy@mean",
     "mode": "test_accuracy",
     "forgetting, mean": "forgetting@mean",
@@ -460,7 +460,7 @@ def continual_table(records: list, records_root: str = "runs") -> Table:
     rows = Table()
     for arm, group in in_order(records, VARIANTS).items():
         row = {"variant": link(group[0], records_root, arm)}
-        row |= {title: spread_cell(group, name) for title, name in FORGETTING.items()}
+        row |= {title: spread_cell(group, name) for title, name in _FORGETTING.items()}
         row["last task alone, mean"] = spread_cell(group, lambda r: r.extra["tasks"][-1]["mean"][-1])
         rows.append(row | {"seeds": len(group)})
     return rows
@@ -489,7 +489,7 @@ def resized(
     return F.interpolate(labels[:, None].float(), size=(side, side), mode="nearest")[:, 0].long()
 
 
-def report_scores(labels) -> tuple:  # (scores of the true labels, scores of 'cell' everywhere)
+def _report_scores(labels) -> tuple:  # (scores of the true labels, scores of 'cell' everywhere)
     "What the report's pipeline gives a perfect prediction, and 'cell' everywhere"
     import torch
 
@@ -518,7 +518,7 @@ def yardstick_table(
                 load_data("isbi2012-standin").val.y,
                 " (stand-in pictures: the real ones are not on this machine)",
             )
-    perfect, everywhere = report_scores(labels)
+    perfect, everywhere = _report_scores(labels)
     aligned = segmentation_scores(torch.ones_like(labels), labels)["score"]
     scores = {"perfect": (perfect["score"], 0.0), "'cell' everywhere": (everywhere["score"], aligned)}
     published = {p.method: p.value for p in published_numbers() if p.experiment == "segmentation"}
@@ -531,19 +531,19 @@ def yardstick_table(
     )
 
 # %% ../../nbs/repro/tables.ipynb #4eb59569
-SCORES = {"IoU cell": "cell_iou", "IoU membrane": "membrane_iou", "mean IoU": "mean_iou"}
+_SCORES = {"IoU cell": "cell_iou", "IoU membrane": "membrane_iou", "mean IoU": "mean_iou"}
 
 
 def _segmented(name, group, records_root):
     row = {"method": link(group[0], records_root, name)}
-    row |= {title: cell(group, f"val_{metric}", "{:.3f}") for title, metric in SCORES.items()}
+    row |= {title: cell(group, f"val_{metric}", "{:.3f}") for title, metric in _SCORES.items()}
     row["pixel error"] = cell(group, "val_pixel_error", "{:.1f} %", 100)
     return row | {"epochs": group[0].epochs, "seeds": len(group)}
 
 
 def _trivial(group):
     found = group[0].extra["everywhere"]
-    row = {"method": "'cell' everywhere"} | {title: f"{found[metric]:.3f}" for title, metric in SCORES.items()}
+    row = {"method": "'cell' everywhere"} | {title: f"{found[metric]:.3f}" for title, metric in _SCORES.items()}
     return row | {"pixel error": f"{100 * found['pixel_error']:.1f} %", "epochs": "", "seeds": ""}
 
 
@@ -821,8 +821,7 @@ def faster_when_large(records: list) -> Markdown:
 
 # %% ../../nbs/repro/tables.ipynb #54c446da
 def precisions_table(records: list) -> Table:  # of the experiments "precision" and "benchmark"
-    "Test accuracy after each epoch in float32 and in bfloat16, for the seeds that have both; the published spread"
-    "below"
+    "Test accuracy after each epoch in float32 and bfloat16, for the seeds that have both, above the published spread"
     full = [r for r in records if r.experiment == "precision"]
     half = [
         r
