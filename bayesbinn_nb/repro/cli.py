@@ -309,7 +309,8 @@ def _run_by_units(suite, args, common: dict):
         "bayesbinn batch paper --shard 2/8",
         "bayesbinn batch paper --executor dask://scheduler.example:8786",
     ],
-    "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any interruption.",
+    "Run every row of a suite that is not whole yet, then its result pages. Run the same command again after any "
+    "interruption.",
 )
 def _batch(args) -> int:
     from bayesbinn_nb.repro import runner
@@ -348,8 +349,8 @@ def _plan_options(p) -> None:
     _plan_options,
     "what is left of a suite, and how long it takes",
     ["bayesbinn plan paper", "bayesbinn plan paper --workers 4 16"],
-    "Count the units of a suite (a seed of a row each), those that are whole and those that are left, with the hours that "
-    "the records of this kind of machine tell, the longest unit, and what several workers would need.",
+    "Count the units of a suite (a seed of a row each), those that are whole and those that are left, with the hours "
+    "that the records of this kind of machine tell, the longest unit, and what several workers would need.",
 )
 def _plan(args) -> int:
     from bayesbinn_nb.repro.places import default_out

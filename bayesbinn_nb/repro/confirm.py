@@ -129,7 +129,7 @@ def _confirm_by_trace(
 
 # %% ../../nbs/repro/confirm.ipynb #75c605c0
 def _reached(folder: Path) -> list:
-    "Histories of the checkpoints of a running row: (place among the seeds that train together, or None; one dict per epoch)"
+    "Histories of a running row's checkpoints: (place among seeds that train together, or None; one dict an epoch)"
     from bayesbinn_nb.library.checkpoint import load_checkpoint
 
     found: list = []

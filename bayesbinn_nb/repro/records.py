@@ -205,7 +205,8 @@ def _check_metrics(metrics: dict) -> None:
         for name, value in found.items():
             if _bad_number(value):
                 raise RecordError(
-                    f"{where}[{in_brief(name)}] is {in_brief(value)}: metrics are finite numbers. Leave out what was not measured."
+                    f"{where}[{in_brief(name)}] is {in_brief(value)}: metrics are finite numbers. "
+                    "Leave out what was not measured."
                 )
             _check_proportion(name, value, where)
 
@@ -459,7 +460,7 @@ def _run_context() -> dict:
 # %% ../../nbs/repro/records.ipynb #4428e016
 @functools.cache
 def _code_commit() -> str:
-    "Commit of the package's checkout, with '+changes' if package or templates differ from it; 'release <version>' when installed"
+    "Commit of the checkout, with '+changes' if package or templates differ from it; 'release <version>' when installed"
     if given := os.environ.get("BAYESBINN_COMMIT"):
         return given
     root = Path(importlib.util.find_spec("bayesbinn_nb").origin).resolve().parents[1]
