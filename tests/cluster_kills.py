@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 
 import psutil
-from test_units import RUN, numbers, two_rows, until
 
 from bayesbinn_nb.repro.runner import run_suite
+
+sys.path.insert(0, str(Path(__file__).parent / "repro"))
+from test_units import RUN, numbers, two_rows, until  # noqa: E402
 
 
 class Cluster:

@@ -124,7 +124,7 @@ def levels_here(say=print) -> list[Level]:
 
 def numeric_tests() -> list[str]:
     "The test files that run at every level"
-    return [str(ROOT / "tests" / f"test_{name}.py") for name in NUMERIC]
+    return [str(path) for name in NUMERIC for path in (ROOT / "tests").rglob(f"test_{name}.py")]
 
 
 def run_level(level: Level, jobs: int) -> bool:

@@ -47,9 +47,9 @@ def test_a_level_that_changes_nothing_is_skipped_and_said(monkeypatch):
 
 def test_the_numeric_tests_are_there():
     paths = [Path(path) for path in levels.numeric_tests()]
-    assert len(paths) == len(set(paths)) > 10
-    for path in paths:
-        assert path.exists(), f"NUMERIC names {path.name}, which is no test file"
+    assert len(levels.NUMERIC) == len(set(levels.NUMERIC)) > 10
+    for name, path in zip(levels.NUMERIC, paths, strict=True):  # one file each, in whatever room
+        assert path.name == f"test_{name}.py" and path.exists(), f"NUMERIC names {name}, which is no test file"
 
 
 def test_a_red_level_makes_the_command_fail(monkeypatch, capsys):

@@ -18,7 +18,7 @@ from bayesbinn_nb.site.pages import SiteError, collect_pages, find_root, site_co
 from bayesbinn_nb.site.readme import readme_text
 from bayesbinn_nb.site.visible import split_directives
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(root, path, *cells):

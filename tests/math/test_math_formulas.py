@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_math_guards import PAGES
 
-MATH = Path(__file__).parent.parent / "nbs" / "math"
+MATH = Path(__file__).parents[2] / "nbs" / "math"
 GREEK = "alpha|beta|gamma|delta|varepsilon|epsilon|theta|kappa|lambda|mu|sigma|tau"
 LETTER = re.compile(rf"\\(?:{GREEK})(?![A-Za-z])|(?<![\\A-Za-z{{])[A-Za-z](?![A-Za-z])")
 FUNCTIONS = (

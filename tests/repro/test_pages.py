@@ -10,7 +10,7 @@ import pytest
 from bayesbinn_nb.repro.claims import WORDS, claims
 from bayesbinn_nb.site.visible import split_directives
 
-RESULTS = Path(__file__).resolve().parents[1] / "nbs" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"
 PAGES = sorted(path.stem for path in RESULTS.glob("*.ipynb"))
 LOADING = {"use_house_style", "page_records", "published_numbers", "scorecard", "front_table", "sum", "startswith"}
 MOST_LINES, MOST_BYTES = 40, 600_000

@@ -14,7 +14,7 @@ from bayesbinn_nb.math.display import Display, Over, Rule
 from bayesbinn_nb.math.limits import bop_step
 from bayesbinn_nb.methods.bop import flip_ratio
 
-METHODS = Path(__file__).parent.parent / "nbs" / "methods"
+METHODS = Path(__file__).parents[2] / "nbs" / "methods"
 GRID = torch.tensor([-1.3, -0.2, 0.2, 1.3, 0.7], dtype=torch.float64)
 W = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
 G = torch.tensor([0.3, -1.2, 2.0, -0.1, 0.4], dtype=torch.float64)

@@ -624,7 +624,7 @@ def test_networks_are_kept_on_request(tmp_path):
     assert row_state(row, where) == "whole" and len(load_records(out)) == 1
     assert "1 already whole" in batch(0, keep=True) and "Networks: " in batch(0, keep=True)
     assert [p.name for p in find_notebooks(out, "**/*.ipynb")] == ["r.ipynb"]
-    assert "_work/" in (Path(__file__).parents[1] / ".gitignore").read_text().splitlines()
+    assert "_work/" in (Path(__file__).parents[2] / ".gitignore").read_text().splitlines()
     batch(0, 1)  # more seeds, and no word of keeping: what was kept stays
     assert left() == ["_work/job.json", "_work/seed0/last.pt", "_work/seed1/last.pt"] and kept_networks(where)
 

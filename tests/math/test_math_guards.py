@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 import torch
 
-MATH = Path(__file__).parent.parent / "nbs" / "math"
+MATH = Path(__file__).parents[2] / "nbs" / "math"
 
 
 @pytest.fixture(autouse=True)

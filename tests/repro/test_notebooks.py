@@ -141,7 +141,7 @@ def test_the_command_fails_when_a_notebook_does(tmp_path, monkeypatch, capsys):
 
 
 def test_every_room_and_every_page_is_found():
-    root = notebooks.Path(__file__).parent.parent
+    root = notebooks.Path(__file__).parents[2]
     places = [path.relative_to(root / "nbs") for path in documentation_notebooks(root)]
     assert {place.parts[0] for place in places if len(place.parts) > 1} == {
         "math",

@@ -339,7 +339,7 @@ def test_executors_that_do_not_exist():
 
 def test_kills_on_a_cluster_cost_no_unit():
     pytest.importorskip("distributed")
-    script = Path(__file__).parent / "cluster_kills.py"
+    script = Path(__file__).parents[1] / "cluster_kills.py"
     done = subprocess.run(
         [sys.executable, script, "--kills", "5", "--seed", "2"], capture_output=True, text=True, timeout=600
     )
