@@ -3729,3 +3729,8 @@ d = { 'settings': { 'branch': 'main',
                                                                                            'bayesbinn_nb/site/visible.py'),
                                            'bayesbinn_nb.site.visible.visible_notebook': ( 'site/visible.html#visible_notebook',
                                                                                            'bayesbinn_nb/site/visible.py')}}}
+            'bayesbinn_nb.site.safety': { 'bayesbinn_nb.site.safety._attribute': ( 'site/safety.html#_attribute',
+                                                                                   'bayesbinn_nb/site/safety.py'),
+                                          'bayesbinn_nb.site.safety._cleaner': ('site/safety.html#_cleaner', 'bayesbinn_nb/site/safety.py'),
+                                          'bayesbinn_nb.site.safety.clean_html': ( 'site/safety.html#clean_html',
+                                                                                   'bayesbinn_nb/site/safety.py')}}}
