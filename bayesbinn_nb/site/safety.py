@@ -14,11 +14,10 @@ from bleach.css_sanitizer import CSSSanitizer
 __all__ = ['clean_html']
 
 # %% ../../nbs/site/safety.ipynb #2a6e0860
-_TAGS = set(
-    "a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure "
-    "h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup "
-    "table tbody td tfoot th thead tr tt u ul var wbr".split()
-)
+_TEXT = "a abbr b blockquote br cite code del div em h1 h2 h3 h4 h5 h6 hr i ins kbd mark p pre q s samp small span"
+_LAYOUT = "strong sub sup tt u var wbr dd dl dt li ol ul details summary figure figcaption img"
+_TABLE = "table caption colgroup col thead tbody tfoot tr th td"
+_TAGS = set(f"{_TEXT} {_LAYOUT} {_TABLE}".split())
 _PLAIN = {"class", "id", "title", "lang", "dir", "align", "colspan", "rowspan", "scope", "width", "height", "start"}
 _STYLES = ["text-align", "width", "min-width", "max-width", "white-space", "font-weight", "font-style", "color"]
 _SCHEMES = {"http", "https", "mailto"}
