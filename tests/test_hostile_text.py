@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
+from bayesbinn_nb.repro.claims import WORDS, claims, paragraph
 from bayesbinn_nb.repro.records import load_records, read_record, write_record
 
 RESULTS = Path(__file__).parent.parent / "nbs" / "results"
@@ -143,6 +144,18 @@ def test_pages_show_hostile_words_and_obey_none(page, poisoned):
         seen += "alert(1)" in text
     matplotlib.pyplot.close("all")
     assert seen or page.stem not in {"benchmark_mnist", "scorecard"}  # the words do arrive
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_claims_are_judged_on_any_part_of_the_records(seed):
+    "A folder with a few rows, a few seeds, arms without a common seed: a word and a sentence, never a traceback"
+    rng, everything = random.Random(seed), load_records(RESULTS / "runs")
+    for share in (0.03, 0.1, 0.3, 0.6, 0.9):
+        records = [r for r in everything if rng.random() < share]
+        for of in claims():
+            finding = of.find(records)
+            assert finding.word in WORDS
+            assert paragraph(of, finding)
 
 
 def test_what_acts_is_found():

@@ -454,6 +454,8 @@ def lag_matters(records):
     if not {"prior, lagged", "prior, current"} <= kept.keys():
         return Finding("not run yet")
     lagged, current = in_common(kept["prior, lagged"], kept["prior, current"])
+    if not lagged:
+        return Finding("not run yet")
     gap = paired(lagged, current)
     numbers = {"lagged": mean_std(lagged)[0], "current": mean_std(current)[0], "p": 1.0 if gap.p is None else gap.p}
     return Finding("open" if gap.above is None else "yes", numbers)
