@@ -1,6 +1,7 @@
 """Records of unknown origin, shown on every results page: their words are shown, and nothing obeys them."""
 
 import ast
+import json
 import random
 import re
 import shutil
@@ -11,11 +12,15 @@ import matplotlib
 import nbformat
 import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from bayesbinn_nb.repro.claims import WORDS, claims, paragraph
 from bayesbinn_nb.repro.records import load_records, read_record, write_record
+from bayesbinn_nb.site import build_site
+from bayesbinn_nb.site.pages import SiteError
 
-RESULTS = Path(__file__).parent.parent / "nbs" / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "nbs" / "results"
 PAGES = sorted(p for p in RESULTS.glob("*.ipynb") if p.name not in {"index.ipynb"})
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -156,6 +161,56 @@ def test_claims_are_judged_on_any_part_of_the_records(seed):
             finding = of.find(records)
             assert finding.word in WORDS
             assert paragraph(of, finding)
+
+
+def hostile_run():
+    "An executed notebook that somebody sent"
+    data = [
+        {"text/html": text} for text in HOSTILE
+    ] + [{"text/markdown": text} for text in HOSTILE] + [
+        {"text/plain": HOSTILE[0]},
+        {"text/latex": HOSTILE[0]},
+        {"application/javascript": "alert(1)"},
+        {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"},
+        {"image/png": '"><script>alert(1)</script>'},
+    ]  # fmt: skip
+    outputs = [new_output("display_data", data=one) for one in data]
+    outputs += [
+        new_output("stream", text=HOSTILE[0]),
+        new_output("error", ename="E", evalue="", traceback=[HOSTILE[3]]),
+    ]
+    directives = (
+        f"#| fig-alt: {HOSTILE[1]}\n#| fig-cap: {HOSTILE[3]}\n#| code-fold: true\n#| code-summary: {HOSTILE[0]}"
+    )
+    cells = [new_markdown_cell(f"# {HOSTILE[1]}\n\n> {HOSTILE[0]}"), *map(new_markdown_cell, HOSTILE)]
+    return new_notebook(cells=[*cells, new_code_cell(f"{directives}\nx = '{HOSTILE[0]}'", outputs=outputs)])
+
+
+def test_the_page_of_a_run_from_elsewhere_does_nothing(tmp_path):
+    shutil.copytree(ROOT / "nbs" / "theme", tmp_path / "nbs" / "theme")
+    config = {"website": {"title": "tiny", "sidebar": {"contents": [{"text": "Home", "href": "index.ipynb"}]}}}
+    (tmp_path / "_quarto.yml").write_text(json.dumps(config))
+    home = new_notebook(cells=[new_markdown_cell("# Tiny\n\n> A promise."), new_code_cell("1")])
+    home.cells[1].outputs = [new_output("display_data", data={"text/html": "<script>own()</script>"})]
+    nbformat.write(home, tmp_path / "nbs" / "index.ipynb")
+    row = tmp_path / "nbs" / "results" / "runs" / "short" / "row"
+    row.mkdir(parents=True)
+    nbformat.write(hostile_run(), row / "row.ipynb")
+    with pytest.raises(SiteError, match="needs x, which is not there"):  # the picture of a hostile cell
+        build_site(root=tmp_path, use="nbconvert", quiet=True)
+    folder = tmp_path / "_docs"
+    page = (folder / "results/runs/short/row/row.html").read_text()
+    assert page.count("alert(1)") >= 10  # to be read
+    ours = acting((folder / "index.html").read_text().replace("<script>own()</script>", ""))
+    depth = re.compile(r"\.\./")
+    pictures = r"<img \[\('(alt|src', '(data:image/svg\+xml;base64,|data:image/png;base64,|x'|theme/favicon))"
+    found = [depth.sub("", one) for one in acting(page)]
+    math = ["<script>"] * 2  # the page has a dollar: MathJax and its settings
+    assert sorted(f for f in found if not re.match(pictures, f)) == sorted(
+        [f for f in ours if not re.match(pictures, f)] + math
+    )
+    assert len(re.findall(r"<script\b[^>]*>", page)) == len(re.findall(r"<script\b", page)) == found.count("<script>")
+    assert "own()" in (folder / "index.html").read_text()  # the project's own pages may act: they are reviewed as code
 
 
 def test_what_acts_is_found():

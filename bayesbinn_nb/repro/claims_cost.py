@@ -59,7 +59,9 @@ def bop_needs_less(counted):
 # %% ../../nbs/repro/claims_cost.ipynb #64ed611b
 def step_in_words(finding: Finding) -> str:
     "The optimiser's step in multiples of fused Adam's"
-    said = [f"{times:.1f} times ({plain(name)}, {plain(row)})" for (row, name), times in finding.numbers["steps"].items()]
+    said = [
+        f"{times:.1f} times ({plain(name)}, {plain(row)})" for (row, name), times in finding.numbers["steps"].items()
+    ]
     return "At ten million weights a step of BayesBiNN's optimiser takes " + " and ".join(said) + " fused Adam's time."
 
 
@@ -88,7 +90,10 @@ def optimiser_step(records):
 def whole_in_words(finding: Finding) -> str:
     "The whole step in multiples of fused Adam's"
     n = finding.numbers
-    said = [f"{times:.2f} times ({plain(network)}, {plain(precision)})" for (network, precision), times in n["steps"].items()]
+    said = [
+        f"{times:.2f} times ({plain(network)}, {plain(precision)})"
+        for (network, precision), times in n["steps"].items()
+    ]
     return (
         "At batch 100 it takes "
         + ", ".join(said)
