@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 
 from scipy import stats
 
-from .pages import Markdown, plain, plural
+from .markup import Markdown, plain
+from .pages import plural
 from .records import Record, Table, mean_std, runs
 
 # %% auto #0
@@ -307,7 +308,14 @@ def front_table(
         found = " ".join(
             filter(None, [sentence(c, finding), f"({plain('; '.join(finding.limits))})" * bool(finding.limits)])
         )
-        rows.append({"page": f"[{c.title}]({c.page}.ipynb)", "claim": c.text, "holds?": finding.word, "found": found})
+        rows.append(
+            {
+                "page": Markdown(f"[{c.title}]({c.page}.ipynb)"),
+                "claim": c.text,
+                "holds?": finding.word,
+                "found": Markdown(found),
+            }
+        )
     return rows
 
 

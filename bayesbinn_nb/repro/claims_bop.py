@@ -8,7 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from .claims import Finding, by_seed, claim, in_common, mean_of, paired, welch, word_of
-from .pages import longest, longest_by, plain, plural
+from .markup import plain
+from .pages import longest, longest_by, plural
 from .records import mean_std
 
 # %% auto #0
@@ -198,7 +199,7 @@ def latent_gaps(records: list) -> dict:  # dataset -> {(first arm, second arm): 
         arms = longest([r for r in records if r.dataset.removesuffix("-standin") == dataset], ("arm",))
         scores = {arm: by_seed(group, "test_accuracy", 100) for arm, group in arms.items()}
         pairs = {p: paired(*in_common(*(scores[arm] for arm in p))) for p in COMPARISONS if set(p) <= scores.keys()}
-        if pairs:
+        if pairs := {p: gap for p, gap in pairs.items() if gap.n}:  # arms without a common seed say nothing
             found[dataset] = pairs
     return found
 
@@ -216,7 +217,7 @@ def gaps_in_words(finding: Finding) -> str:
 
 
 def _numbers(gaps):
-    return {"gaps": {d: {arms: (g.mean, g.p) for arms, g in pairs.items() if g.n} for d, pairs in gaps.items()}}
+    return {"gaps": {d: {arms: (g.mean, g.p) for arms, g in pairs.items()} for d, pairs in gaps.items()}}
 
 # %% ../../nbs/repro/claims_bop.ipynb #5bd6d744
 @claim(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from .claims import Finding, claim, word_of
+from .markup import plain
 from .network_sizes import both_counts
 
 # %% auto #0
@@ -58,7 +59,9 @@ def bop_needs_less(counted):
 # %% ../../nbs/repro/claims_cost.ipynb #64ed611b
 def step_in_words(finding: Finding) -> str:
     "The optimiser's step in multiples of fused Adam's"
-    said = [f"{times:.1f} times ({name}, {row})" for (row, name), times in finding.numbers["steps"].items()]
+    said = [
+        f"{times:.1f} times ({plain(name)}, {plain(row)})" for (row, name), times in finding.numbers["steps"].items()
+    ]
     return "At ten million weights a step of BayesBiNN's optimiser takes " + " and ".join(said) + " fused Adam's time."
 
 
@@ -87,7 +90,10 @@ def optimiser_step(records):
 def whole_in_words(finding: Finding) -> str:
     "The whole step in multiples of fused Adam's"
     n = finding.numbers
-    said = [f"{times:.2f} times ({network}, {precision})" for (network, precision), times in n["steps"].items()]
+    said = [
+        f"{times:.2f} times ({plain(network)}, {plain(precision)})"
+        for (network, precision), times in n["steps"].items()
+    ]
     return (
         "At batch 100 it takes "
         + ", ".join(said)
@@ -120,7 +126,7 @@ def beside_in_words(finding: Finding) -> str:
     said = []
     for precision, (times, bound) in n["times"].items():
         limit = "" if bound is None else f" (without any optimiser at all it would be {bound:.1f})"
-        said.append(f"{times:.1f} times in {precision}{limit}")
+        said.append(f"{times:.1f} times in {plain(precision)}{limit}")
     text = f"At batch 100: {', '.join(said)}."
     if n["ordinary"]:
         theirs, ours = n["ordinary"]

@@ -12,7 +12,8 @@ from statistics import median
 from scipy import stats
 
 from .claims import Finding, by_seed, claim, in_common, mean_of, paired, welch, word_of
-from .pages import METHOD_TITLES, inversions, longest, plain, published_numbers
+from .markup import plain
+from .pages import METHOD_TITLES, inversions, longest, published_numbers
 from .records import mean_std
 
 # %% auto #0
@@ -412,6 +413,8 @@ def prior_remembers(records):
         if not set(arms) <= lost.keys():
             continue
         with_prior, without = in_common(*(lost[arm] for arm in arms))
+        if not with_prior:
+            continue
         gap = paired(without, with_prior)
         less.append(gap.above)
         half.append(paired(without, [2 * v for v in with_prior]).above)
@@ -443,6 +446,8 @@ def lag_matters(records):
     if not {"prior, lagged", "prior, current"} <= kept.keys():
         return Finding("not run yet")
     lagged, current = in_common(kept["prior, lagged"], kept["prior, current"])
+    if not lagged:
+        return Finding("not run yet")
     gap = paired(lagged, current)
     numbers = {"lagged": mean_std(lagged)[0], "current": mean_std(current)[0], "p": 1.0 if gap.p is None else gap.p}
     return Finding("open" if gap.above is None else "yes", numbers)

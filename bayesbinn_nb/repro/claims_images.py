@@ -8,13 +8,13 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from .claims import Finding, Gap, by_seed, claim, mean_of, welch, word_of
+from .markup import plain
 from bayesbinn_nb.repro.pages import (
     METHOD_TITLES,
     SWEEPS,
     common_epoch,
     longest,
     own_accuracy,
-    plain,
     plural,
     published_numbers,
     side_by_side,

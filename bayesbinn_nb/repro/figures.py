@@ -48,6 +48,16 @@ __all__ = ['ARM_STYLES', 'LRNET_COLORS', 'VARIANT_COLORS', 'RATE_STYLES', 'OPERA
            'machine_title', 'growth_figure', 'roofline_figure']
 
 # %% ../../nbs/repro/figures.ipynb #a91bcdc0
+def _without_formulas(figure) -> None:
+    "A dollar in a name is a dollar; only the ticks of logarithmic axes are formulas of matplotlib's own"
+    from matplotlib.text import Text
+
+    ticks = {id(t) for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for t in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        if id(text) not in ticks:
+            text.set_parse_math(False)
+
+
 class Picture:
     "A finished figure, as SVG or PNG"
 
@@ -57,6 +67,7 @@ class Picture:
         dpi: int | None = None,  # None: SVG; else a PNG with so many dots an inch
     ):
         self.figure, self.data, self.svg = figure, None, None
+        _without_formulas(figure)
         if dpi is None:
             self.svg = svg(figure)
             return
@@ -602,7 +613,7 @@ def _operations(ax, record):
     "The optimiser's steps on the largest tensor, and the whole training steps"
     largest = max(g["weights"] for g in record.extra["growth"])
     for g in record.extra["growth"]:
-        if g["weights"] == largest:
+        if g["weights"] == largest and g["optimiser"] in OPERATIONS:
             count = OPERATIONS[g["optimiser"]]
             ax.plot(count / STEP_BYTES, count / g["ns_per_weight"], "o", label=f"step: {g['optimiser']}")
     for w in record.extra["whole"]:

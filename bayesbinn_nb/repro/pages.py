@@ -7,41 +7,20 @@ from __future__ import annotations
 
 import ast
 import functools
-import html
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
+from .markup import Markdown, plain
 from .published import load_published
 from .records import Record, load_records, mean_std, runs
 
 # %% auto #0
-__all__ = ['METHOD_TITLES', 'SPLITS', 'COMMON', 'SWEEPS', 'plain', 'Markdown', 'Html', 'page_records', 'longest_by', 'longest',
-           'link', 'published_numbers', 'published_schedule', 'readable', 'plural', 'smaller_than_published', 'notice',
-           'own_accuracy', 'undecided', 'accuracies_at', 'side_by_side', 'setting_in_use', 'sweep_points',
-           'common_epoch', 'kind_of_inversion', 'inversions']
-
-# %% ../../nbs/repro/pages.ipynb #1891a42d
-def plain(
-    text,  # from a record, or of unknown origin
-) -> str:  # Markdown that shows exactly this text
-    "Escape what HTML or Markdown would obey"
-    escaped = re.sub(r"([\\`*_\[\]#])", r"\\\1", html.escape(str(text), quote=False))
-    return re.sub(r"[|$~]", lambda sign: f"&#{ord(sign[0])};", escaped)  # as entities, which tables leave alone
-
-
-class Markdown(str):
-    "Text that shows itself as Markdown in a notebook"
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
-
-
-class Html(str):
-    "Text that shows itself as HTML in a notebook"
-
-    def _repr_html_(self) -> str:
-        return str(self)
+__all__ = ['METHOD_TITLES', 'SPLITS', 'COMMON', 'SWEEPS', 'page_records', 'longest_by', 'longest', 'link', 'published_numbers',
+           'published_schedule', 'readable', 'plural', 'smaller_than_published', 'notice', 'own_accuracy', 'undecided',
+           'accuracies_at', 'side_by_side', 'setting_in_use', 'sweep_points', 'common_epoch', 'kind_of_inversion',
+           'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #c53c9356
 def page_records(
@@ -87,13 +66,14 @@ def link(
     record: Record,
     records_root: str | Path = "runs",
     text: str | None = None,  # default: the name of the row
-) -> str:  # Markdown
+) -> Markdown:
     "A link to the executed notebook of a record"
     text = plain(text or record.row)
     if not record.row:
-        return text
+        return Markdown(text)
     below = f"{record.suite}/{record.row}" if Path(records_root).name == "runs" else record.row
-    return f"[{text}]({Path(records_root).as_posix()}/{below}/{record.row}.ipynb)"
+    place = quote(f"{below}/{record.row}.ipynb")  # a bracket or a blank would end the link
+    return Markdown(f"[{text}]({Path(records_root).as_posix()}/{place})")
 
 # %% ../../nbs/repro/pages.ipynb #3e75c7d4
 @functools.cache
@@ -211,14 +191,19 @@ def notice(
     return Markdown("\n>\n".join(lines))
 
 # %% ../../nbs/repro/pages.ipynb #917d285f
-METHOD_TITLES = {
-    "bayesbinn": "BayesBiNN",
-    "ste": "STE (Adam)",
-    "bop": "Bop",
-    "pmf": "PMF",
-    "lrnet": "LR-Net",
-    "adam": "full precision (Adam)",
-}
+class _Titles(dict):
+    def __missing__(self, name: str) -> str:  # a method of somebody's own
+        return plain(name)
+
+
+METHOD_TITLES = _Titles(
+    bayesbinn="BayesBiNN",
+    ste="STE (Adam)",
+    bop="Bop",
+    pmf="PMF",
+    lrnet="LR-Net",
+    adam="full precision (Adam)",
+)
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 

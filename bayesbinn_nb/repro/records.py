@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ..library.files import write_whole
 from .identity import WHERE_AND_HOW_OFTEN
+from .markup import Markdown, plain
 from .places import is_absolute
 from .templates import in_brief
 
@@ -369,17 +370,19 @@ class Table(list):
 
     @staticmethod
     def _cell(x):
-        return "" if x is None else f"{x:.4g}" if isinstance(x, float) else str(x)
+        if x is None:
+            return ""
+        if isinstance(x, Markdown):
+            return x.replace("|", "\\|")
+        return f"{x:.4g}" if isinstance(x, float) else plain(x)
 
     def to_markdown(self):
         cols = self.columns()
 
         def line(cells):
-            return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+            return "| " + " | ".join(self._cell(c) for c in cells) + " |"
 
-        return "\n".join(
-            [line(cols), "|" + "---|" * len(cols), *(line([self._cell(r.get(c)) for c in cols]) for r in self)]
-        )
+        return "\n".join([line(cols), "|" + "---|" * len(cols), *(line(r.get(c) for c in cols) for r in self)])
 
     def _repr_markdown_(self):
         return self.to_markdown()

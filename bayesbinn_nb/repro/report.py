@@ -11,8 +11,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
-from .places import default_out
+from .markup import plain
+from .places import default_out, printable
 from .published import Published, load_published
 from .records import Record, Table, load_records, mean_std, runs
 from .suites import known_suites, load_suite
@@ -567,7 +569,7 @@ def comparison_table(
 
 def _markdown_table(columns, rows) -> str:
     def cell(text, target):
-        return (f"[{text}]({target})" if target else text).replace("|", "\\|")
+        return f"[{plain(text)}]({quote(target)})" if target else plain(text)
 
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cell(*c) for c in row) + " |" for row in rows]
@@ -576,8 +578,8 @@ def _markdown_table(columns, rows) -> str:
 
 def _html_table(columns, rows) -> str:
     def cell(text, target):
-        text = html.escape(text)
-        return f'<a href="{html.escape(target)}">{text}</a>' if target else text
+        text = html.escape(printable(text))
+        return f'<a href="{html.escape(quote(target))}">{text}</a>' if target else text
 
     head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell(*c)}</td>" for c in row) + "</tr>" for row in rows)

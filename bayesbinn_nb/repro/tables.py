@@ -22,20 +22,18 @@ from bayesbinn_nb.repro.claims_distributions import (
     temperature_errors,
 )
 from .claims_images import PICTURES, SETS
+from .markup import Html, Markdown, plain
 from .network_sizes import methods_in_training, network_sizes
 from bayesbinn_nb.repro.pages import (
     METHOD_TITLES,
     SPLITS,
     SWEEPS,
-    Html,
-    Markdown,
     common_epoch,
     inversions,
     link,
     longest,
     longest_by,
     own_accuracy,
-    plain,
     published_numbers,
     sweep_points,
 )
@@ -812,7 +810,7 @@ def faster_when_large(records: list) -> Markdown:
         large = max(weights for _, weights in at)
         ratios = {o: at[o, 1_000_000] / at[o, large] for o, n in at if n == large > 1_000_000 and (o, 1_000_000) in at}
         if ratios:
-            factors = ", ".join(f"{x:.1f} ({o})" for o, x in ratios.items())
+            factors = ", ".join(f"{x:.1f} ({plain(o)})" for o, x in ratios.items())
             size = f"{large / 1e6:.0f} million"
             said.append(
                 f"From one to {size} weights the time per weight falls by a factor of {factors} ({plain(r.row)})."

@@ -65,6 +65,11 @@ class Page:
         return self.source.removesuffix(".ipynb") + ".html"
 
     @property
+    def foreign(self) -> bool:
+        "Whether it shows what runs have written, on whatever machine: such a page is shown and not obeyed"
+        return bool(self.origin or self.banner) or self.source.startswith("results/")
+
+    @property
     def is_home(self) -> bool:
         "Whether this is the first page of the site"
         return self.source == "index.ipynb"

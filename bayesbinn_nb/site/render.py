@@ -87,7 +87,7 @@ class Renderer:
             "highlight_code": Highlight2HTML(pygments_lexer="ipython3", parent=self.exporter),
             "site_markdown": lambda cell: self.text.cell(cell),
             "site_markdown_text": lambda text: self.text.markdown(text),
-            "site_links": lambda text: self.text.links(text),
+            "site_html": lambda text: self.text.html(text),
             "svg_uri": lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(),
         }
         for name, function in filters.items():

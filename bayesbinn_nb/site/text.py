@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from .links import Site, heading_slugs, relative_address, resolve_link, slug
 from .pages import Page
+from .safety import clean_html
 
 # %% ../../nbs/site/text.ipynb #bd2cb6e1
 def link_addresses(
@@ -93,13 +94,13 @@ class PageText:
             self.site.notes.append(f"{self.page.source} links to {link}, which is not written yet")
         return new
 
-    def links(self, text: str) -> str:
-        "HTML, such as a table of an output, with the addresses of the site"
-        return link_addresses(text, self.resolve)
+    def html(self, text: str) -> str:
+        "HTML, such as a table of an output, with the addresses of the site; only the project's own may act"
+        return link_addresses(clean_html(text) if self.page.foreign else text, self.resolve)
 
     def markdown(self, text: str, attachments=None) -> str:
         "Markdown as HTML"
-        text = link_names(self.links(_to_html(text, attachments)), self.site.symbols, self.page)
+        text = link_names(self.html(_to_html(text, attachments)), self.site.symbols, self.page)
         return anchor_headings(text, self.anchors, self.toc)
 
     def cell(self, cell) -> str:

@@ -106,7 +106,7 @@ def _notes(source, directives, tags, module):
         notes |= {"export": module or "exported", "api": items, "names": [item["name"] for item in items]}
         notes |= _folding(source, directives, items)
     elif directives.get("code-fold") in ("true", "show"):
-        notes |= {"fold": True, "summary": directives.get("code-summary", "Code")}
+        notes |= {"fold": True, "summary": html.escape(directives.get("code-summary", "Code"))}
     return notes
 
 # %% ../../nbs/site/visible.ipynb #b068558f
