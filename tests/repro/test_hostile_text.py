@@ -19,7 +19,7 @@ from bayesbinn_nb.repro.records import load_records, read_record, write_record
 from bayesbinn_nb.site import build_site
 from bayesbinn_nb.site.pages import SiteError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "nbs" / "results"
 PAGES = sorted(p for p in RESULTS.glob("*.ipynb") if p.name not in {"index.ipynb"})
 HOSTILE = (
