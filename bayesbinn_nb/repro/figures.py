@@ -87,7 +87,7 @@ class Picture:
     def _repr_png_(self) -> bytes | None:
         return self.data
 
-
+# %% ../../nbs/repro/figures.ipynb #0d4d3559
 def panels(
     count: int,  # how many panels
     width: float,  # inches of one
