@@ -1,18 +1,12 @@
 """Several processes train one network: equal to one process, to the bit after a kill, refused where they differ, ended with a sentence."""
 
-import json
 import re
 import textwrap
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from bayesbinn_nb.library.arrays import ArrayData
-from bayesbinn_nb.library.parallel import Cut, ParallelTrainer, ShareSampler, launch, leave_group
-from bayesbinn_nb.library.trainer import Trainer
-from bayesbinn_nb.methods.ste import STE
+from bayesbinn_nb.library.parallel import Cut, ShareSampler, launch
 
 COMMON = """
 import os, sys, time
@@ -25,7 +19,7 @@ from bayesbinn_nb.library.arrays import ArrayData
 from bayesbinn_nb.library.parallel import (
     DataParallel, ParallelTrainer, ShareSampler, from_all, join_group, others_alive, processes, rank, share_of,
 )
-from bayesbinn_nb.library.trainer import Callback, Trainer
+from bayesbinn_nb.library.trainer import Callback, CSVLogger, Trainer
 from bayesbinn_nb.methods.bayesbinn import BayesBiNN, BayesBiNNOptimizer
 from bayesbinn_nb.methods.bop import Bop
 from bayesbinn_nb.methods.ste import STE
@@ -221,15 +215,33 @@ digest = parallel.code_digest
 parallel.code_digest = lambda: digest() if rank() == 0 else "another"
 attempt("code", )
 parallel.code_digest = digest
+with open(f"{sys.argv[1]}/last.pt", "wb") as f:
+    f.write(b"no checkpoint")
+attempt("damaged", checkpoint_dir=sys.argv[1] if rank() == 0 else "/nowhere")
 attempt("nothing")
+
+
+class Enough(Callback):
+    def on_epoch_end(self, trainer, logs):
+        logs["seen by"] = rank()
+        trainer.stop_training = rank() == 1 and logs["epoch"] == 2
+
+
+trainer = ParallelTrainer(network(), device="cpu").compile(STE())
+callbacks = [Enough(), CSVLogger(f"{sys.argv[1]}/{rank()}.csv")]
+history = trainer.fit(ArrayData(x.float(), y), epochs=5, progress="line", callbacks=callbacks)
+assert [(row["epoch"], row["seen by"]) for row in history] == [(1, 0), (2, 0)]  # rank 0's rows, any rank's wish
 print_line("end")
 """
 
 
-def test_differences_are_refused_on_every_rank():
-    for outcome in well(run(REFUSED)):
+def test_differences_are_refused_on_every_rank_and_rank_0_writes(tmp_path):
+    for outcome in well(run(REFUSED, tmp_path)):
         said = dict(line.split(": ", 1) for line in outcome.output.splitlines() if ": " in line)
-        assert set(said) == {"seed", "setting", "epochs", "data", "loader", "code"}, outcome.output
+        assert set(said) == {"seed", "setting", "epochs", "data", "loader", "code", "damaged"}, outcome.output
+        assert "last.pt is not a readable checkpoint" in said["damaged"]
+        assert (tmp_path / f"{outcome.rank}.csv").exists() == (outcome.rank == 0)
+        assert ("epoch 2/5" in outcome.output) == (outcome.rank == 0)
         assert said["seed"].startswith("ValueError: the seed is 1 on rank 1 and 0 on rank 0: start all processes")
         assert "lr is 0.02 on rank 1 and 0.01 on rank 0" in said["setting"]
         assert "epochs is 2 on rank 1 and 1 on rank 0" in said["epochs"]
