@@ -334,3 +334,10 @@ def test_a_sampler_follows_seed_and_epoch():
 def test_wrong_cut():
     with pytest.raises(ValueError, match="batch_size ≥ 1"):
         Cut(5, 0)
+
+
+def test_a_sampler_may_be_built_before_the_group_is_joined(monkeypatch):
+    "As torchrun starts a process: a share of nobody would give every process all the data"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert list(ShareSampler(4, 4, shuffle=False)) == [[2, 3]]
