@@ -162,6 +162,9 @@ class Scoring(Predicting):
 class Evaluation(Scoring):
     "A trainer that can predict, and score what it predicts"
 
+    def _all_scores(self, sums: dict[str, Any], counts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return sums, counts  # one of many processes adds what the others found
+
     def evaluate(
         self,
         data: ArrayData | Iterable[Any],  # with targets
@@ -189,4 +192,5 @@ class Evaluation(Scoring):
                 score(0, 0, p, y)
         if not seen:
             raise ValueError("There is nothing to evaluate: the data gave no batch.")
+        sums, counts = self._all_scores(sums, counts)
         return {name: (value / counts[name]).item() for name, value in sums.items()}

@@ -85,13 +85,16 @@ class Savable(Chance):
             "callbacks": [[type(c).__name__, c.state_dict()] for c in callbacks],
         }
 
+    def _store(self, state: dict[str, Any], path: Path) -> Path:
+        return save_checkpoint(state, path)
+
     def save(
         self,
         path: str | Path,
         callbacks: Sequence[Callback] = (),  # whose state is kept too
     ) -> Path:
         "A training checkpoint: everything needed to go on as if nothing had happened"
-        self._last_saved = save_checkpoint(self._state(callbacks), path)
+        self._last_saved = self._store(self._state(callbacks), Path(path))
         return self._last_saved
 
 # %% ../../nbs/library/resume.ipynb #6cf1934b
@@ -131,13 +134,16 @@ class Remembering(Savable):
 class Saved(Remembering):
     "A trainer that can be saved, and taken back"
 
+    def _read(self, path: str | Path) -> dict[str, Any]:
+        return load_checkpoint(path)
+
     def load(
         self,
         path: str | Path,
         callbacks: Sequence[Callback] = (),  # they get their state back, in order
     ) -> Self:
         "Take back a checkpoint; the trainer must have been compiled with the same method and settings"
-        method, state = self._need(), load_checkpoint(path)
+        method, state = self._need(), self._read(path)
         if state.get("format") != FORMAT:
             raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
         if (seed := state["seed"]) != self.seed:
@@ -184,10 +190,13 @@ def difference(
 class GoingOn(Saved):
     "A trainer that can take up the run of a folder"
 
+    def _newest(self, folder: Path) -> tuple[Path, dict[str, Any]] | None:
+        return newest(folder)
+
     def _go_on(self, folder: Path | None, callbacks: Sequence[Callback]) -> bool:
         "Take back what a folder (if there is one) holds; True if that run had been stopped"
         broken_off, rows = self._begun > len(self.history), [dict(row) for row in self.history]
-        found = None if folder is None else newest(folder)
+        found = None if folder is None else self._newest(folder)
         if found is not None and rows and found[1].get("history") != rows[: len(found[1].get("history", rows))]:
             found = None  # of another run, which this one will write over
         if found is None:
@@ -241,7 +250,7 @@ class Within(GoingOn):
         if place.step:
             self._epoch_random = self._get_random_state() | {"order": self._order_at_start}
             state |= {"random_state": self._epoch_random, "place": dict(vars(place))}
-        save_checkpoint(state, self._folder / "within.pt")
+        self._store(state, self._folder / "within.pt")
         self._saved_at = time.perf_counter()
 
 # %% ../../nbs/library/resume.ipynb #79c406ab

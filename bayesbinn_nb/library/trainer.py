@@ -25,7 +25,6 @@ from bayesbinn_nb.library.callbacks import (
     WandbLogger,
     overrides,
 )
-from .checkpoint import save_checkpoint
 from .feed import count_examples, generators_of, need_readable_workers, need_targets, seeded
 from .history import History, best_mode, is_number
 from .losses import LOSSES
@@ -129,7 +128,7 @@ class Keeping(Resumable):
 
     def _write_checkpoints(self, callbacks: Sequence[Callback], folder: Path) -> None:
         if self._best_state is not None:
-            save_checkpoint(self._best_state, folder / "best.pt")
+            self._store(self._best_state, folder / "best.pt")
             self._best_state = None
         self.save(folder / "last.pt", callbacks)
         self._drop_within()
@@ -192,12 +191,16 @@ class Beginning(Replaying):
 class Ending(Beginning):
     "A trainer that can end an epoch"
 
+    def _agree(self, logs: dict[str, Any]) -> None:
+        "Called before a row is kept; one of many processes makes it the row of all"
+
     def _end_epoch(self, plan: Plan, logs: dict[str, Any]) -> None:
         *others, progress = plan.callbacks
         for c in others:
             c.on_epoch_end(self._whole(), logs)
         if (said := plan.missing(logs, self.history)) is not None:
             raise ValueError(said)
+        self._agree(logs)
         progress.on_epoch_end(self._whole(), logs)
         self.history.append(logs)
         self._random_state = self._get_random_state()
