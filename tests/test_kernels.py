@@ -390,7 +390,7 @@ def test_no_constant_of_another_module_is_compiled_in():
 
     own = {n for n, v in vars(compiled).items() if getattr(v, "__module__", None) == compiled.__name__}
     allowed = (
-        own | {"_BLOCK", "_COLUMNS", "_FEW", "f32", "i32", "np", "types"} | {n for n in vars(compiled) if n[0] == "_"}
+        own | {"_BLOCK", "_ROW", "f32", "i32", "np", "types"} | {n for n in vars(compiled) if n[0] == "_"}
     )
     for name, value in vars(compiled).items():
         if hasattr(value, "py_func"):

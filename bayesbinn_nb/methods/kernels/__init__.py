@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -27,8 +27,8 @@ from bayesbinn_nb.methods.kernels.noise import (  # noqa: F401, I001  # noqa: F4
 
 # %% auto #0
 __all__ = ['COMPILED_FROM', 'engine', 'use_engine', 'compiled_kernels', 'sample_weights_', 'accumulate_gradient_',
-           'update_natural_parameter_', 'BITS_TO_UNIFORM', 'CHUNK', 'LARGEST_NOISE', 'draw_key', 'half_logistic_noise',
-           'random_bits', 'settled_beyond']
+           'update_natural_parameter_', 'sample_all_', 'update_all_', 'BITS_TO_UNIFORM', 'CHUNK', 'LARGEST_NOISE',
+           'draw_key', 'half_logistic_noise', 'random_bits', 'settled_beyond']
 
 # %% ../../../nbs/methods/kernels.ipynb #00000005
 _all_ = [
@@ -42,7 +42,7 @@ _all_ = [
 ]
 
 # %% ../../../nbs/methods/kernels.ipynb #00000007
-COMPILED_FROM = 1 << 10  # smaller parameters are not worth a compiled loop
+COMPILED_FROM = 1 << 8  # fewer weights in one call are not worth a compiled loop
 
 _engine = os.environ.get("BAYESBINN_KERNELS", "auto")
 
@@ -131,3 +131,46 @@ def update_natural_parameter_(
     way.update_natural_parameter_(
         lam, mode, grad, w, total, momentum, prior=prior, mean=mean, settled=settled, **numbers
     )
+
+# %% ../../../nbs/methods/kernels.ipynb #23132bf5
+def _compiled_rows(rows: Sequence[tuple]) -> tuple[ModuleType | None, list[bool]]:
+    "The compiled loops, if there is a use for them, and which parameters go to them"
+    if sum([row[0].numel() for row in rows]) < COMPILED_FROM or engine() != "numba":
+        return None, [False] * len(rows)
+    from bayesbinn_nb.methods.kernels import compiled
+
+    return compiled, [row[0].numel() > 0 and compiled.can_take(*row) for row in rows]
+
+
+def sample_all_(
+    rows: Sequence[tuple[Tensor, Tensor, int]],  # for each parameter: receives w, λ, first index in the noise
+    temperature: float,  # τ ≥ 0
+    key: tuple[int, int],  # from `draw_key`
+) -> list[list[bool] | None]:  # as `sample_weights_`, for each
+    "Draw the weights of several parameters"
+    found: list[list[bool] | None] = [None] * len(rows)
+    compiled, fast = _compiled_rows([row[:2] for row in rows])
+    if compiled is not None and any(fast):
+        compiled.sample_all_([row for row, is_fast in zip(rows, fast) if is_fast], temperature, key)
+    for i, (out, lam, offset) in enumerate(rows):
+        if not fast[i]:
+            found[i] = eager.sample_weights_(out, lam, temperature, key, offset)
+    return found
+
+# %% ../../../nbs/methods/kernels.ipynb #3c677efb
+def update_all_(
+    rows: Sequence[tuple],  # for each parameter: λ, mode, g, w, total, momentum, own prior, mean
+    settled: Sequence[list[bool] | None],  # from `sample_all_`
+    *,
+    prior: float = 0.0,  # λ0 of those without one of their own
+    **numbers: float,  # lr, data_scale, temperature, beta, kl_weight, eps
+) -> None:
+    "One step of the Bayesian learning rule for several parameters"
+    compiled, fast = _compiled_rows(rows)
+    if compiled is not None and any(fast):
+        compiled.update_all_([row for row, is_fast in zip(rows, fast) if is_fast], prior=prior, **numbers)
+    for row, is_fast, flags in zip(rows, fast, settled):
+        if not is_fast:
+            *tensors, own, mean = row
+            here = prior if own is None else own
+            eager.update_natural_parameter_(*tensors, prior=here, mean=mean, settled=flags, **numbers)
