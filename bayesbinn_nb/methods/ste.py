@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .kernels import adam_with_signs_
 from .method import Choice, Method, adam, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
@@ -123,6 +124,12 @@ class STE(_Latent):
 
     @torch.no_grad()
     def update(self) -> None:
+        weights = list(self.binary_parameters.values())
+        bound = self.clip_weights
+        if self.clip_gradients is None and adam_with_signs_(
+            self.optimizer, self.latent, self.gradients, weights, bound=bound
+        ):
+            return
         for latent, g in zip(self.latent, self.gradients):
             if g is not None:  # straight through: the gradient at the sign becomes the latent weight's
                 latent.grad = g.float()

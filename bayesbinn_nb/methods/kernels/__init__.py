@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import eager
-from .memory import CHUNK  # noqa: F401
+from .memory import CHUNK, is_dense  # noqa: F401
 from bayesbinn_nb.methods.kernels.noise import (  # noqa: F401, I001  # noqa: F401
     BITS_TO_UNIFORM,
     LARGEST_NOISE,
@@ -27,8 +28,9 @@ from bayesbinn_nb.methods.kernels.noise import (  # noqa: F401, I001  # noqa: F4
 
 # %% auto #0
 __all__ = ['COMPILED_FROM', 'engine', 'use_engine', 'compiled_kernels', 'sample_weights_', 'accumulate_gradient_',
-           'update_natural_parameter_', 'sample_all_', 'update_all_', 'BITS_TO_UNIFORM', 'CHUNK', 'LARGEST_NOISE',
-           'draw_key', 'half_logistic_noise', 'random_bits', 'settled_beyond']
+           'update_natural_parameter_', 'sample_all_', 'update_all_', 'adam_with_signs_', 'project_all_',
+           'BITS_TO_UNIFORM', 'CHUNK', 'LARGEST_NOISE', 'draw_key', 'half_logistic_noise', 'random_bits',
+           'settled_beyond']
 
 # %% ../../../nbs/methods/kernels.ipynb #00000005
 _all_ = [
@@ -174,3 +176,72 @@ def update_all_(
             *tensors, own, mean = row
             here = prior if own is None else own
             eager.update_natural_parameter_(*tensors, prior=here, mean=mean, settled=flags, **numbers)
+
+# %% ../../../nbs/methods/kernels.ipynb #26b336fd
+def _plain_adam(optimizer: torch.optim.Optimizer) -> bool:
+    "Is it Adam without variants, hooks and several groups?"
+    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+        return False
+    group = optimizer.param_groups[0]
+    variants = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
+    hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    numbers = group["lr"], *group["betas"]
+    return not (any(group.get(v) for v in variants) or any(hooks) or any(isinstance(x, Tensor) for x in numbers))
+
+
+def _adam_state(optimizer: torch.optim.Optimizer, x: Tensor) -> dict:
+    "What torch's Adam keeps for a parameter, made as it makes it"
+    state = optimizer.state[x]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(x.data), torch.zeros_like(x.data)
+    return state
+
+
+def adam_with_signs_(
+    optimizer: torch.optim.Optimizer,  # of the latent numbers
+    latent: Sequence[Tensor],  # its parameters
+    gradients: Sequence[Tensor | None],  # at the weights, one per parameter
+    weights: Sequence[Tensor],  # receive the signs
+    **settings: Any,  # bound, beta, plus_at_zero of `compiled.adam_all_`
+) -> bool:  # False: nothing was done
+    "Derivative, Adam, clip and signs of all parameters in one walk, if that is possible"
+    if not _plain_adam(optimizer) or sum(x.numel() for x in latent) < COMPILED_FROM or engine() != "numba":
+        return False
+    from bayesbinn_nb.methods.kernels import compiled
+
+    rows = [(x.data, g, w.data) for x, g, w in zip(latent, gradients, weights) if g is not None]
+    for x, g, w in rows:
+        alike = x.stride() == g.stride() == w.stride() and is_dense(x)
+        if not (alike and compiled.can_take(x, g, w)) or x.dtype != torch.float32:
+            return False
+    group, by_age = optimizer.param_groups[0], {}
+    for x, (data, g, w) in zip([x for x, g in zip(latent, gradients) if g is not None], rows):
+        state = _adam_state(optimizer, x)
+        state["step"] += 1
+        row = data, g, state["exp_avg"], state["exp_avg_sq"], w
+        by_age.setdefault(int(state["step"]), []).append(row)
+    numbers = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    for steps, same_age in by_age.items():
+        compiled.adam_all_(same_age, steps=steps, **numbers, **settings)
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # for torch's schedulers, which warn otherwise
+    return True
+
+# %% ../../../nbs/methods/kernels.ipynb #1bda076e
+def project_all_(
+    outs: Sequence[Tensor],  # receive w
+    auxiliary: Sequence[Tensor],  # h̃, one per parameter
+    beta: float,  # β
+) -> bool:  # False: nothing was done
+    "w = tanh(β h̃) of all parameters in one walk, if that is possible"
+    if sum(h.numel() for h in auxiliary) < COMPILED_FROM or engine() != "numba":
+        return False
+    from bayesbinn_nb.methods.kernels import compiled
+
+    rows = [(w.data, h.data) for w, h in zip(outs, auxiliary)]
+    if not all(compiled.can_take(*row) and row[0].stride() == row[1].stride() and is_dense(row[0]) for row in rows):
+        return False
+    if any(h.dtype != torch.float32 for _, h in rows):
+        return False
+    compiled.project_all_(rows, beta)
+    return True

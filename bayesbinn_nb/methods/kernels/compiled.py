@@ -5,6 +5,7 @@
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000003
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from .noise import BITS_TO_UNIFORM, GOLDEN, settled_beyond, signed
 
 # %% auto #0
 __all__ = ['f32', 'i32', 'Tensors', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
-           'update_natural_parameter_']
+           'update_natural_parameter_', 'adam_all_', 'project_all_']
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000006
 f32, i32 = np.float32, np.int32
@@ -455,10 +456,7 @@ def can_take(
     *tensors: Tensor | None,
 ) -> bool:
     "Are all of them float32 or bfloat16 on the host?"
-    for t in tensors:  # a plain loop: this is asked for every parameter in every step
-        if t is not None and not (t.is_cpu and t.dtype in _EXAMPLES):
-            return False
-    return True
+    return all([t is None or (t.is_cpu and t.dtype in _EXAMPLES) for t in tensors])  # noqa: C419  # a list: faster
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0b776c2c
 _ALONE = 2 * CHUNK  # a tensor of so many weights is worth several threads
@@ -566,3 +564,105 @@ def update_natural_parameter_(
     "The step of one parameter"
     own, value = (prior, 0.0) if isinstance(prior, Tensor) else (None, float(prior))
     update_all_([(lam, mode, grad, w, total, momentum, own, mean)], prior=value, **numbers)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #8d40f1d0
+@_inlined
+def _exp_down(x):  # x ≤ 0; 0 below -87
+    y = max(x, f32(-87))
+    t = y * f32(1.4426950408889634) + f32(12582912.0)
+    k = t - f32(12582912.0)
+    r = (y - k * f32(0.693359375)) + k * f32(2.12194440e-4)
+    p = f32(0.001395083381794393)
+    p = p * r + f32(0.008369088172912598)
+    p = p * r + f32(0.04166620224714279)
+    p = p * r + f32(0.16666516661643982)
+    p = p * r + f32(0.5)
+    p = p * (r * r) + (r + f32(1))
+    return _as_float(i32(_as_int(p) + (_as_int(t) << i32(23)))) if x >= f32(-87) else f32(0)
+
+
+@_compiled
+def _adam_block(x, grad, m, v, numbers):
+    step, one_minus_b1, b2, one_minus_b2, root, eps = (
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    )  # fmt: skip
+    decay, bound, two_beta = numbers[6], numbers[7], numbers[8]
+    for i in range(x.size):
+        d = _get(grad, i)
+        if two_beta > 0:  # eq. C4
+            e = _exp_down(-abs(x[i] * two_beta))
+            d *= two_beta * e / ((f32(1) + e) * (f32(1) + e))
+        d += decay * x[i]
+        average = m[i] + (d - m[i]) * one_minus_b1
+        square = v[i] * b2 + d * d * one_minus_b2
+        moved = x[i] - step * average / (f32(math.sqrt(square)) * root + eps)
+        m[i], v[i], x[i] = average, square, min(max(moved, -bound), bound)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #775a5e8c
+@_inlined
+def _negative_or_not(x):  # ±1, +1 at 0
+    return f32(1) if x >= 0 else f32(-1)
+
+
+_put_latent_signs = _writer(_negative_or_not)
+
+
+@_compiled
+def _adam(table, x_like, grad_like, m_like, v_like, mode_like, numbers, plus_at_zero, first, last):
+    for row in range(table.shape[0]):
+        size = table[row, 5]
+        end = min(last, size)
+        x, grad = _column(table, row, 0, size, x_like), _column(table, row, 1, size, grad_like)
+        m, v = _column(table, row, 2, size, m_like), _column(table, row, 3, size, v_like)
+        mode = _column(table, row, 4, size, mode_like)
+        for start in range(first, end, _ROW):
+            stop = min(start + _ROW, end)
+            _adam_block(x[start:stop], grad[start:stop], m[start:stop], v[start:stop], numbers)
+            if plus_at_zero:
+                _put_latent_signs(mode[start:stop], x[start:stop])
+            else:
+                _put_modes(mode[start:stop], x[start:stop])
+
+
+@_compiled
+def _project(table, w_like, x_like, beta, first, last):
+    for row in range(table.shape[0]):
+        size = table[row, 2]
+        end = min(last, size)
+        w, x = _column(table, row, 0, size, w_like), _column(table, row, 1, size, x_like)
+        for start in range(first, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            o, h = w[start:stop], x[start:stop]
+            for i in range(h.size):
+                y = h[i] * beta
+                _put(o, i, _with_sign_of(_tanh_abs(abs(y)), y))
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #54466470
+def adam_all_(
+    rows: Sequence[Tensors],  # for each parameter: latent, g, first and second moment (float32), receives ±1
+    *,
+    steps: int,  # of Adam, this one included
+    lr: float,  # learning rate
+    betas: tuple[float, float],  # of Adam
+    eps: float,  # of Adam
+    weight_decay: float = 0.0,  # coupled L2
+    bound: float | None = None,  # latent numbers are kept in ± this
+    beta: float = 0.0,  # of PMF: the gradient is multiplied by 2β u₊u₋; 0: it is not
+    plus_at_zero: bool = True,  # the sign of 0
+) -> None:
+    "Derivative, Adam, clip and signs in one walk"
+    b1, b2 = betas
+    root = 1 / math.sqrt(1 - b2**steps)
+    first = [lr / (1 - b1**steps), 1 - b1, b2, 1 - b2, root, eps, weight_decay]
+    numbers = np.array([*first, 3e38 if bound is None else bound, 2 * beta], f32)
+    sizes = [row[0].numel() for row in rows if row[0] is not None]
+    _walk(rows, [(n,) for n in sizes], sizes, lambda t, likes, a, b: _adam(t, *likes, numbers, plus_at_zero, a, b))
+
+
+def project_all_(
+    rows: Sequence[Tensors],  # for each parameter: receives w, auxiliary h̃ (float32)
+    beta: float,  # β
+) -> None:
+    "w = tanh(β h̃)"
+    sizes = [row[0].numel() for row in rows if row[0] is not None]
+    _walk(rows, [(n,) for n in sizes], sizes, lambda t, likes, a, b: _project(t, *likes, f32(beta), a, b))
