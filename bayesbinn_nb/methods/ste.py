@@ -115,6 +115,15 @@ class _Latent(Method):
         for p, latent in zip(self.binary_parameters.values(), self.latent):
             binary_sign(latent.data, out=p.data)
 
+    @contextmanager
+    def latent_weights(self) -> Iterator[None]:
+        "The model holds its latent weights (for experiments that ask what they are worth)"
+        with swapped(
+            self.binary_parameters.values(),
+            [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())],
+        ):
+            yield
+
 # %% ../../nbs/methods/ste.ipynb #0000000e
 class STE(_Latent):
     "Straight-through estimator: an optimiser on latent weights, gradients taken at their signs"
@@ -141,15 +150,6 @@ class STE(_Latent):
             for r in self.latent:
                 r.data.clamp_(-self.clip_weights, self.clip_weights)
         self.show_weights()
-
-    @contextmanager
-    def latent_weights(self) -> Iterator[None]:
-        "The model holds its latent weights (for experiments that ask what they are worth)"
-        with swapped(
-            self.binary_parameters.values(),
-            [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())],
-        ):
-            yield
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]

@@ -5,8 +5,10 @@
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000003
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,28 @@ from .memory import CHUNK, flat, share
 from .noise import BITS_TO_UNIFORM, GOLDEN, settled_beyond, signed
 
 # %% auto #0
-__all__ = ['f32', 'i32', 'Tensors', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
+__all__ = ['f32', 'i32', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
            'update_natural_parameter_', 'adam_all_', 'project_all_']
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000006
 f32, i32 = np.float32, np.int32
 
+_SOURCES = "compiled", "noise", "memory"
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "ninf"}}
+
+
+def _contents() -> str:
+    "A digest of everything that the machine code was made from"
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
+
+
+def _keyed_by_content(loop: Any) -> Any:
+    "Kept code is right while the sources say the same, whenever they were written"
+    kept = getattr(loop._cache, "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):  # of Numba's own; without it the file's age decides, as usual
+        kept._source_stamp = _contents()
+    return loop
 
 
 def _compiled(f: Callable) -> Any:
@@ -34,7 +51,7 @@ def _compiled(f: Callable) -> Any:
     if f.__module__ == "__main__":
         return njit(f, nogil=True, **_OPTIONS)
     try:
-        return njit(f, nogil=True, cache=True, **_OPTIONS)
+        return _keyed_by_content(njit(f, nogil=True, cache=True, **_OPTIONS))
     except RuntimeError:  # no folder can be written
         return njit(f, nogil=True, **_OPTIONS)
 
@@ -460,7 +477,7 @@ def can_take(
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0b776c2c
 _ALONE = 2 * CHUNK  # a tensor of so many weights is worth several threads
-Tensors = Sequence[Tensor | None]
+_Tensors = Sequence[Tensor | None]
 
 
 def _place(t: Tensor) -> int:
@@ -471,7 +488,7 @@ def _place(t: Tensor) -> int:
 
 
 def _walk(
-    rows: Sequence[Tensors],  # one per parameter; the columns of the table, without what follows the addresses
+    rows: Sequence[_Tensors],  # one per parameter; the columns of the table, without what follows the addresses
     extra: Sequence[Sequence[int]],  # integers behind the addresses, one sequence per row
     sizes: Sequence[int],
     loop: Callable,  # called with a table, its examples, the first and the last + 1
@@ -530,7 +547,7 @@ def accumulate_gradient_(
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000031
 def update_all_(
-    rows: Sequence[Tensors],  # for each parameter: λ, mode, g, w, total, momentum, own prior, mean
+    rows: Sequence[_Tensors],  # for each parameter: λ, mode, g, w, total, momentum, own prior, mean
     *,
     lr: float,  # α/(1-βᵗ)
     data_scale: float,  # N/S
@@ -639,7 +656,7 @@ def _project(table, w_like, x_like, beta, first, last):
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #54466470
 def adam_all_(
-    rows: Sequence[Tensors],  # for each parameter: latent, g, first and second moment (float32), receives ±1
+    rows: Sequence[_Tensors],  # for each parameter: latent, g, first and second moment (float32), receives ±1
     *,
     steps: int,  # of Adam, this one included
     lr: float,  # learning rate
@@ -660,7 +677,7 @@ def adam_all_(
 
 
 def project_all_(
-    rows: Sequence[Tensors],  # for each parameter: receives w, auxiliary h̃ (float32)
+    rows: Sequence[_Tensors],  # for each parameter: receives w, auxiliary h̃ (float32)
     beta: float,  # β
 ) -> None:
     "w = tanh(β h̃)"
