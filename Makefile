@@ -5,7 +5,7 @@ JOBS ?= 2
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help reproduce test check lint levels site lab clean
+.PHONY: help reproduce test check lint levels targets site lab clean
 .DEFAULT_GOAL := reproduce
 
 help:  ## say what can be made
@@ -40,6 +40,9 @@ lint: $(VENV)/.ready  ## formatting, lint and types, as pyproject.toml says (par
 
 levels: $(VENV)/.ready  ## numeric tests, and notebooks of math and methods, with the instructions of older processors
 	$(BIN)/python tests/levels.py run --jobs $(JOBS)
+
+targets: $(VENV)/.ready  ## measure the targets of speed on this machine, as ratios: met or not met
+	$(BIN)/python -m bayesbinn_nb.library.targets
 
 site: $(VENV)/.ready  ## render the site from what has been run
 	$(BIN)/bayesbinn site

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..math.bernoulli import entropy
-from .kernels import accumulate_gradient_, gpu, sample_weights_, update_natural_parameter_
+from .kernels import accumulate_gradient_, gpu, sample_all_, update_all_
 from .kernels.memory import flat, is_dense, laid_out_like
 from .kernels.noise import draw_key
 from .method import Choice, Method, copied, forget_casts, is_binary_weight, swapped
@@ -231,6 +231,8 @@ class _Buffered(_Counted):
     def _buffers(self) -> list[Tensor]:
         "One buffer per parameter, kept between steps; laid out in memory as the parameter is today"
         for p, state, _ in self._each():
+            if state["lam"].stride() == p.stride():
+                continue
             if state["lam"].stride() != torch.empty_like(p, device="meta").stride():  # model.to(memory_format=…)
                 for name in state.keys() & {"lam", "momentum_buffer", "mean", "prior"}:
                     state[name] = torch.empty_like(p, dtype=torch.float32).copy_(state[name])
@@ -264,20 +266,22 @@ class _Drawn(_Buffered):
     "The weights of a pass"
 
     @torch.no_grad()
-    def _draw(self, buffers: list[Tensor]) -> list[list[bool] | None]:
+    def _draw(self, buffers: list[Tensor]) -> list[Any]:
         "Write a draw into the buffers; returns which pieces were settled"
-        key, settled = draw_key(self.seed, self._draws), []
+        key, settled = draw_key(self.seed, self._draws), [None] * len(buffers)
         counters = {p.device: self._counter(p.device) for p, _, _ in self._each() if gpu.available(p.device)}
-        for (p, state, group), w in zip(self._each(), buffers):
+        together: dict[float, list] = {}  # what is drawn in one call, by its temperature
+        for i, ((p, state, group), w) in enumerate(zip(self._each(), buffers)):
             lam, temperature, offset = state["lam"], group["temperature"], state["offset"]
-            flags = None
             if group["samples"] == 0:
                 torch.tanh(lam, out=w) if w.dtype == torch.float32 else w.copy_(torch.tanh(lam))
             elif p.device in counters:
                 gpu.sample_weights_cuda_(w, lam, temperature, self.seed, counters[p.device], 0, offset)
             else:
-                flags = sample_weights_(w, lam, temperature, key, offset)
-            settled.append(flags)
+                together.setdefault(temperature, []).append((i, (w, lam, offset)))
+        for temperature, rows in together.items():
+            for (i, _), flags in zip(rows, sample_all_([row for _, row in rows], temperature, key)):
+                settled[i] = flags
         self._draws += 1
         for counter in counters.values():
             counter.add_(1)
@@ -351,42 +355,44 @@ class _Sampled(_Drawn):
 class _Learning(_Sampled):
     "Move λ"
 
-    @torch.no_grad()
-    def _learn(self, p: Tensor, group: dict, g: Tensor | None, w: Tensor | None, flags: Any, total: Tensor | None):
-        "One step of one parameter"
-        state, beta = self.state[p], group["momentum"]
+    def _row(self, p: Tensor, group: dict, g: Tensor | None, w: Tensor | None, total: Tensor | None) -> tuple:
+        "What a step of one parameter touches: λ, mode, g, w, total, momentum, own prior, mean"
+        state = self.state[p]
         lam = state["lam"]
         state["step"] += 1
-        if beta > 0 and "momentum_buffer" not in state:  # a scheduler such as OneCycleLR has switched it on
+        if group["momentum"] > 0 and "momentum_buffer" not in state:  # a scheduler such as OneCycleLR switched it on
             state["momentum_buffer"] = torch.zeros_like(lam)
         if g is None and total is None:  # this parameter took no part in the loss: only the prior acts
             total = torch.zeros_like(lam)
         # a slice of another tensor cannot be walked through: its weights are written aside and put in
-        mode = p.data if is_dense(p.data) and p.stride() == lam.stride() else torch.empty_like(lam, dtype=p.dtype)
-        tensors = (
-            lam,
-            mode,
-            None if g is None else laid_out_like(lam, g),
-            None if group["samples"] == 0 else w,
-            total,
-            state.get("momentum_buffer"),
-        )
-        settings = dict(
-            data_scale=group["train_size"] / self._passes,
-            temperature=group["temperature"],
-            beta=beta,
-            kl_weight=group["kl_weight"],
-            prior=state.get("prior", group["prior"]),
-            eps=group["eps"],
-            mean=state.get("mean"),
-        )
-        if gpu.available(p.device):
-            gpu.update_natural_parameter_cuda_(*tensors, lr=self._rates[id(group)], step=state["step"], **settings)
-        else:
-            lr = group["lr"] / (1 - beta ** state["step"])
-            update_natural_parameter_(*tensors, lr=lr, settled=flags, **settings)
-        if mode.data_ptr() != p.data_ptr():
-            p.data.copy_(mode)
+        data = p.data
+        mode = data if is_dense(data) and data.stride() == lam.stride() else torch.empty_like(lam, dtype=p.dtype)
+        sampled = None if group["samples"] == 0 else w
+        g = None if g is None else laid_out_like(lam, g)
+        return lam, mode, g, sampled, total, state.get("momentum_buffer"), state.get("prior"), state.get("mean")
+
+    @torch.no_grad()
+    def _learn(self, waiting: list[tuple[Tensor, dict, Tensor | None, Tensor | None, Any, Tensor | None]]) -> None:
+        "One step of each parameter, those of one group and one age in one call"
+        together: dict[Any, list] = {}
+        for p, group, g, w, flags, total in waiting:
+            row, beta = self._row(p, group, g, w, total), group["momentum"]
+            settings = dict(data_scale=group["train_size"] / self._passes, temperature=group["temperature"], beta=beta)
+            settings |= dict(kl_weight=group["kl_weight"], eps=group["eps"])
+            if gpu.available(p.device):
+                *tensors, own, mean = row
+                settings |= dict(prior=group["prior"] if own is None else own, mean=mean, step=self.state[p]["step"])
+                gpu.update_natural_parameter_cuda_(*tensors, lr=self._rates[id(group)], **settings)
+            else:
+                settings |= dict(prior=group["prior"], lr=float(group["lr"]) / (1 - beta ** self.state[p]["step"]))
+                together.setdefault(tuple(settings.items()), []).append((row, flags, p))
+            if row[1].data_ptr() != p.data_ptr() and gpu.available(p.device):
+                p.data.copy_(row[1])
+        for settings, members in together.items():
+            update_all_([row for row, _, _ in members], [flags for _, flags, _ in members], **dict(settings))
+            for row, _, p in members:
+                if row[1].data_ptr() != p.data_ptr():
+                    p.data.copy_(row[1])
 
 # %% ../../nbs/methods/bayesbinn.ipynb #00000020
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
@@ -439,11 +445,10 @@ class _Stepping(_Learning):
             )
         _, buffers, settled = self._last or (nothing, nothing, nothing)
         totals = self._totals or nothing
-        if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        if self._counters and not torch.cuda.is_current_stream_capturing():
             self.refresh()
-        for (p, _, group), g, w, flags, total in zip(self._each(), gradients, buffers, settled, totals):
-            if p.requires_grad:
-                self._learn(p, group, g, w, flags, total)
+        each = zip(self._each(), gradients, buffers, settled, totals)
+        self._learn([(p, group, g, w, flags, t) for (p, _, group), g, w, flags, t in each if p.requires_grad])
         self._forget()
         forget_casts()
         return loss
@@ -459,7 +464,7 @@ class _Posterior(_Stepping):
     ) -> Iterator[None]:
         "The model holds ±1 weights drawn from the posterior, w ~ Bern(σ(2λ)); training noise is not disturbed"
         key = draw_key(self.seed, index, stream=1)
-        ps, draws = [], []
+        ps, draws, rows = [], [], []
         with torch.no_grad():
             for p, state, _ in self._each():
                 ps.append(p)
@@ -468,7 +473,8 @@ class _Posterior(_Stepping):
                     which = torch.tensor(index, device=p.device)
                     gpu.sample_weights_cuda_(draws[-1], state["lam"], 0.0, self.seed, which, 1, state["offset"])
                 else:
-                    sample_weights_(draws[-1], state["lam"], 0.0, key, state["offset"])
+                    rows.append((draws[-1], state["lam"], state["offset"]))
+            sample_all_(rows, 0.0, key)
         with swapped(ps, draws):
             yield
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .bop import same_pieces
+from .kernels import adam_with_signs_, project_all_
 from .method import Choice, Method, adam, binary_sign, is_binary_weight, is_count, refuse_wrong
 
 # %% auto #0
@@ -182,12 +183,16 @@ class _PMFSteps(_Auxiliary):
 
     def train_passes(self) -> Iterator[AbstractContextManager]:
         with torch.no_grad():
-            for a, w in zip(self.auxiliary, self.fractional):
-                self._project(a, out=w)
+            simple = self.jacobian == "true" and not isinstance(self.beta, Tensor)
+            if not (simple and project_all_(self.fractional, [a[0] for a in self.auxiliary], self.beta)):
+                for a, w in zip(self.auxiliary, self.fractional):
+                    self._project(a, out=w)
         yield self.gradient_pass(self.fractional)
 
     @torch.no_grad()
     def update(self) -> None:
+        if self._in_one_walk():
+            return self.advance()
         for auxiliary, w, g in zip(self.auxiliary, self.fractional, self.gradients):
             if g is None:
                 continue
@@ -202,6 +207,17 @@ class _PMFSteps(_Auxiliary):
         self.gradients = []
         self.show_weights()
         self.advance()
+
+    def _in_one_walk(self) -> bool:
+        "Derivative, Adam and signs by one compiled loop, where that is possible"
+        if self.jacobian != "true" or isinstance(self.beta, Tensor):
+            return False
+        latent = [group[0] for group in self.auxiliary]
+        done = adam_with_signs_(
+            self.optimizer, latent, self.gradients, self.parameters, beta=self.beta, plus_at_zero=False
+        )
+        self.gradients = [] if done else self.gradients
+        return done
 
     def advance(self) -> None:
         "β and the rate after an iteration; the same rule on the host and, without asking the host, on a GPU"

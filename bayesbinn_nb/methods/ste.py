@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .kernels import adam_with_signs_
 from .method import Choice, Method, adam, binary_sign, is_binary_weight, swapped
 
 # %% auto #0
@@ -114,6 +115,15 @@ class _Latent(Method):
         for p, latent in zip(self.binary_parameters.values(), self.latent):
             binary_sign(latent.data, out=p.data)
 
+    @contextmanager
+    def latent_weights(self) -> Iterator[None]:
+        "The model holds its latent weights (for experiments that ask what they are worth)"
+        with swapped(
+            self.binary_parameters.values(),
+            [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())],
+        ):
+            yield
+
 # %% ../../nbs/methods/ste.ipynb #0000000e
 class STE(_Latent):
     "Straight-through estimator: an optimiser on latent weights, gradients taken at their signs"
@@ -123,6 +133,12 @@ class STE(_Latent):
 
     @torch.no_grad()
     def update(self) -> None:
+        weights = list(self.binary_parameters.values())
+        bound = self.clip_weights
+        if self.clip_gradients is None and adam_with_signs_(
+            self.optimizer, self.latent, self.gradients, weights, bound=bound
+        ):
+            return
         for latent, g in zip(self.latent, self.gradients):
             if g is not None:  # straight through: the gradient at the sign becomes the latent weight's
                 latent.grad = g.float()
@@ -134,15 +150,6 @@ class STE(_Latent):
             for r in self.latent:
                 r.data.clamp_(-self.clip_weights, self.clip_weights)
         self.show_weights()
-
-    @contextmanager
-    def latent_weights(self) -> Iterator[None]:
-        "The model holds its latent weights (for experiments that ask what they are worth)"
-        with swapped(
-            self.binary_parameters.values(),
-            [r.data.to(p.dtype) for r, p in zip(self.latent, self.binary_parameters.values())],
-        ):
-            yield
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]

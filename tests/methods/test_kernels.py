@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -389,9 +390,7 @@ def test_no_constant_of_another_module_is_compiled_in():
     from bayesbinn_nb.methods.kernels import compiled
 
     own = {n for n, v in vars(compiled).items() if getattr(v, "__module__", None) == compiled.__name__}
-    allowed = (
-        own | {"_BLOCK", "_COLUMNS", "_FEW", "f32", "i32", "np", "types"} | {n for n in vars(compiled) if n[0] == "_"}
-    )
+    allowed = own | {"_BLOCK", "_ROW", "f32", "i32", "math", "np", "types"} | {n for n in vars(compiled) if n[0] == "_"}
     for name, value in vars(compiled).items():
         if hasattr(value, "py_func"):
             used = set(value.py_func.__code__.co_names) & set(vars(compiled))
@@ -466,3 +465,88 @@ def test_without_eps_a_settled_weight_has_no_scale_whoever_its_neighbours(engine
     )
     settled = torch.arange(ODD) != (5 if open_weight else -1)
     assert lam[settled].isnan().all() and (not open_weight or lam[5].isfinite())
+
+
+# -- several parameters in one call, and Adam with what stands around it
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e7])
+@pytest.mark.parametrize("lagged", [False, True])
+def test_several_parameters_in_one_call_are_each_as_alone(engine, scale, lagged):
+    temperature = 1.0 if scale == 1.0 else 1e-10
+    sizes, offsets = (5, 70_001, 300, 1), (0, 5, 80_000, 90_000)
+    dtypes = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
+    lams = [torch.randn(n) * scale for n in sizes]
+    ws = [torch.empty(n, dtype=d) for n, d in zip(sizes, dtypes)]
+    flags = kernels.sample_all_(list(zip(ws, lams, offsets)), temperature, draw_key(1, 2))
+    rows, alone = [], []
+    for lam, w in zip(lams, ws):
+        start = [lam, torch.empty_like(w), torch.randn_like(lam) * 1e-3, w, None, None, None]
+        rows.append((*[None if t is None else t.clone() for t in start], torch.tanh(lam) if lagged else None))
+        alone.append(tuple(None if t is None else t.clone() for t in rows[-1]))
+    numbers = dict(lr=0.1, data_scale=temperature, temperature=temperature)
+    kernels.update_all_(rows, flags, **numbers)
+    for row, (lam, mode, g, w, total, m, _, mean), flag in zip(rows, alone, flags):
+        update_natural_parameter_(lam, mode, g, w, total, m, mean=mean, settled=flag, **numbers)
+        together = torch.isclose(row[0], lam, rtol=1e-5, atol=1e-5)
+        assert together.double().mean() > 0.999 and torch.equal(row[1] > 0, row[0] > 0)
+        if lagged:
+            assert torch.allclose(row[7], mean, atol=1e-6)
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+@pytest.mark.parametrize("beta", [0.0, 1.0, 100.0, 1e4])
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-4])
+def test_adam_in_one_walk_is_torchs_adam(beta, weight_decay):
+    "Ten steps beside derivative, torch's Adam and clamp, from latent numbers of every size"
+    from bayesbinn_nb.methods.pmf import pmf_gradient_
+
+    sizes = (40_000, 300, 3)
+    start = [torch.randn(n) * 10 ** torch.empty(n).uniform_(-7, 0) for n in sizes]
+    ours, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
+    a = torch.optim.Adam(ours, lr=0.01, weight_decay=weight_decay)
+    b = torch.optim.Adam(theirs, lr=0.01, weight_decay=weight_decay)
+    weights = [torch.full((n,), math.nan) for n in sizes]
+    with use_engine("numba"):
+        for _ in range(10):
+            gradients = [torch.randn(n) * 1e-3 for n in sizes]
+            done = kernels.adam_with_signs_(a, ours, gradients, weights, bound=1.0, beta=beta, plus_at_zero=False)
+            assert done
+            for x, y, g in zip(ours, theirs, gradients):
+                y.grad = g.clone() if beta == 0 else pmf_gradient_(g.clone(), y.data, beta)
+            b.step()
+            for x, y, w in zip(ours, theirs, weights):
+                y.data.clamp_(-1, 1)
+                # where the averages are as small as Adam's ε their quotient keeps fewer digits
+                assert torch.allclose(x, y, rtol=1e-5, atol=2e-6)
+                assert torch.equal(w, torch.where(x > 0, 1.0, -1.0))
+                x.data.copy_(y.data)  # one step at a time: errors shall not add up over steps
+                assert torch.equal(a.state[x]["step"], b.state[y]["step"])
+                average = b.state[y]["exp_avg"]  # a sum that may cancel: errors are those of its largest terms
+                small = 1e-6 * max(average.abs().max().item(), 1e-3)
+                assert torch.allclose(a.state[x]["exp_avg"], average, rtol=1e-5, atol=small)
+
+
+def test_other_optimisers_are_left_to_torch():
+    p = [torch.nn.Parameter(torch.randn(5000))]
+    g, w = [torch.randn(5000)], [torch.empty(5000)]
+    hooked = torch.optim.Adam(p)
+    hooked.register_step_post_hook(lambda *_: None)
+    for optimizer in (torch.optim.SGD(p), torch.optim.Adam(p, amsgrad=True), torch.optim.AdamW(p), hooked):
+        assert not kernels.adam_with_signs_(optimizer, p, g, w)
+    with use_engine("torch"):
+        assert not kernels.adam_with_signs_(torch.optim.Adam(p), p, g, w)
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+def test_kept_machine_code_is_keyed_by_its_sources(tmp_path, monkeypatch):
+    from bayesbinn_nb.methods.kernels import compiled
+
+    before = compiled._contents()
+    for name in compiled._SOURCES:
+        text = (Path(compiled.__file__).parent / f"{name}.py").read_bytes()
+        (tmp_path / f"{name}.py").write_bytes(text)
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    assert compiled._contents() == before
+    (tmp_path / "noise.py").write_bytes((tmp_path / "noise.py").read_bytes() + b"\n")
+    assert compiled._contents() != before

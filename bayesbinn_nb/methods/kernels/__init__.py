@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import eager
-from .memory import CHUNK  # noqa: F401
+from .memory import CHUNK, is_dense  # noqa: F401
 from bayesbinn_nb.methods.kernels.noise import (  # noqa: F401, I001  # noqa: F401
     BITS_TO_UNIFORM,
     LARGEST_NOISE,
@@ -27,8 +28,9 @@ from bayesbinn_nb.methods.kernels.noise import (  # noqa: F401, I001  # noqa: F4
 
 # %% auto #0
 __all__ = ['COMPILED_FROM', 'engine', 'use_engine', 'compiled_kernels', 'sample_weights_', 'accumulate_gradient_',
-           'update_natural_parameter_', 'BITS_TO_UNIFORM', 'CHUNK', 'LARGEST_NOISE', 'draw_key', 'half_logistic_noise',
-           'random_bits', 'settled_beyond']
+           'update_natural_parameter_', 'sample_all_', 'update_all_', 'adam_with_signs_', 'project_all_',
+           'BITS_TO_UNIFORM', 'CHUNK', 'LARGEST_NOISE', 'draw_key', 'half_logistic_noise', 'random_bits',
+           'settled_beyond']
 
 # %% ../../../nbs/methods/kernels.ipynb #00000005
 _all_ = [
@@ -42,7 +44,7 @@ _all_ = [
 ]
 
 # %% ../../../nbs/methods/kernels.ipynb #00000007
-COMPILED_FROM = 1 << 10  # smaller parameters are not worth a compiled loop
+COMPILED_FROM = 1 << 8  # fewer weights in one call are not worth a compiled loop
 
 _engine = os.environ.get("BAYESBINN_KERNELS", "auto")
 
@@ -131,3 +133,115 @@ def update_natural_parameter_(
     way.update_natural_parameter_(
         lam, mode, grad, w, total, momentum, prior=prior, mean=mean, settled=settled, **numbers
     )
+
+# %% ../../../nbs/methods/kernels.ipynb #23132bf5
+def _compiled_rows(rows: Sequence[tuple]) -> tuple[ModuleType | None, list[bool]]:
+    "The compiled loops, if there is a use for them, and which parameters go to them"
+    if sum([row[0].numel() for row in rows]) < COMPILED_FROM or engine() != "numba":
+        return None, [False] * len(rows)
+    from bayesbinn_nb.methods.kernels import compiled
+
+    return compiled, [row[0].numel() > 0 and compiled.can_take(*row) for row in rows]
+
+
+def sample_all_(
+    rows: Sequence[tuple[Tensor, Tensor, int]],  # for each parameter: receives w, λ, first index in the noise
+    temperature: float,  # τ ≥ 0
+    key: tuple[int, int],  # from `draw_key`
+) -> list[list[bool] | None]:  # as `sample_weights_`, for each
+    "Draw the weights of several parameters"
+    found: list[list[bool] | None] = [None] * len(rows)
+    compiled, fast = _compiled_rows([row[:2] for row in rows])
+    if compiled is not None and any(fast):
+        compiled.sample_all_([row for row, is_fast in zip(rows, fast) if is_fast], temperature, key)
+    for i, (out, lam, offset) in enumerate(rows):
+        if not fast[i]:
+            found[i] = eager.sample_weights_(out, lam, temperature, key, offset)
+    return found
+
+# %% ../../../nbs/methods/kernels.ipynb #3c677efb
+def update_all_(
+    rows: Sequence[tuple],  # for each parameter: λ, mode, g, w, total, momentum, own prior, mean
+    settled: Sequence[list[bool] | None],  # from `sample_all_`
+    *,
+    prior: float = 0.0,  # λ0 of those without one of their own
+    **numbers: float,  # lr, data_scale, temperature, beta, kl_weight, eps
+) -> None:
+    "One step of the Bayesian learning rule for several parameters"
+    compiled, fast = _compiled_rows(rows)
+    if compiled is not None and any(fast):
+        compiled.update_all_([row for row, is_fast in zip(rows, fast) if is_fast], prior=prior, **numbers)
+    for row, is_fast, flags in zip(rows, fast, settled):
+        if not is_fast:
+            *tensors, own, mean = row
+            here = prior if own is None else own
+            eager.update_natural_parameter_(*tensors, prior=here, mean=mean, settled=flags, **numbers)
+
+# %% ../../../nbs/methods/kernels.ipynb #26b336fd
+def _plain_adam(optimizer: torch.optim.Optimizer) -> bool:
+    "Is it Adam without variants, hooks and several groups?"
+    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+        return False
+    group = optimizer.param_groups[0]
+    variants = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
+    hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    numbers = group["lr"], *group["betas"]
+    return not (any(group.get(v) for v in variants) or any(hooks) or any(isinstance(x, Tensor) for x in numbers))
+
+
+def _adam_state(optimizer: torch.optim.Optimizer, x: Tensor) -> dict:
+    "What torch's Adam keeps for a parameter, made as it makes it"
+    state = optimizer.state[x]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(x.data), torch.zeros_like(x.data)
+    return state
+
+
+def adam_with_signs_(
+    optimizer: torch.optim.Optimizer,  # of the latent numbers
+    latent: Sequence[Tensor],  # its parameters
+    gradients: Sequence[Tensor | None],  # at the weights, one per parameter
+    weights: Sequence[Tensor],  # receive the signs
+    **settings: Any,  # bound, beta, plus_at_zero of `compiled.adam_all_`
+) -> bool:  # False: nothing was done
+    "Derivative, Adam, clip and signs of all parameters in one walk, if that is possible"
+    if not _plain_adam(optimizer) or sum(x.numel() for x in latent) < COMPILED_FROM or engine() != "numba":
+        return False
+    from bayesbinn_nb.methods.kernels import compiled
+
+    rows = [(x.data, g, w.data) for x, g, w in zip(latent, gradients, weights) if g is not None]
+    for x, g, w in rows:
+        alike = x.stride() == g.stride() == w.stride() and is_dense(x)
+        if not (alike and compiled.can_take(x, g, w)) or x.dtype != torch.float32:
+            return False
+    group, by_age = optimizer.param_groups[0], {}
+    for x, (data, g, w) in zip([x for x, g in zip(latent, gradients) if g is not None], rows):
+        state = _adam_state(optimizer, x)
+        state["step"] += 1
+        row = data, g, state["exp_avg"], state["exp_avg_sq"], w
+        by_age.setdefault(int(state["step"]), []).append(row)
+    numbers = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    for steps, same_age in by_age.items():
+        compiled.adam_all_(same_age, steps=steps, **numbers, **settings)
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # for torch's schedulers, which warn otherwise
+    return True
+
+# %% ../../../nbs/methods/kernels.ipynb #1bda076e
+def project_all_(
+    outs: Sequence[Tensor],  # receive w
+    auxiliary: Sequence[Tensor],  # h̃, one per parameter
+    beta: float,  # β
+) -> bool:  # False: nothing was done
+    "w = tanh(β h̃) of all parameters in one walk, if that is possible"
+    if sum(h.numel() for h in auxiliary) < COMPILED_FROM or engine() != "numba":
+        return False
+    from bayesbinn_nb.methods.kernels import compiled
+
+    rows = [(w.data, h.data) for w, h in zip(outs, auxiliary)]
+    if not all(compiled.can_take(*row) and row[0].stride() == row[1].stride() and is_dense(row[0]) for row in rows):
+        return False
+    if any(h.dtype != torch.float32 for _, h in rows):
+        return False
+    compiled.project_all_(rows, beta)
+    return True

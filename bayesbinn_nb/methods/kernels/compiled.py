@@ -5,26 +5,45 @@
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000003
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-from .memory import flat, share
+from .memory import CHUNK, flat, share
 from .noise import BITS_TO_UNIFORM, GOLDEN, settled_beyond, signed
 
 # %% auto #0
-__all__ = ['f32', 'i32', 'can_take', 'sample_weights_', 'accumulate_gradient_', 'update_natural_parameter_']
+__all__ = ['f32', 'i32', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
+           'update_natural_parameter_', 'adam_all_', 'project_all_']
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000006
 f32, i32 = np.float32, np.int32
 
+_SOURCES = "compiled", "noise", "memory"
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "ninf"}}
+
+
+def _contents() -> str:
+    "A digest of everything that the machine code was made from"
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
+
+
+def _keyed_by_content(loop: Any) -> Any:
+    "Kept code is right while the sources say the same, whenever they were written"
+    kept = getattr(loop._cache, "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):  # of Numba's own; without it the file's age decides, as usual
+        kept._source_stamp = _contents()
+    return loop
 
 
 def _compiled(f: Callable) -> Any:
@@ -32,7 +51,7 @@ def _compiled(f: Callable) -> Any:
     if f.__module__ == "__main__":
         return njit(f, nogil=True, **_OPTIONS)
     try:
-        return njit(f, nogil=True, cache=True, **_OPTIONS)
+        return _keyed_by_content(njit(f, nogil=True, cache=True, **_OPTIONS))
     except RuntimeError:  # no folder can be written
         return njit(f, nogil=True, **_OPTIONS)
 
@@ -130,6 +149,28 @@ def _get_for(array, i):
 
     return get if array.dtype == types.float32 else get_bfloat16
 
+# %% ../../../nbs/methods/kernels/compiled.ipynb #93d1f97f
+def _pointer(typing, address):
+    return types.voidptr(types.int64), lambda context, builder, sig, args: builder.inttoptr(
+        args[0], context.get_value_type(types.voidptr)
+    )
+
+
+_as_pointer: Any = intrinsic(_pointer)  # the place with this address
+
+
+def _column(table, row, column, size, like):
+    raise NotImplementedError
+
+
+@overload(_column, inline="always")
+def _column_for(table, row, column, size, like):  # the array at an address of the table
+    if isinstance(like, types.NoneType):
+        return lambda table, row, column, size, like: None
+    if like.dtype == types.float32:
+        return lambda table, row, column, size, like: carray(_as_pointer(table[row, column]), (size,), np.float32)
+    return lambda table, row, column, size, like: carray(_as_pointer(table[row, column]), (size,), np.int16)
+
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000016
 def _cut(array, start, stop):
     raise NotImplementedError
@@ -142,7 +183,7 @@ def _cut_for(array, start, stop):
     return lambda array, start, stop: array[start:stop]
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000019
-_BLOCK, _COLUMNS, _FEW = 2048, 64, 64  # weights in a block, in a row of it; unsettled ones that are few
+_BLOCK, _ROW = 2048, 128  # weights that are asked once, and weights that are written together
 
 
 @_inlined
@@ -158,40 +199,64 @@ def _margin(lam, mean, i, bound):
 def _margin_for(lam, mean, i, bound):  # negative where the weight is not settled
     if isinstance(mean, types.NoneType):
         return lambda lam, mean, i, bound: i32(_size_bits(lam[i]) - bound - i32(1))
-    return lambda lam, mean, i, bound: min(
-        i32(_size_bits(lam[i]) - bound - i32(1)), i32(_size_bits(mean[i]) - i32(0x3F800000))
+    return lambda lam, mean, i, bound: i32(
+        i32(_size_bits(lam[i]) - bound - i32(1)) | i32(_size_bits(mean[i]) - i32(0x3F800000))
     )
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000001b
 @_compiled
-def _unsettled(lam, mean, limit, found):
-    "Writes the indices of unsettled weights into `found`; returns how many, or found.size + 1 if there is no room"
-    bound, n, whole = _size_bits(limit), 0, lam.size - lam.size % _COLUMNS
-    if whole:
-        for j in range(_COLUMNS):
-            n += _margin(lam, mean, j, bound) < 0
-        if n > _COLUMNS // 2:  # a stochastic posterior: no need to look further
-            return found.size + 1
-    n, least = 0, np.empty(_COLUMNS, np.int32)
-    for j in range(_COLUMNS):
-        least[j] = i32(0x7FFFFFFF)
-    for i in range(0, whole, _COLUMNS):
-        row, means = lam[i : i + _COLUMNS], _cut(mean, i, i + _COLUMNS)
-        for j in range(_COLUMNS):
-            least[j] = min(least[j], _margin(row, means, j, bound))
-    for j in range(_COLUMNS + lam.size - whole):
-        step = _COLUMNS
-        if j >= _COLUMNS:  # what is left of the last row: a column each
-            j, step = whole + j - _COLUMNS, lam.size
-        elif least[j] >= 0:
-            continue
-        for i in range(j, whole if step == _COLUMNS else lam.size, step):
-            if _margin(lam, mean, i, bound) < 0:
-                if n == found.size:
-                    return n + 1
-                found[n] = i
-                n += 1
-    return n
+def _all_settled(lam, mean, bound):
+    "Is every weight of this row settled?"
+    any_open = i32(0)
+    for i in range(lam.size):
+        any_open |= _margin(lam, mean, i, bound)
+    return any_open >= 0
+
+
+@_compiled
+def _mostly_open(lam, mean, bound):
+    "Are so many weights of this row open that its neighbours need not be asked?"
+    n = 0
+    for i in range(lam.size):
+        n += _margin(lam, mean, i, bound) < 0
+    return 2 * n > lam.size
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #4185c17b
+@_inlined
+def _positive_or_not(x):  # ±1, -1 at 0
+    return f32(1) if x > 0 else f32(-1)
+
+
+@_inlined
+def _sign_bit(x):  # ±1, for an x that is not 0
+    return _with_sign_of(f32(1), x)
+
+
+def _writer(sign: Any) -> Any:
+    "A function for compiled loops: write the signs of `x` into `out`, where they are not there already"
+
+    def put_signs(out, x):
+        raise NotImplementedError
+
+    @overload(put_signs, jit_options=_OPTIONS)
+    def put_signs_for(out, x):
+        if isinstance(out, types.NoneType):
+            return lambda out, x: None
+
+        def put(out, x):
+            differ = i32(0)
+            for i in range(x.size):
+                differ |= i32(_as_int(_get(out, i)) ^ _as_int(sign(x[i])))
+            if differ != 0:
+                for i in range(x.size):
+                    _put(out, i, sign(x[i]))
+
+        return put
+
+    return put_signs
+
+
+_put_modes, _put_signs = _writer(_positive_or_not), _writer(_sign_bit)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000001e
 @_inlined
@@ -217,30 +282,42 @@ def _draw(l, rate, i, key0, key1, spread, unit):
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000020
 @_compiled
-def _sample(all_out, all_lam, rate, key0, key1, spread, unit, limit, first, last):
-    found, drawn = np.zeros(_FEW, np.int32), np.zeros(_FEW, np.float32)
-    for start in range(first, last, _BLOCK):
-        stop = min(start + _BLOCK, last)
-        out, lam = all_out[start:stop], all_lam[start:stop]  # from 0 on: no check for negative indices
-        key = i32(i32(i32(start) * spread) + key0)
-        n = _unsettled(lam, None, limit, found)
-        if n <= _FEW:
-            for i in range(lam.size):
-                _put(out, i, _with_sign_of(f32(1), lam[i]))
-            for k in range(n):
-                drawn[k] = lam[found[k]]
-            for k in range(-(-n // 16) * 16):  # whole vectors: what lies behind the n-th is computed and not used
-                drawn[k] = _draw(drawn[k], rate, found[k], key, key1, spread, unit)
-            for k in range(n):
-                _put(out, found[k], drawn[k])
-        elif rate == 1:  # eq. C3
-            for i in range(lam.size):
-                z = _times_sign_of(_uniform(i32(i), key, key1, spread, unit), lam[i])
-                a, b = f32(1) + z, _exp_negative(f32(-2) * abs(lam[i])) * (f32(1) - z)
-                _put(out, i, _times_sign_of(f32(1) - f32(2) * b / (a + b), lam[i]))
+def _sample_open(out, lam, rate, key, key1, spread, unit):
+    if rate == 1:  # eq. C3
+        for i in range(lam.size):
+            z = _times_sign_of(_uniform(i32(i), key, key1, spread, unit), lam[i])
+            a, b = f32(1) + z, _exp_negative(f32(-2) * abs(lam[i])) * (f32(1) - z)
+            _put(out, i, _times_sign_of(f32(1) - f32(2) * b / (a + b), lam[i]))
+    else:
+        for i in range(lam.size):
+            _put(out, i, _draw(lam[i], rate, i32(i), key, key1, spread, unit))
+
+
+@_compiled
+def _sample_block(out, lam, rate, key, key1, spread, unit, bound):
+    if _mostly_open(lam[:_ROW], None, bound):
+        _sample_open(out, lam, rate, key, key1, spread, unit)
+        return
+    for start in range(0, lam.size, _ROW):
+        o, l = out[start : start + _ROW], lam[start : start + _ROW]
+        if _all_settled(l, None, bound):
+            _put_signs(o, l)
         else:
-            for i in range(lam.size):
-                _put(out, i, _draw(lam[i], rate, i32(i), key, key1, spread, unit))
+            _sample_open(o, l, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
+
+
+@_compiled
+def _sample(table, out_like, lam_like, numbers, key1, spread, first, last):
+    rate, unit, bound = numbers[0], numbers[1], _size_bits(numbers[2])
+    for row in range(table.shape[0]):
+        size, key0 = table[row, 2], i32(table[row, 3])
+        all_out, all_lam = _column(table, row, 0, size, out_like), _column(table, row, 1, size, lam_like)
+        end = min(last, size)
+        for start in range(first, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            out, lam = all_out[start:stop], all_lam[start:stop]  # from 0 on: no check for negative indices
+            key = i32(i32(i32(start) * spread) + key0)
+            _sample_block(out, lam, rate, key, key1, spread, unit, bound)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000023
 def _mean_of(lam, mean, i):
@@ -262,44 +339,34 @@ def _scale(t, v, eps):
 
 @_compiled
 def _update_open(lam, mode, grad, w, mean, eps, keep, scaled, push):
-    one = f32(1)
     for i in range(lam.size):
         l = lam[i] * keep - _get(grad, i) * scaled * _scale(_mean_of(lam, mean, i), _get(w, i), eps) + push
         if mean is not None:
             mean[i] = _with_sign_of(_tanh_abs(abs(lam[i])), lam[i])
         lam[i] = l
-        if mode is not None:
-            _put(mode, i, one if l > 0 else -one)
+    _put_modes(mode, lam)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000025
 @_compiled
-def _update_usual(lam, mode, grad, w, mean, eps, keep, scaled, push, limit, found):
-    one, n = f32(1), _unsettled(lam, mean, limit, found)
-    if n > _FEW:
+def _update_settled(lam, mode, grad, mean, keep, scaled, push):
+    _put_signs(mean, lam)
+    for i in range(lam.size):
+        lam[i] = lam[i] * keep - _get(grad, i) * scaled + push
+    _put_modes(mode, lam)
+
+
+@_compiled
+def _update_usual(lam, mode, grad, w, mean, eps, keep, scaled, push, bound):
+    if _mostly_open(lam[:_ROW], _cut(mean, 0, _ROW), bound):
         _update_open(lam, mode, grad, w, mean, eps, keep, scaled, push)
         return
-    before, mu = np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32)
-    moved, weight, slope = np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32), np.zeros(_FEW, np.float32)
-    for k in range(n):
-        i = found[k]
-        before[k], weight[k], slope[k] = lam[i], _get(w, i), _get(grad, i)
-        mu[k] = _mean_of(lam, mean, i)
-    for k in range(-(-n // 16) * 16):
-        moved[k] = before[k] * keep - slope[k] * scaled * _scale(mu[k], weight[k], eps) + push
-    for i in range(lam.size):  # as if all were settled: s = 1/τ
-        l = lam[i] * keep - _get(grad, i) * scaled + push
-        if mean is not None:
-            mean[i] = _with_sign_of(one, lam[i])
-        lam[i] = l
-        if mode is not None:
-            _put(mode, i, one if l > 0 else -one)
-    for k in range(n):
-        i = found[k]
-        lam[i] = moved[k]
-        if mean is not None:
-            mean[i] = _with_sign_of(_tanh_abs(abs(before[k])), before[k])
-        if mode is not None:
-            _put(mode, i, one if moved[k] > 0 else -one)
+    for start in range(0, lam.size, _ROW):
+        stop = start + _ROW
+        l, o, g, mu = lam[start:stop], _cut(mode, start, stop), _cut(grad, start, stop), _cut(mean, start, stop)
+        if _all_settled(l, mu, bound):
+            _update_settled(l, o, g, mu, keep, scaled, push)
+        else:
+            _update_open(l, o, g, _cut(w, start, stop), mu, eps, keep, scaled, push)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000027
 @_compiled
@@ -330,36 +397,47 @@ def _update_any(
             d = momentum[i] * beta + d * (one - beta)
             momentum[i] = d
         lam[i] = l - lr * d
-    if mode is not None:
-        for i in range(lam.size):
-            _put(mode, i, one if lam[i] > 0 else -one)
+    _put_modes(mode, lam)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000029
 @_compiled
+def _update_block(lam, mode, grad, w, total, momentum, prior, mean, numbers):
+    lr, data_scale, temperature, beta, kl_weight = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+    prior_value, eps, keep, rate, push = numbers[5], numbers[6], numbers[7], numbers[8], numbers[9]
+    scaled, bound = rate / temperature, _size_bits(numbers[10])
+    usual = False
+    if grad is not None:
+        if w is not None:
+            if total is None:
+                if momentum is None:
+                    if prior is None:
+                        usual = True
+                        _update_usual(lam, mode, grad, w, mean, eps, keep, scaled, push, bound)
+    if not usual:
+        _update_any(
+            lam, mode, grad, w, total, momentum, prior, mean,
+            lr, data_scale, temperature, beta, kl_weight, prior_value, eps,
+        )  # fmt: skip
+
+
+@_compiled
 def _update(
-    lam, mode, grad, w, total, momentum, prior, mean,
-    lr, data_scale, temperature, beta, kl_weight, prior_value, eps, keep, rate, push, limit, first, last,
+    table, lam_like, mode_like, grad_like, w_like, total_like, momentum_like, prior_like, mean_like,
+    numbers, first, last,
 ):  # fmt: skip
-    scaled, found = rate / temperature, np.zeros(_FEW, np.int32)
-    for start in range(first, last, _BLOCK):
-        stop = min(start + _BLOCK, last)
-        l, o, g, v = lam[start:stop], _cut(mode, start, stop), _cut(grad, start, stop), _cut(w, start, stop)
-        t, m, l0, mu = (
-            _cut(total, start, stop),
-            _cut(momentum, start, stop),
-            _cut(prior, start, stop),
-            _cut(mean, start, stop),
-        )
-        usual = False
-        if grad is not None:
-            if w is not None:
-                if total is None:
-                    if momentum is None:
-                        if prior is None:
-                            usual = True
-                            _update_usual(l, o, g, v, mu, eps, keep, scaled, push, limit, found)
-        if not usual:
-            _update_any(l, o, g, v, t, m, l0, mu, lr, data_scale, temperature, beta, kl_weight, prior_value, eps)
+    for row in range(table.shape[0]):
+        size = table[row, 8]
+        end = min(last, size)
+        lam, mode = _column(table, row, 0, size, lam_like), _column(table, row, 1, size, mode_like)
+        grad, w = _column(table, row, 2, size, grad_like), _column(table, row, 3, size, w_like)
+        total, momentum = _column(table, row, 4, size, total_like), _column(table, row, 5, size, momentum_like)
+        prior, mean = _column(table, row, 6, size, prior_like), _column(table, row, 7, size, mean_like)
+        for start in range(first, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            l, o, g, v = lam[start:stop], _cut(mode, start, stop), _cut(grad, start, stop), _cut(w, start, stop)
+            t, m = _cut(total, start, stop), _cut(momentum, start, stop)
+            l0, mu = _cut(prior, start, stop), _cut(mean, start, stop)
+            _update_block(l, o, g, v, t, m, l0, mu, numbers)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000002b
 @_compiled
@@ -378,6 +456,9 @@ def _accumulate(all_total, all_grad, all_w, all_lam, all_mean, temperature, eps,
             total[i] += _get(grad, i) * (((one - v * v) + eps) / (((one - mu * mu) + eps) * temperature))
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000002d
+_EXAMPLES: dict[Any, Any] = {None: None, torch.float32: np.empty(0, f32), torch.bfloat16: np.empty(0, np.int16)}
+
+
 def _array(
     t: Tensor | None,
 ) -> np.ndarray | None:
@@ -392,7 +473,52 @@ def can_take(
     *tensors: Tensor | None,
 ) -> bool:
     "Are all of them float32 or bfloat16 on the host?"
-    return all(t is None or (t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16)) for t in tensors)
+    return all([t is None or (t.is_cpu and t.dtype in _EXAMPLES) for t in tensors])  # noqa: C419  # a list: faster
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #0b776c2c
+_ALONE = 2 * CHUNK  # a tensor of so many weights is worth several threads
+_Tensors = Sequence[Tensor | None]
+
+
+def _place(t: Tensor) -> int:
+    "Where the numbers of a dense tensor begin"
+    if not t.is_contiguous():
+        flat(t)  # refuses a tensor with gaps
+    return t.data_ptr()
+
+
+def _walk(
+    rows: Sequence[_Tensors],  # one per parameter; the columns of the table, without what follows the addresses
+    extra: Sequence[Sequence[int]],  # integers behind the addresses, one sequence per row
+    sizes: Sequence[int],
+    loop: Callable,  # called with a table, its examples, the first and the last + 1
+) -> None:
+    "Call `loop` with tables of equal columns, on every weight once"
+    tables: dict[Any, list] = {}
+    for tensors, more, n in zip(rows, extra, sizes):
+        kinds = tuple([None if t is None else t.dtype for t in tensors])
+        row = [0 if t is None else _place(t) for t in tensors]
+        tables.setdefault((kinds, n if n >= _ALONE else 0, len(tables) if n >= _ALONE else 0), []).append([*row, *more])
+    for (kinds, alone, _), lines in tables.items():
+        table, likes = np.array(lines, np.int64), [_EXAMPLES[kind] for kind in kinds]
+        if alone:
+            share(alone, lambda first, last: loop(table, likes, first, last))
+        else:
+            loop(table, likes, 0, _ALONE)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #a0d5bdd2
+def sample_all_(
+    rows: Sequence[tuple[Tensor, Tensor, int]],  # for each parameter: receives w, λ (float32), first index in the noise
+    temperature: float,  # τ ≥ 0
+    key: tuple[int, int],  # from `draw_key`
+) -> list[None]:
+    "Draw the weights of several parameters; the update finds out by itself which are settled"
+    rate = 1 / temperature if temperature else 0
+    numbers = np.array([rate, BITS_TO_UNIFORM, settled_beyond(temperature)], f32), i32(key[1]), i32(signed(GOLDEN))
+    sizes = [lam.numel() for _, lam, _ in rows]
+    extra = [(n, signed(offset * GOLDEN + key[0])) for n, (_, _, offset) in zip(sizes, rows)]
+    _walk([row[:2] for row in rows], extra, sizes, lambda t, likes, a, b: _sample(t, *likes, *numbers, a, b))
+    return [None] * len(rows)
 
 
 def sample_weights_(
@@ -402,12 +528,8 @@ def sample_weights_(
     key: tuple[int, int],  # from `draw_key`
     offset: int = 0,  # index of the first weight in the noise
 ) -> None:
-    "Draw the weights; the update finds out by itself which are settled"
-    o, l, spread = _array(out), _array(lam), i32(signed(GOLDEN))
-    rate = f32(1 / temperature) if temperature else f32(0)
-    numbers = rate, i32(signed(offset * GOLDEN + key[0])), i32(key[1]), spread, f32(BITS_TO_UNIFORM)
-    limit = f32(settled_beyond(temperature))
-    share(lam.numel(), lambda first, last: _sample(o, l, *numbers, limit, first, last))
+    "Draw the weights of one parameter"
+    sample_all_([(out, lam, offset)], temperature, key)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000002f
 def accumulate_gradient_(
@@ -424,6 +546,25 @@ def accumulate_gradient_(
     share(lam.numel(), lambda first, last: _accumulate(*arrays, f32(temperature), f32(eps), first, last))
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000031
+def update_all_(
+    rows: Sequence[_Tensors],  # for each parameter: λ, mode, g, w, total, momentum, own prior, mean
+    *,
+    lr: float,  # α/(1-βᵗ)
+    data_scale: float,  # N/S
+    temperature: float,  # τ
+    beta: float = 0.0,  # β
+    kl_weight: float = 1.0,  # κ
+    prior: float = 0.0,  # λ0 of the rows without one of their own
+    eps: float = 1e-10,  # ε
+) -> None:
+    "One step of the Bayesian learning rule with momentum, eq. K3, for several parameters"
+    limit = settled_beyond(temperature) if eps > 0 else 3e38
+    products = 1 - lr * kl_weight, lr * data_scale, lr * kl_weight * prior, limit
+    numbers = np.array([lr, data_scale, temperature, beta, kl_weight, prior, eps, *products], f32)
+    sizes = [row[0].numel() for row in rows if row[0] is not None]
+    _walk(rows, [(n,) for n in sizes], sizes, lambda t, likes, a, b: _update(t, *likes, numbers, a, b))
+
+
 def update_natural_parameter_(
     lam: Tensor,  # λ, float32; updated
     mode: Tensor | None,  # receives the ±1 weights
@@ -432,20 +573,113 @@ def update_natural_parameter_(
     total: Tensor | None,  # Σ s ⊙ g of earlier passes
     momentum: Tensor | None,  # m, float32; updated
     *,
-    lr: float,  # α/(1-βᵗ)
-    data_scale: float,  # N/S
-    temperature: float,  # τ
-    beta: float = 0.0,  # β
-    kl_weight: float = 1.0,  # κ
     prior: Tensor | float = 0.0,  # λ0
-    eps: float = 1e-10,  # ε
     mean: Tensor | None = None,  # the lagged μ; overwritten by tanh λ
     settled: list[bool] | None = None,  # not needed here
+    **numbers: float,  # as `update_all_`
 ) -> None:
-    "One step of the Bayesian learning rule with momentum, eq. K3, in place"
+    "The step of one parameter"
     own, value = (prior, 0.0) if isinstance(prior, Tensor) else (None, float(prior))
-    arrays = [_array(t) for t in (lam, mode, grad, w, total, momentum, own, mean)]
-    limit = settled_beyond(temperature) if eps > 0 else 3e38
-    products = 1 - lr * kl_weight, lr * data_scale, lr * kl_weight * value, limit
-    numbers = [f32(x) for x in (lr, data_scale, temperature, beta, kl_weight, value, eps, *products)]
-    share(lam.numel(), lambda first, last: _update(*arrays, *numbers, first, last))
+    update_all_([(lam, mode, grad, w, total, momentum, own, mean)], prior=value, **numbers)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #8d40f1d0
+@_inlined
+def _exp_down(x):  # x ≤ 0; 0 below -87
+    y = max(x, f32(-87))
+    t = y * f32(1.4426950408889634) + f32(12582912.0)
+    k = t - f32(12582912.0)
+    r = (y - k * f32(0.693359375)) + k * f32(2.12194440e-4)
+    p = f32(0.001395083381794393)
+    p = p * r + f32(0.008369088172912598)
+    p = p * r + f32(0.04166620224714279)
+    p = p * r + f32(0.16666516661643982)
+    p = p * r + f32(0.5)
+    p = p * (r * r) + (r + f32(1))
+    return _as_float(i32(_as_int(p) + (_as_int(t) << i32(23)))) if x >= f32(-87) else f32(0)
+
+
+@_compiled
+def _adam_block(x, grad, m, v, numbers):
+    step, one_minus_b1, b2, one_minus_b2, root, eps = (
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    )  # fmt: skip
+    decay, bound, two_beta = numbers[6], numbers[7], numbers[8]
+    for i in range(x.size):
+        d = _get(grad, i)
+        if two_beta > 0:  # eq. C4
+            e = _exp_down(-abs(x[i] * two_beta))
+            d *= two_beta * e / ((f32(1) + e) * (f32(1) + e))
+        d += decay * x[i]
+        average = m[i] + (d - m[i]) * one_minus_b1
+        square = v[i] * b2 + d * d * one_minus_b2
+        moved = x[i] - step * average / (f32(math.sqrt(square)) * root + eps)
+        m[i], v[i], x[i] = average, square, min(max(moved, -bound), bound)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #775a5e8c
+@_inlined
+def _negative_or_not(x):  # ±1, +1 at 0
+    return f32(1) if x >= 0 else f32(-1)
+
+
+_put_latent_signs = _writer(_negative_or_not)
+
+
+@_compiled
+def _adam(table, x_like, grad_like, m_like, v_like, mode_like, numbers, plus_at_zero, first, last):
+    for row in range(table.shape[0]):
+        size = table[row, 5]
+        end = min(last, size)
+        x, grad = _column(table, row, 0, size, x_like), _column(table, row, 1, size, grad_like)
+        m, v = _column(table, row, 2, size, m_like), _column(table, row, 3, size, v_like)
+        mode = _column(table, row, 4, size, mode_like)
+        for start in range(first, end, _ROW):
+            stop = min(start + _ROW, end)
+            _adam_block(x[start:stop], grad[start:stop], m[start:stop], v[start:stop], numbers)
+            if plus_at_zero:
+                _put_latent_signs(mode[start:stop], x[start:stop])
+            else:
+                _put_modes(mode[start:stop], x[start:stop])
+
+
+@_compiled
+def _project(table, w_like, x_like, beta, first, last):
+    for row in range(table.shape[0]):
+        size = table[row, 2]
+        end = min(last, size)
+        w, x = _column(table, row, 0, size, w_like), _column(table, row, 1, size, x_like)
+        for start in range(first, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            o, h = w[start:stop], x[start:stop]
+            for i in range(h.size):
+                y = h[i] * beta
+                _put(o, i, _with_sign_of(_tanh_abs(abs(y)), y))
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #54466470
+def adam_all_(
+    rows: Sequence[_Tensors],  # for each parameter: latent, g, first and second moment (float32), receives ±1
+    *,
+    steps: int,  # of Adam, this one included
+    lr: float,  # learning rate
+    betas: tuple[float, float],  # of Adam
+    eps: float,  # of Adam
+    weight_decay: float = 0.0,  # coupled L2
+    bound: float | None = None,  # latent numbers are kept in ± this
+    beta: float = 0.0,  # of PMF: the gradient is multiplied by 2β u₊u₋; 0: it is not
+    plus_at_zero: bool = True,  # the sign of 0
+) -> None:
+    "Derivative, Adam, clip and signs in one walk"
+    b1, b2 = betas
+    root = 1 / math.sqrt(1 - b2**steps)
+    first = [lr / (1 - b1**steps), 1 - b1, b2, 1 - b2, root, eps, weight_decay]
+    numbers = np.array([*first, 3e38 if bound is None else bound, 2 * beta], f32)
+    sizes = [row[0].numel() for row in rows if row[0] is not None]
+    _walk(rows, [(n,) for n in sizes], sizes, lambda t, likes, a, b: _adam(t, *likes, numbers, plus_at_zero, a, b))
+
+
+def project_all_(
+    rows: Sequence[_Tensors],  # for each parameter: receives w, auxiliary h̃ (float32)
+    beta: float,  # β
+) -> None:
+    "w = tanh(β h̃)"
+    sizes = [row[0].numel() for row in rows if row[0] is not None]
+    _walk(rows, [(n,) for n in sizes], sizes, lambda t, likes, a, b: _project(t, *likes, f32(beta), a, b))
