@@ -195,10 +195,6 @@ class _Packed(nn.Module):
         return f"{'×'.join(map(str, self.shape))}, 1 bit per weight, {self.config or ''}".rstrip(", ")
 
 
-def _pair(v: Any) -> tuple[int, int]:
-    return (v, v) if isinstance(v, int) else tuple(v)
-
-
 class PackedLinear(_Packed):
     "nn.Linear with one bit per weight"
 
@@ -209,6 +205,10 @@ class PackedLinear(_Packed):
         if packed_way(x, self.dtype) and x.shape[-1:] == self.shape[1:]:
             return packed_linear(x, self.weight_bits, self.shape[0], self.bias)
         return F.linear(x, self.weight, self.bias)
+
+# %% ../../nbs/library/packing.ipynb #f9b2a34e
+def _pair(v: Any) -> tuple[int, int]:
+    return (v, v) if isinstance(v, int) else tuple(v)
 
 
 class PackedConv2d(_Packed):
