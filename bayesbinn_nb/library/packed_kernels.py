@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +27,13 @@ def packed_way(
     dtype: torch.dtype,  # of the layer's weights
 ) -> bool:
     "Can a packed product be taken? Otherwise: the ordinary one, with unpacked weights"
-    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor
-    if watched or x.device.type != "cpu" or x.dtype != dtype or x.numel() == 0:
+    watched = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if watched or type(x) is not Tensor or x.device.type != "cpu" or x.dtype != dtype or x.numel() == 0:
         return False
     if (torch.is_grad_enabled() and x.requires_grad) or torch.is_autocast_enabled("cpu"):
         return False
-    return torch._C._functorch.peek_interpreter_stack() is None  # vmap, grad, jvp of torch.func
+    transforms: Any = torch._C  # vmap, grad, jvp of torch.func
+    return transforms._functorch.peek_interpreter_stack() is None
 
 
 def compiled_loops(
