@@ -15,7 +15,7 @@ def test_every_network_predicts_packed_as_unpacked():
         packed, floats = load_pretrained(name), load_pretrained(name, packed=False)
         assert_binary(floats)
         assert memory_bytes(packed) < memory_bytes(floats) / 20 and not packed.training
-        assert {"epochs", "seed", "test_accuracy", "deviations", "command"} <= packed.record.keys()
+        assert {"epochs", "seed", "test_accuracy", "deviations", "commands"} <= packed.record.keys()
 
 
 def test_the_record_is_true():

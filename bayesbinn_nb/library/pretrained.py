@@ -70,7 +70,11 @@ def write_pretrained(
     record = {key: full[key] for key in _KEPT} | {
         "test_accuracy": full["metrics"]["last"]["test_accuracy@mode"],
         "inputs": f"load_data({full['dataset']!r}): standardised by the published mean and standard deviation",
-        "command": f"python -m bayesbinn_nb.library.pretrained {name} ROW --seed {seed}",
+        "commands": [
+            f"bayesbinn run {full['experiment']} -p dataset {full['dataset']} -p method {full['method']} "
+            f"-p epochs {full['epochs']} -p t_max {full['schedule_epochs']} -p seeds '[{seed}]' --keep",
+            f"python -m bayesbinn_nb.library.pretrained {name} ROW --seed {seed}",
+        ],
     }
     with atomic_write(path.with_suffix(".json")) as f:
         f.write((json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
