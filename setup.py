@@ -84,7 +84,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     packages=find_packages(include=["bayesbinn_nb", "bayesbinn_nb.*"]),
-    package_data={"bayesbinn_nb": ["py.typed"]},
+    package_data={"bayesbinn_nb": ["py.typed", "networks/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=EXTRAS,

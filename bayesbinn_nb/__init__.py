@@ -42,6 +42,7 @@ _PUBLIC = {
     "load_data": "bayesbinn_nb.library.data:load_data",
     "load_model": "bayesbinn_nb.library.checkpoint:load_model",
     "load_packed": "bayesbinn_nb.library.packing:load_packed",
+    "load_pretrained": "bayesbinn_nb.library.pretrained:load_pretrained",
     "make_method": "bayesbinn_nb.library.recipes:make_method",
     "model_summary": "bayesbinn_nb.library.models:model_summary",
     "pack_model": "bayesbinn_nb.library.packing:pack_model",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from bayesbinn_nb.library.packing import load_packed as load_packed
     from bayesbinn_nb.library.packing import pack_model as pack_model
     from bayesbinn_nb.library.packing import unpack_model as unpack_model
+    from bayesbinn_nb.library.pretrained import load_pretrained as load_pretrained
     from bayesbinn_nb.library.recipes import make_method as make_method
     from bayesbinn_nb.library.recipes import recipe as recipe
     from bayesbinn_nb.library.together import fit_together as fit_together

@@ -36,6 +36,7 @@ def test_the_wheel_works_away_from_a_checkout(built):
     inside = {name.removeprefix("bayesbinn_nb/") for name in wheel}
     wanted = {"py.typed", "experiments/published.yaml", "experiments/curves.csv", "experiments/bounds.json"}
     wanted |= {f"experiments/suites/{name}.yaml" for name in ("quick", "short", "paper")}
+    wanted |= {"networks/mnist-bayesbinn.safetensors", "networks/mnist-bayesbinn.json"}
     wanted |= {f"experiments/{path.name}" for path in (ROOT / "nbs" / "experiments").glob("*.ipynb")}
     assert wanted <= inside, sorted(wanted - inside)
     assert not [name for name in wheel if name.startswith(("tests", "nbs"))]
@@ -47,6 +48,7 @@ def test_the_sdist_carries_the_source(built):
     notebooks = {str(p.relative_to(ROOT)) for p in (ROOT / "nbs").rglob("*.ipynb")}
     notebooks = {name for name in notebooks if "results/runs" not in name and "/_" not in name and "/." not in name}
     wanted = notebooks | {"settings.ini", "setup.py", "_quarto.yml", "CHANGELOG.md", "Makefile", "tests/conftest.py"}
+    wanted |= {"bayesbinn_nb/networks/mnist-bayesbinn.safetensors", "bayesbinn_nb/networks/mnist-bayesbinn.json"}
     assert wanted <= inside, sorted(wanted - inside)[:5]
 
 

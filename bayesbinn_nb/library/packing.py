@@ -29,6 +29,7 @@ from bayesbinn_nb.library.checkpoint import (
     write_tensors,
 )
 from .models import WEIGHT_LAYERS, assert_binary, binary_names, build_model
+from .packed_kernels import packed_conv2d, packed_linear, packed_way
 
 # %% auto #0
 __all__ = ['FORMAT', 'FLOATS', 'pack_bits', 'unpack_bits', 'pack_model', 'read_packed', 'unpack_model', 'PackedLinear',
@@ -197,14 +198,35 @@ class _Packed(nn.Module):
 class PackedLinear(_Packed):
     "nn.Linear with one bit per weight"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,  # (…, in features)
+    ) -> Tensor:  # (…, out features)
+        if packed_way(x, self.dtype) and x.shape[-1:] == self.shape[1:]:
+            return packed_linear(x, self.weight_bits, self.shape[0], self.bias)
         return F.linear(x, self.weight, self.bias)
+
+# %% ../../nbs/library/packing.ipynb #f9b2a34e
+def _pair(v: Any) -> tuple[int, int]:
+    return (v, v) if isinstance(v, int) else tuple(v)
 
 
 class PackedConv2d(_Packed):
     "nn.Conv2d with one bit per weight"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,  # (n, in channels, h, w)
+    ) -> Tensor:  # (n, out channels, h', w')
+        c = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | self.config
+        same = c["padding"] == "same"
+        around = (0, 0) if isinstance(c["padding"], str) else _pair(c["padding"])
+        stride, dilation, kernel = _pair(c["stride"]), _pair(c["dilation"]), self.shape[2:]
+        if c["groups"] == 1 and x.ndim == 4 and x.shape[1] == self.shape[1] and packed_way(x, self.dtype):
+            room = [n + 2 * p - d * (k - 1) for n, p, d, k in zip(x.shape[2:], around, dilation, kernel, strict=True)]
+            if same or min(room) > 0:
+                sides = "same" if same else around
+                return packed_conv2d(x, self.weight_bits, self.shape, self.bias, stride, sides, dilation)
         return F.conv2d(x, self.weight, self.bias, **self.config)
 
 

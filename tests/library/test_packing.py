@@ -30,6 +30,11 @@ CASES = [
 ]
 
 
+def near(ours, theirs):
+    "Sums in another order: 1e-5 of the largest output"
+    return bool((ours - theirs).abs().max() <= 1e-5 * theirs.abs().max())
+
+
 def trained(name, kwargs, shape, biases=False):
     "Random ±1 weights, moved normalisation statistics"
     model = build_model(name, **kwargs)
@@ -66,14 +71,14 @@ def test_only_binary_tensors_can_be_packed():
 
 
 @pytest.mark.parametrize("name,kwargs,shape", CASES, ids=[c[0] for c in CASES])
-def test_file_round_trip_is_bit_equal(name, kwargs, shape, tmp_path):
+def test_file_round_trip(name, kwargs, shape, tmp_path):
     model = trained(name, kwargs, shape, biases=name == "bop_binarynet")
     path = pack_model(model, tmp_path / "m.packed.safetensors")
     x = torch.randn(5, *shape)
     with torch.no_grad():
         expected = model(x)
         floats, bits = unpack_model(path), load_packed(path)
-        assert torch.equal(floats(x), expected) and torch.equal(bits(x), expected)
+        assert torch.equal(floats(x), expected) and near(bits(x), expected)
     a, b = model.state_dict(), floats.state_dict()
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
     assert not [n for n, t in [*bits.named_parameters(), *bits.named_buffers()] if t.is_meta]
@@ -95,7 +100,7 @@ def test_own_model_and_own_architecture(tmp_path):
     path = pack_model(model, tmp_path / "m", binary=["0.weight", "2.weight"])
     x = torch.randn(2, 1, 8, 8)
     loaded = load_packed(path, make())
-    assert torch.equal(loaded(x), model(x)) and torch.equal(unpack_model(path, make())(x), model(x))
+    assert near(loaded(x), model(x)) and torch.equal(unpack_model(path, make())(x), model(x))
     assert (
         isinstance(loaded[0], PackedConv2d)
         and isinstance(loaded[2], PackedLinear)
@@ -238,7 +243,7 @@ def test_a_packed_file_wants_a_model_that_fits(tmp_path, other, said, wrap):
     path, x = pack_model(model, tmp_path / "m"), torch.randn(3, 8)
     with pytest.raises(ValueError, match=said):
         load_packed(path, wrap(other))
-    assert torch.equal(load_packed(path, wrap(nn.Linear(8, 4, bias=False)))(x), model(x))
+    assert near(load_packed(path, wrap(nn.Linear(8, 4, bias=False)))(x), model(x))
 
 
 def test_load_model_says_that_a_file_is_packed(tmp_path):
