@@ -520,6 +520,46 @@ def _inspect(args) -> int:
     _say(f"{found['binary']:,} binary values, {found['real']:,} real ones")
     return 0
 
+# %% ../../nbs/repro/cli.ipynb #7304a052
+def _export_options(p) -> None:
+    p.add_argument("file", metavar="FILE", help="a packed model or a model file")
+    p.add_argument("--onnx", metavar="OUT", required=True, help="the ONNX file to write")
+    p.add_argument(
+        "--shape", metavar="N,N,…", help="shape of one example, such as 1,28,28 (default: what the first layer takes)"
+    )
+
+
+def _shape(text: str) -> list[int]:
+    "The numbers of --shape"
+    numbers = [int(n) if n.strip().isdecimal() else 0 for n in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError(f"--shape {text} is not a shape: give whole numbers of at least 1, such as 1,28,28.")
+    return numbers
+
+
+@_verb(
+    "export",
+    _export_options,
+    "write a saved model as an ONNX file for onnxruntime",
+    [
+        "bayesbinn export model.packed.safetensors --onnx model.onnx",
+        "bayesbinn export m.safetensors --onnx m.onnx --shape 1,28,28",
+    ],
+    "Write a packed model (one bit for each binary weight, also in the ONNX file) or a float model for onnxruntime and others.",
+)
+def _export(args) -> int:
+    from bayesbinn_nb.library.deploy import export_onnx, onnx_shapes, open_model
+
+    out = Path(args.onnx)
+    if out.exists():
+        raise ValueError(f"{out} is there already; name another file, or delete it first.")
+    if not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} to write {out.name} into; make it first.")
+    export_onnx(open_model(args.file), out, _shape(args.shape) if args.shape else None)
+    shapes = "; ".join(f"{name}: {' × '.join(map(str, shape))}" for name, shape in onnx_shapes(out).items())
+    _say(f"{out}: {out.stat().st_size / 1e6:.3f} MB; {shapes}")
+    return 0
+
 # %% ../../nbs/repro/cli.ipynb #902ba3cd
 _FIRST_STEPS = """first steps:
   bayesbinn batch quick          run everything small, offline, in minutes
