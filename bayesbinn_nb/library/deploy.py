@@ -75,6 +75,10 @@ def _signs_of_bytes() -> np.ndarray:  # (256, 8) float32, exactly ±1
     return (2 * bits - 1).astype(np.float32)
 
 
+def _int64(numbers: Sequence[int]) -> np.ndarray:
+    return np.array(numbers, dtype=np.int64)
+
+
 def _zero(
     graph: OnnxGraph,
     x: str,  # a value with a batch and at least one more axis
@@ -82,7 +86,7 @@ def _zero(
     "0, computed from x"
     from onnx import TensorProto
 
-    some = graph.node("Slice", x, graph.constant(np.int64([0, 0])), graph.constant(np.int64([1, 1])))
+    some = graph.node("Slice", x, graph.constant(_int64([0, 0])), graph.constant(_int64([1, 1])))
     size = graph.node("Abs", graph.node("ReduceSum", some, keepdims=0))
     return graph.node("Cast", graph.node("Less", size, graph.constant(np.float32(0))), to=TensorProto.INT32)
 
@@ -99,9 +103,9 @@ def signs_from_bits(
     row = graph.node("Gather", one_row, _zero(graph, x))
     signs = graph.node("Gather", graph.constant(_signs_of_bytes()), graph.node("Cast", row, to=TensorProto.INT32))
     if weight.numel() % 8:  # the last byte has bits to spare
-        signs = graph.node("Reshape", signs, graph.constant(np.int64([-1])))
-        signs = graph.node("Slice", signs, graph.constant(np.int64([0])), graph.constant(np.int64([weight.numel()])))
-    return graph.node("Reshape", signs, graph.constant(np.int64(weight.shape)))
+        signs = graph.node("Reshape", signs, graph.constant(_int64([-1])))
+        signs = graph.node("Slice", signs, graph.constant(_int64([0])), graph.constant(_int64([weight.numel()])))
+    return graph.node("Reshape", signs, graph.constant(_int64(weight.shape)))
 
 # %% ../../nbs/library/deploy.ipynb #2c8bd624
 RULES: dict[type[nn.Module], Callable[[OnnxGraph, Any, str], str]] = {}  # graph, module, input → output
@@ -283,7 +287,7 @@ def input_shape(
 ) -> tuple[int | str, ...]:  # of one example; a name where any size will do
     "What the first layer with weights takes"
     for layer in model.modules():
-        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
+        shape: tuple[int, ...] = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
         if type(layer) in (nn.Linear, LRLinear, PackedLinear):
             return (shape[1],)
         if len(shape) > 2:
@@ -324,7 +328,8 @@ def onnx_model(
     try:
         found = onnx.shape_inference.infer_shapes(whole, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as e:
-        raise ValueError(f"Inputs of the shape {shape} do not fit the model ({str(e).splitlines()[0]}).") from e
+        cause = str(e).splitlines()[0].rpartition("] ")[2].rstrip(".")
+        raise ValueError(f"Inputs of the shape {shape} do not fit the model: {cause}.") from e
     whole.graph.output[0].CopyFrom(found.graph.output[0])
     onnx.checker.check_model(whole)
     return whole
