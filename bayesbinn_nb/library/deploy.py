@@ -287,7 +287,8 @@ def input_shape(
 ) -> tuple[int | str, ...]:  # of one example; a name where any size will do
     "What the first layer with weights takes"
     for layer in model.modules():
-        shape: tuple[int, ...] = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
+        weight: Any = getattr(layer, "weight", None)
+        shape = [] if weight is None else list(weight.shape)
         if type(layer) in (nn.Linear, LRLinear, PackedLinear):
             return (shape[1],)
         if len(shape) > 2:
