@@ -19,6 +19,8 @@ EXTRAS = {
     "repro": ["matplotlib", "seaborn", "papermill", "nbformat", "ipykernel", "scipy", "pillow"],
     # fused loops for the optimiser's passes on a CPU, compiled once and kept on disk
     "fast": ["numba"],
+    # ONNX files of trained networks, and the runtime that executes them
+    "deploy": ["onnx", "onnxruntime"],
     # training loggers
     "loggers": ["tensorboard", "wandb"],
 }
@@ -27,6 +29,7 @@ EXTRAS["cluster"] = EXTRAS["repro"] + ["dask", "distributed", "dask-jobqueue"]
 EXTRAS["dev"] = (
     EXTRAS["site"]
     + EXTRAS["fast"]
+    + EXTRAS["deploy"]
     + EXTRAS["cluster"]
     + [
         "jupyterlab",

@@ -57,4 +57,4 @@ def test_the_metadata_are_true(built):
     assert "Name: bayesbinn_nb" in metadata.replace("bayesbinn-nb", "bayesbinn_nb")
     assert "Requires-Python: >=3.11" in metadata
     extras = {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
-    assert {"dev", "repro", "site", "fast", "cluster"} <= extras
+    assert {"dev", "repro", "site", "fast", "cluster", "deploy"} <= extras

@@ -19,7 +19,7 @@ from bayesbinn_nb.library.recipes import recipe
 from bayesbinn_nb.repro import cli, suites
 from bayesbinn_nb.repro.cli import main
 
-VERBS = ("run", "batch", "confirm", "report", "site", "data", "inspect")
+VERBS = ("run", "batch", "confirm", "report", "site", "data", "inspect", "export")
 
 
 @pytest.fixture
