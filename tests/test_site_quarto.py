@@ -90,14 +90,15 @@ def test_every_visible_paragraph_formula_figure_and_table_reaches_quarto(prepare
 
 def test_directives_arguments_and_records_reach_quarto(prepared):
     every = "\n".join(path.read_text(encoding="utf-8") for path in (prepared / "results").glob("*.ipynb"))
-    assert "records_root = " not in every and "fig-alt" in every and "echo: false" in every
-    step = nbformat.read(prepared / "library" / "trainer.ipynb", as_version=4)
-    assert '<table class=\\"arguments\\">' in (prepared / "library" / "trainer.ipynb").read_text(encoding="utf-8")
-    assert not [cell for cell in step.cells if re.search(r"^#\| (export|default_exp|hide)", cell.source, re.M)]
-    names = re.findall(r'<dt><a href="#(\w+)"', step.cells[-1].source)
-    places = [
-        step_source.index(f'id="{name}"') for name in names for step_source in ["".join(c.source for c in step.cells)]
-    ]
+    assert "records_root = " not in every and "#| fig-alt: " in every
+    home = (prepared / "index.ipynb").read_text(encoding="utf-8")
+    assert "#| echo: false" in home and "#| fig-alt: " in home
+    trainer = nbformat.read(prepared / "library" / "trainer.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in trainer.cells)
+    assert '<table class="arguments">' in text and "#| code-fold: true" in text
+    assert not re.search(r"(?m)^#\| (export|default_exp|hide)", text)
+    names = re.findall(r'<dt><a href="#(\w+)"', text)
+    places = [text.index(f'id="{name}"') for name in names]
     assert names and places == sorted(places) and len(set(names)) == len(names), "in the order of definition, once"
     runs = sorted((prepared / "results" / "runs").rglob("*.ipynb"))
     titles = [yaml.safe_load(nbformat.read(run, as_version=4).cells[0].source.strip("-"))["title"] for run in runs]
