@@ -74,13 +74,7 @@ def write_for_quarto(
     config = yaml.safe_dump(quarto_config(site.config, site.pages), sort_keys=False, allow_unicode=True)
     (folder / "_quarto.yml").write_text(config, encoding="utf-8")
 
-# %% ../../nbs/site/quarto.ipynb #588a32ac
-_TYPESET = (
-    "<script>window.MathJax = {...window.MathJax, startup: {typeset: false}}; addEventListener('load', () => "
-    "setTimeout(() => MathJax.startup.promise.then(() => MathJax.typesetPromise())))</script>"
-)
-
-
+# %% ../../nbs/site/quarto.ipynb #626931ff
 def read_offline(
     text: str,  # a page as Quarto rendered it
     mathjax: str,  # address of the site's own MathJax, seen from the page
@@ -90,7 +84,7 @@ def read_offline(
     def script(m):
         address = m[1]
         if re.search(r"mathjax", address, re.I):
-            return f'{_TYPESET}<script defer src="{mathjax}"></script>'
+            return f'<script defer src="{mathjax}"></script>'
         return "" if leads_outside(address) else m[0]
 
     text = re.sub(r'(?s)<script\b[^>]*?\bsrc="([^"]*)"[^>]*>\s*</script>', script, text)
