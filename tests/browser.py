@@ -287,9 +287,7 @@ def main() -> int:
         pages = [page for page in every if page.startswith(tuple(asked.only))]
         axe = asked.axe.read_text() if asked.axe else ""
         start = time.perf_counter()
-        faults = look_at_site(
-            site, pages, tuple(asked.by), axe, asked.shots, say=lambda text: print(text, flush=True)
-        )
+        faults = look_at_site(site, pages, tuple(asked.by), axe, asked.shots, say=lambda text: print(text, flush=True))
     print(f"{len(pages)} pages, {len(faults)} faults, {time.perf_counter() - start:.0f} s")
     return bool(faults)
 
