@@ -12,6 +12,7 @@ import html
 import re
 
 from .api import doc_html, exported_names
+from .pictures import alt_from_labels
 
 # %% ../../nbs/site/visible.ipynb #cc304301
 _DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
@@ -98,7 +99,7 @@ def _notes(source, directives, tags, module):
     "What the renderer has to know about a visible code cell"
     notes = {
         "caption": directives.get("fig-cap", ""),
-        "alt": directives.get("fig-alt", ""),
+        "alt": directives.get("fig-alt") or directives.get("fig-cap") or alt_from_labels(source),
         "no_source": _hides_source(directives, tags),
     }
     if {"export", "exports", "exporti"} & set(directives):
