@@ -40,7 +40,8 @@ def test_no_fault_at_any_width_light_and_dark(rendered, way):
 
 def test_faults_are_seen(tmp_path):
     "Each fault of a bad page is named; a good page has none"
-    good = '<!DOCTYPE html><html><head><link rel="icon" href="data:,"></head><body><h1 id="a">Good</h1></body></html>'
+    good = '<!DOCTYPE html><html><head><link rel="icon" href="data:,">'
+    good += '<meta name="viewport" content="width=device-width, initial-scale=1"></head><body><h1 id="a">Good</h1></body></html>'
     bad = (
         '<h1 id="a">A</h1><h1 id="a">A</h1><a href="#gone">x</a><img src="gone.png"><script>console.error("oh")</script>'
         '<script src="http://127.0.0.1:9/x.js"></script><script>undefined_name()</script><p style="width:500px">wide</p>'
