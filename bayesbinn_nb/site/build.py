@@ -75,7 +75,19 @@ def _write(site: Site, out: Path, use: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     os.replace(fresh, out)
 
-# %% ../../nbs/site/build.ipynb #1aea17dc
+# %% ../../nbs/site/build.ipynb #2af38455
+def _write_somehow(site: Site, out: Path, use: str, may_change: bool) -> str:
+    "Write the site; returns which renderer did it"
+    try:
+        _write(site, out, use)
+    except SiteError as error:
+        if use != "quarto" or not may_change:
+            raise
+        site.notes.append(f"rendered with nbconvert instead of Quarto. {error}")
+        _write(site, out, use := "nbconvert")
+    return use
+
+# %% ../../nbs/site/build.ipynb #92a11f0f
 def _warnings(site: Site, missing: list[str], unlisted: list[str]) -> list[str]:
     return [
         *(f"{source} is listed in _quarto.yml and not written yet" for source in missing),
@@ -86,13 +98,13 @@ def _warnings(site: Site, missing: list[str], unlisted: list[str]) -> list[str]:
 
 def build_site(
     out: str | Path | None = None,  # where to write; _docs in the checkout when left out
-    use: str = "auto",  # "quarto", "nbconvert", or "auto": Quarto where it is installed
+    use: str = "auto",  # "quarto", "nbconvert", or "auto": Quarto where it is installed and works
     suites: list[str] | None = None,  # show the runs of these suites only; of every suite that was run when left out
     root: str | Path | None = None,  # the checkout; found from the working directory when left out
     quiet: bool = False,  # print nothing
 ) -> Path:  # the site's index.html
     "Render the site and check it. Raises SiteError when a link, a picture or an equation's reference leads nowhere."
-    use, start = _renderer(use), time.perf_counter()
+    asked, use, start = use, _renderer(use), time.perf_counter()
     say = (lambda *a: None) if quiet else print
     root = find_root(root)
     out = Path(out).resolve() if out else root / "_docs"
@@ -101,7 +113,7 @@ def build_site(
     pages, missing, unlisted = collect_pages(root, config, suites)
     load_pages(pages)
     site = Site(root, config, pages, set(missing))
-    _write(site, out, use)
+    use = _write_somehow(site, out, use, may_change=asked == "auto")
     faults = [f for page in pages for f in check_equations(page.nb, page.source)] + check_links(out)
     without = "" if shutil.which("quarto") else " (Quarto is not installed)"
     say(f"{len(pages)} pages rendered with {use} in {time.perf_counter() - start:.0f} s{without}")

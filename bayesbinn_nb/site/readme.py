@@ -54,7 +54,7 @@ def readme_text(
     lines = "\n".join(line.rstrip() for line in text.splitlines())
     return _FIRST_LINE + re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n", pictures
 
-# %% ../../nbs/site/readme.ipynb #bb23aaf3
+# %% ../../nbs/site/readme.ipynb #522b3e18
 def write_readme(root: str | Path | None = None) -> Path:
     "Write README.md and its pictures from nbs/index.ipynb"
     root = find_root(root)

@@ -85,7 +85,8 @@ class PageText:
         nb,  # what a reader sees of the page
     ):
         self.site, self.page = site, page
-        self.toc, self.anchors, self.own_slugs = [], set(), heading_slugs(nb)
+        self.toc, self.own_slugs = [], heading_slugs(nb)
+        self.anchors = {name for cell in nb.cells for name in cell.metadata.get("site", {}).get("names", [])}
 
     def resolve(self, link: str) -> str | None:
         "Address of a link; one to a page that is not written yet is noted"

@@ -5,7 +5,22 @@
     root.dataset.theme = root.dataset.theme === 'dark' ? 'light' : 'dark';
     localStorage.setItem('theme', root.dataset.theme);
   };
-  $('button.menu').onclick = () => document.body.classList.toggle('menu-open');
+
+  // the menu on narrow screens covers the page: what it covers cannot be reached, Escape closes it, focus comes back to its button
+  const opener = $('button.menu'), side = $('nav.side'), covered = [$('main'), $('aside.toc'), $('.search'), $('.brand'), $('button.theme')];
+  const narrow = matchMedia('(max-width: 52rem)');
+  const menu = open => {
+    document.body.classList.toggle('menu-open', open);
+    opener.setAttribute('aria-expanded', open);
+    opener.setAttribute('aria-label', open ? 'Hide the table of pages' : 'Show the table of pages');
+    for (const el of covered) if (el) el.inert = open;
+    if (open) (side.querySelector('[aria-current]') || side.querySelector('a, summary')).focus(); else opener.focus();
+  };
+  const isOpen = () => document.body.classList.contains('menu-open');
+  opener.onclick = () => menu(!isOpen());
+  addEventListener('keydown', ev => { if (ev.key === 'Escape' && isOpen()) menu(false); });
+  narrow.addEventListener('change', () => { if (!narrow.matches && isOpen()) menu(false); });
+  side.addEventListener('click', ev => { if (isOpen() && ev.target.closest('a[aria-current]')) menu(false); });
   const here = $('nav.side [aria-current]');
   if (here && here.offsetTop > innerHeight - 120) here.scrollIntoView({block: 'center'});
 
@@ -38,34 +53,72 @@
     addEventListener('scroll', mark, {passive: true}); mark();
   }
 
-  // search: the index is a script, so that it also loads from a folder opened without a server
+  // the contents of the page again under its first lines, for screens without room beside the text
+  const contents = $('aside.toc ul');
+  if (contents) {
+    const box = document.createElement('details'), after = $('main .lead') || $('main h1');
+    box.className = 'toc-small';
+    box.append(Object.assign(document.createElement('summary'), {textContent: 'On this page'}), contents.cloneNode(true));
+    box.addEventListener('click', ev => { if (ev.target.closest('a')) box.open = false; });
+    if (after) after.after(box);
+  }
+
+  // tables whose rows become cards on a phone: those of many columns, or with text
+  for (const table of document.querySelectorAll('main table')) {
+    const heads = table.tHead && table.tHead.rows.length === 1 ? [...table.tHead.rows[0].cells].map(c => c.textContent.trim()) : null;
+    const cells = [...table.querySelectorAll('tbody td, tbody th')];
+    if (!heads || cells.some(c => c.colSpan > 1 || c.rowSpan > 1)) continue;
+    if (heads.length < 4 && !cells.some(c => c.textContent.length > 32)) continue;
+    table.classList.add('cards');
+    table.setAttribute('role', 'table');  // cards are no longer laid out as a table: say that they are one
+    for (const part of table.querySelectorAll('thead, tbody')) part.setAttribute('role', 'rowgroup');
+    for (const row of table.rows) {
+      row.setAttribute('role', 'row');
+      [...row.cells].forEach((cell, k) => {
+        cell.setAttribute('role', cell.closest('thead') ? 'columnheader' : 'cell');
+        if (cell.closest('thead')) return;
+        if (!cell.textContent.trim() && !cell.children.length) cell.textContent = '';
+        cell.dataset.label = heads[k] || '';
+        cell.classList.toggle('first', k === 0);
+        cell.classList.toggle('long', cell.textContent.length > 32);
+      });
+    }
+  }
+
+  // wide pictures scroll in themselves on a phone rather than shrink until nobody can read them
+  for (const img of document.querySelectorAll('main figure img[width]')) if (img.width > 560) {
+    img.closest('figure').classList.add('wide');
+    img.style.setProperty('--natural', img.getAttribute('width') + 'px');
+  }
+
+  // whatever scrolls sideways can be reached and scrolled by keyboard
+  const reach = () => {
+    for (const el of document.querySelectorAll('main pre, main table, main figure, main .out-html, main mjx-container[display=true]')) {
+      if (el.scrollWidth > el.clientWidth + 1 && getComputedStyle(el).overflowX !== 'visible') el.tabIndex = 0;
+      else if (el.tabIndex === 0) el.removeAttribute('tabindex');
+    }
+  };
+  addEventListener('resize', reach); addEventListener('load', () => {
+    reach();
+    if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(reach);
+  });
+
+  // search: index and ranking are scripts, so that they also load from a folder opened without a server
   const box = $('.search input'), hits = $('.search .hits');
   let index = null, chosen = -1;
-  const load = () => index ? Promise.resolve() : new Promise(done => {
-    const s = document.createElement('script'); s.src = up + 'search.js';
-    s.onload = () => { index = window.SITE_INDEX; done(); }; document.head.append(s);
+  const script = name => new Promise(done => {
+    document.head.append(Object.assign(document.createElement('script'), {src: up + name, onload: done}));
+  });
+  const load = () => index ? Promise.resolve() : Promise.all([script('search.js'), script('theme/ranking.js')]).then(() => {
+    index = index || siteSearch.prepare(window.SITE_INDEX);
   });
   const esc = s => s.replace(/[&<>"]/g, c => ({'&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;'}[c]));
   const show = () => {
-    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
-    if (!words.length || !index) { hits.hidden = true; return; }
-    const found = [];
-    for (const e of index) {
-      let score = 0;
-      for (const w of words) {
-        const s = (e.h.toLowerCase().includes(w) ? 8 : 0) + (e.p.toLowerCase().includes(w) ? 3 : 0)
-                + (e.n.toLowerCase().includes(w) ? 5 : 0) + (e.t.toLowerCase().includes(w) ? 1 : 0);
-        if (!s) { score = 0; break; }
-        score += s;
-      }
-      if (score) found.push([score, e]);
-    }
-    found.sort((a, b) => b[0] - a[0]);
+    if (!box.value.trim() || !index) { hits.hidden = true; return; }
     chosen = -1;
-    hits.innerHTML = found.slice(0, 12).map(([, e]) => {
-      const found = e.t.toLowerCase().indexOf(words[0]), at = found < 60 ? 0 : e.t.indexOf(' ', found - 50) + 1;
-      return `<a href="${up}${esc(e.u)}"><b>${esc(e.h)}</b> <i>${e.p === e.h ? '' : esc(e.p)}</i><span>${at ? '… ' : ''}${esc(e.t.slice(at, at + 140).replace(/\s\S*$/, ''))} …</span></a>`;
-    }).join('') || '<p>Nothing found.</p>';
+    hits.innerHTML = siteSearch.rank(index, box.value).slice(0, 12).map(({entry, text}) =>
+      `<a href="${up}${esc(entry.u)}"><b>${esc(entry.h)}</b> <i>${entry.p === entry.h ? '' : esc(entry.p)}</i><span>${esc(text)}</span></a>`
+    ).join('') || '<p>Nothing found. Fewer or other words may help; every name of the library is in <a href="' + up + 'names.html">the index</a>.</p>';
     hits.hidden = false;
   };
   box.onfocus = () => load().then(show);
