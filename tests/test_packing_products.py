@@ -100,6 +100,20 @@ def test_other_types(dtype):
         close(layer(x), F.linear(x, w.double()), False, 70)
 
 
+def test_inference_mode_and_several_threads_of_python():
+    from concurrent.futures import ThreadPoolExecutor
+
+    w, x = signs(40, 130), torch.randint(-8, 9, (30, 130)).float()
+    layer = PackedLinear(pack_bits(w), (40, 130), torch.float32)
+
+    def predict(n):
+        with torch.inference_mode():
+            return torch.equal(layer(x[:n]), F.linear(x[:n], w))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(predict, list(range(1, 31)) * 5))
+
+
 def test_what_is_not_finite_stays_so():
     w = signs(5, 70)
     layer = PackedLinear(pack_bits(w), (5, 70), torch.float32)
