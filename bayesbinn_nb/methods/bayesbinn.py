@@ -269,13 +269,14 @@ class _Drawn(_Buffered):
     def _draw(self, buffers: list[Tensor]) -> list[Any]:
         "Write a draw into the buffers; returns which pieces were settled"
         key, settled = draw_key(self.seed, self._draws), [None] * len(buffers)
-        counters = {p.device: self._counter(p.device) for p, _, _ in self._each() if gpu.available(p.device)}
+        on_gpu = [p.device for p, _, _ in self._each() if p.is_cuda and gpu.available(p.device)]
+        counters = {device: self._counter(device) for device in on_gpu}
         together: dict[float, list] = {}  # what is drawn in one call, by its temperature
         for i, ((p, state, group), w) in enumerate(zip(self._each(), buffers)):
             lam, temperature, offset = state["lam"], group["temperature"], state["offset"]
             if group["samples"] == 0:
                 torch.tanh(lam, out=w) if w.dtype == torch.float32 else w.copy_(torch.tanh(lam))
-            elif p.device in counters:
+            elif counters and p.device in counters:
                 gpu.sample_weights_cuda_(w, lam, temperature, self.seed, counters[p.device], 0, offset)
             else:
                 together.setdefault(temperature, []).append((i, (w, lam, offset)))
@@ -371,25 +372,31 @@ class _Learning(_Sampled):
         g = None if g is None else laid_out_like(lam, g)
         return lam, mode, g, sampled, total, state.get("momentum_buffer"), state.get("prior"), state.get("mean")
 
+    def _numbers(self, group: dict) -> dict[str, float]:
+        "What is the same for all parameters of a group, without its rate and its prior"
+        scale, beta = group["train_size"] / self._passes, group["momentum"]
+        rest = {name: group[name] for name in ("temperature", "kl_weight", "eps")}
+        return dict(data_scale=scale, beta=beta, **rest)
+
     @torch.no_grad()
     def _learn(self, waiting: list[tuple[Tensor, dict, Tensor | None, Tensor | None, Any, Tensor | None]]) -> None:
         "One step of each parameter, those of one group and one age in one call"
-        together: dict[Any, list] = {}
+        together: dict[Any, tuple[dict, list]] = {}
         for p, group, g, w, flags, total in waiting:
-            row, beta = self._row(p, group, g, w, total), group["momentum"]
-            settings = dict(data_scale=group["train_size"] / self._passes, temperature=group["temperature"], beta=beta)
-            settings |= dict(kl_weight=group["kl_weight"], eps=group["eps"])
-            if gpu.available(p.device):
+            row, step = self._row(p, group, g, w, total), self.state[p]["step"]
+            if p.is_cuda and gpu.available(p.device):
                 *tensors, own, mean = row
-                settings |= dict(prior=group["prior"] if own is None else own, mean=mean, step=self.state[p]["step"])
-                gpu.update_natural_parameter_cuda_(*tensors, lr=self._rates[id(group)], **settings)
-            else:
-                settings |= dict(prior=group["prior"], lr=float(group["lr"]) / (1 - beta ** self.state[p]["step"]))
-                together.setdefault(tuple(settings.items()), []).append((row, flags, p))
-            if row[1].data_ptr() != p.data_ptr() and gpu.available(p.device):
-                p.data.copy_(row[1])
-        for settings, members in together.items():
-            update_all_([row for row, _, _ in members], [flags for _, flags, _ in members], **dict(settings))
+                numbers = self._numbers(group) | dict(prior=group["prior"] if own is None else own, mean=mean)
+                gpu.update_natural_parameter_cuda_(*tensors, lr=self._rates[id(group)], step=step, **numbers)
+                if row[1].data_ptr() != p.data_ptr():
+                    p.data.copy_(row[1])
+                continue
+            if (id(group), step) not in together:
+                lr = float(group["lr"]) / (1 - group["momentum"] ** step)
+                together[id(group), step] = self._numbers(group) | dict(prior=group["prior"], lr=lr), []
+            together[id(group), step][1].append((row, flags, p))
+        for numbers, members in together.values():
+            update_all_([row for row, _, _ in members], [flags for _, flags, _ in members], **numbers)
             for row, _, p in members:
                 if row[1].data_ptr() != p.data_ptr():
                     p.data.copy_(row[1])
