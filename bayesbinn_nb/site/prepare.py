@@ -114,7 +114,7 @@ def _one_form(output, page_text):
     kind = next((kind for kind in _SHOWN_FIRST if kind in data), None)
     value = data[kind] if kind else ""
     if kind == "text/html":
-        value = f'<div class="out-html mathjax_ignore">{page_text.links(value)}</div>'
+        value = f'<div class="out-html mathjax_ignore">{page_text.html(value)}</div>'
     if kind == "text/markdown":
         value = quarto_markdown(value, page_text, page_text.markdown(value))
     output["data"] = {kind: value} if kind else {}
