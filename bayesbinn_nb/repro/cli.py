@@ -546,7 +546,7 @@ def _shape(text: str) -> list[int]:
         "bayesbinn export model.packed.safetensors --onnx model.onnx",
         "bayesbinn export m.safetensors --onnx m.onnx --shape 1,28,28",
     ],
-    "Write a packed model (one bit for each binary weight, also in the ONNX file) or a float model for onnxruntime and others.",
+    "Write a packed model (one bit for each binary weight, also in ONNX) or a float model for onnxruntime and others.",
 )
 def _export(args) -> int:
     from bayesbinn_nb.library.deploy import export_onnx, onnx_shapes, open_model

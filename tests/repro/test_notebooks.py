@@ -150,7 +150,6 @@ def test_every_room_and_every_page_is_found():
         "howto",
         "repro",
         "site",
-        "howto",
     }
     assert {place.stem for place in places if len(place.parts) == 1} >= {"index"}
     assert {"index", "scorecard", "speed"} <= {path.stem for path in result_pages(root)}

@@ -9,7 +9,7 @@ from bayesbinn_nb.site.pages import listed_pages, site_config
 from bayesbinn_nb.site.pictures import picture_size
 from bayesbinn_nb.site.visible import visible_notebook
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def pictures(file: Path) -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from bayesbinn_nb.site.render import shown_of
 from bayesbinn_nb.site.search import search_entries
 from bayesbinn_nb.site.text import PageText
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RANKING = ROOT / "nbs" / "theme" / "ranking.js"
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="the ranking is JavaScript, and node is not installed")
