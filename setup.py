@@ -19,6 +19,8 @@ EXTRAS = {
     "repro": ["matplotlib", "seaborn", "papermill", "nbformat", "ipykernel", "scipy", "pillow"],
     # fused loops for the optimiser's passes on a CPU, compiled once and kept on disk
     "fast": ["numba"],
+    # what two of the how-to pages show
+    "howto": ["lightning", "accelerate"],
     # training loggers
     "loggers": ["tensorboard", "wandb"],
 }
@@ -27,6 +29,7 @@ EXTRAS["cluster"] = EXTRAS["repro"] + ["dask", "distributed", "dask-jobqueue"]
 EXTRAS["dev"] = (
     EXTRAS["site"]
     + EXTRAS["fast"]
+    + EXTRAS["howto"]
     + EXTRAS["cluster"]
     + [
         "jupyterlab",
