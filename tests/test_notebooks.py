@@ -147,6 +147,7 @@ def test_every_room_and_every_page_is_found():
         "math",
         "methods",
         "library",
+        "howto",
         "repro",
         "site",
     }

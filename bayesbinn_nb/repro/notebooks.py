@@ -26,7 +26,7 @@ __all__ = ['DOCUMENTATION', 'ONE_THREAD', 'OTHER_DATA', 'NotebookError', 'docume
            'run_notebook', 'check_all', 'executed', 'compare_outputs', 'check_page', 'execute_in_place', 'main']
 
 # %% ../../nbs/repro/notebooks.ipynb #6123d74f
-DOCUMENTATION = ("math", "methods", "library", "repro", "site")  # rooms whose notebooks check themselves
+DOCUMENTATION = ("math", "methods", "library", "howto", "repro", "site")  # rooms whose notebooks check themselves
 
 
 class NotebookError(ValueError):
