@@ -103,7 +103,7 @@ def _steps_bar(logs: dict[str, Any]) -> Any:
     from tqdm.auto import tqdm
 
     shape = {"unit": "step", "leave": False, "delay": 1.0, "position": 1}
-    bar = tqdm(total=logs["steps"], initial=logs["step"], desc=f"epoch {logs['epoch']}", **shape)
+    bar: Any = tqdm(total=logs["steps"], initial=logs["step"], desc=f"epoch {logs['epoch']}", **shape)
     bar.read = 0.0  # when the loss was read last
     return bar
 

@@ -373,9 +373,9 @@ class Gradients(Counting):
             yield
             return
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        before, zero = [p.grad for p in parameters], None
+        before = [p.grad for p in parameters]
         for p in parameters:
-            p.grad = zero
+            p.grad = None
         yield
         if self.rules.clipvalue is not None:
             torch.nn.utils.clip_grad_value_(parameters, self.rules.clipvalue)

@@ -431,7 +431,7 @@ class Trainer(Describing):
             monitor = f"val_{self.metric_names[0]}" if self.metric_names else "val_loss"
         plan = Plan(
             train=loader_of(train, batch_size, shuffle=True, drop_last=drop_last),
-            splits={"val": loader_of(val, batch_size), "test": self._to_score(test)},
+            splits={"val": loader_of(val, batch_size), "test": loader_of(self._to_score(test), batch_size)},
             epochs=epochs,
             batch_size=batch_size,
             drop_last=drop_last,

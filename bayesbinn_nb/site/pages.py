@@ -94,7 +94,15 @@ def listed_pages(config: dict) -> list[tuple[str, str, str]]:
     return pages
 
 # %% ../../nbs/site/pages.ipynb #c111ac2b
-ROOMS = ("math", "methods", "library", "howto", "repro", "site", "results")  # folders of nbs/ whose notebooks are all pages
+ROOMS = (
+    "math",
+    "methods",
+    "library",
+    "howto",
+    "repro",
+    "site",
+    "results",
+)  # folders of nbs/ whose notebooks are all pages
 
 
 def find_notebooks(

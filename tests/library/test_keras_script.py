@@ -101,7 +101,8 @@ def test_whatever_brings_the_data_the_run_is_the_same():
         assert rows[-1]["val_accuracy"] == trainer.evaluate((left, right), labels)["accuracy"]
         assert np.allclose(trainer.predict([left, right]), trainer.predict(way), atol=1e-6)
     tensors = TensorDataset(x, y)
-    assert compiled().fit(tensors, epochs=2, verbose=0)[-1]["loss"] < 1.5
+    rows = compiled().fit(tensors, validation_data=tensors, test=tensors, epochs=2, verbose=0)
+    assert rows[-1]["loss"] < 1.5 and rows[-1]["val_loss"] == rows[-1]["test_loss"]
     assert compiled().evaluate(tensors) == pytest.approx(compiled().evaluate(images, labels))
 
 
