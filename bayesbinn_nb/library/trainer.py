@@ -404,13 +404,13 @@ class Trainer(Describing):
         self,
         x: Any,  # arrays; or what has targets of its own: a split, a Dataset, a loader, a re-iterable of pairs
         y: Any = None,  # targets of arrays; where x has targets of its own, the same as validation_data
+        test: Any = None,  # (x, y), or like x; evaluated after each epoch, and never used to choose anything
         *,
         epochs: int = 1,  # train until this epoch (counted from the start of the run, also when it is resumed)
         batch_size: int | None = 100,  # of arrays, splits and Datasets; None: all in one batch
         validation_data: Any = None,  # (x, y), or like x; evaluated after each epoch (mode prediction)
         validation_split: float = 0.0,  # share of the last rows of arrays to validate on instead
         val: Any = None,  # a shorter name of validation_data
-        test: Any = None,  # likewise evaluated; never used to choose anything
         class_weight: dict[int, float] | None = None,  # class → its weight in the loss
         sample_weight: Any = None,  # (N,) weights of the examples of arrays in the loss
         drop_last: bool = False,  # leave out a last batch that is not full
