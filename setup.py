@@ -21,6 +21,8 @@ EXTRAS = {
     "fast": ["numba"],
     # ONNX files of trained networks, and the runtime that executes them
     "deploy": ["onnx", "onnxruntime"],
+    # what two of the how-to pages show
+    "howto": ["lightning", "accelerate"],
     # training loggers
     "loggers": ["tensorboard", "wandb"],
 }
@@ -30,6 +32,7 @@ EXTRAS["dev"] = (
     EXTRAS["site"]
     + EXTRAS["fast"]
     + EXTRAS["deploy"]
+    + EXTRAS["howto"]
     + EXTRAS["cluster"]
     + [
         "jupyterlab",

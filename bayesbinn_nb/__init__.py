@@ -29,8 +29,12 @@ _PUBLIC = {
     "CSVLogger": "bayesbinn_nb.library.callbacks:CSVLogger",
     "Callback": "bayesbinn_nb.library.callbacks:Callback",
     "DataBundle": "bayesbinn_nb.library.data:DataBundle",
+    "EarlyStopping": "bayesbinn_nb.library.callbacks:EarlyStopping",
     "FlipRatio": "bayesbinn_nb.library.callbacks:FlipRatio",
     "History": "bayesbinn_nb.library.history:History",
+    "LambdaCallback": "bayesbinn_nb.library.callbacks:LambdaCallback",
+    "LearningRateScheduler": "bayesbinn_nb.library.callbacks:LearningRateScheduler",
+    "ModelCheckpoint": "bayesbinn_nb.library.callbacks:ModelCheckpoint",
     "StopWhenStill": "bayesbinn_nb.library.callbacks:StopWhenStill",
     "TensorBoardLogger": "bayesbinn_nb.library.callbacks:TensorBoardLogger",
     "Trainer": "bayesbinn_nb.library.trainer:Trainer",
@@ -72,7 +76,11 @@ if TYPE_CHECKING:
     from bayesbinn_nb.library.arrays import ArrayData as ArrayData
     from bayesbinn_nb.library.callbacks import Callback as Callback
     from bayesbinn_nb.library.callbacks import CSVLogger as CSVLogger
+    from bayesbinn_nb.library.callbacks import EarlyStopping as EarlyStopping
     from bayesbinn_nb.library.callbacks import FlipRatio as FlipRatio
+    from bayesbinn_nb.library.callbacks import LambdaCallback as LambdaCallback
+    from bayesbinn_nb.library.callbacks import LearningRateScheduler as LearningRateScheduler
+    from bayesbinn_nb.library.callbacks import ModelCheckpoint as ModelCheckpoint
     from bayesbinn_nb.library.callbacks import StopWhenStill as StopWhenStill
     from bayesbinn_nb.library.callbacks import TensorBoardLogger as TensorBoardLogger
     from bayesbinn_nb.library.callbacks import WandbLogger as WandbLogger

@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import csv
 import importlib
+import inspect
 import math
+import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .checkpoint import save_model
 from .files import atomic_write
+from .history import best_mode, is_number
+from ..methods.method import copied
 
 if TYPE_CHECKING:  # the trainer imports this page
     from bayesbinn_nb.library.trainer import Trainer
 
 # %% auto #0
-__all__ = ['Callback', 'overrides', 'Progress', 'share_flipped', 'FlipRatio', 'StopWhenStill', 'CSVLogger', 'TensorBoardLogger',
-           'WandbLogger']
+__all__ = ['Callback', 'overrides', 'wants_steps', 'Progress', 'share_flipped', 'FlipRatio', 'StopWhenStill', 'Monitor',
+           'EarlyStopping', 'ModelCheckpoint', 'LearningRateScheduler', 'LambdaCallback', 'CSVLogger',
+           'TensorBoardLogger', 'WandbLogger']
 
 # %% ../../nbs/library/callbacks.ipynb #1537e54b
 class Callback:
@@ -34,10 +42,13 @@ class Callback:
         "Before an epoch; `logs` holds epoch"
 
     def on_batch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
-        "After a training step; `logs` holds epoch, step, steps. Called only if overridden"
+        "After a training step; `logs` holds epoch, step, steps, loss (a tensor: the mean so far). Called only if overridden"
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         "After an epoch; `logs` is its row of the history and may be added to"
+
+    def on_epoch_kept(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        "After the row has entered the history: the time to save the trainer"
 
     def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         "After the last epoch; `logs` is its row of the history"
@@ -57,6 +68,13 @@ def overrides(
     "Does a callback do anything at this moment?"
     return getattr(type(callback), name) is not getattr(Callback, name)
 
+
+def wants_steps(
+    callback: Callback,
+) -> bool:
+    "Does a callback want to be told after every step? One that need not be says so by `each_step = False`"
+    return overrides(callback, "on_batch_end") and getattr(callback, "each_step", True)
+
 # %% ../../nbs/library/callbacks.ipynb #b263193b
 def _shown_as(style: str) -> str:
     "The bar, the line or nothing that a style means here"
@@ -64,37 +82,66 @@ def _shown_as(style: str) -> str:
         raise ValueError(f"style must be 'auto', 'bar', 'line' or 'silent', not {style!r}.")
     if style != "auto":
         return style
-    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "line"
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return "bar" if on_terminal or _in_open_notebook() else "line"
+
+
+def _in_open_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    told = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
+    return hasattr(shell, "kernel") and any(name in os.environ for name in told)
 
 
 def _in_a_line(logs: dict[str, Any], metric_names: list[str]) -> str:
     "Loss, metrics and time of an epoch"
-    names = [k for k in logs if k in ("loss", "seconds") or any(metric in k for metric in metric_names)]
+    names = [k for k in logs if k.endswith("loss") or k == "seconds" or any(metric in k for metric in metric_names)]
     return "  ".join(f"{name} {logs[name]:.4f}" for name in names)
+
+# %% ../../nbs/library/callbacks.ipynb #96189a78
+def _steps_bar(logs: dict[str, Any]) -> Any:
+    "A bar over the steps of an epoch, shown from its second second on"
+    from tqdm.auto import tqdm
+
+    shape = {"unit": "step", "leave": False, "delay": 1.0, "position": 1}
+    bar: Any = tqdm(total=logs["steps"], initial=logs["step"], desc=f"epoch {logs['epoch']}", **shape)
+    bar.read = 0.0  # when the loss was read last
+    return bar
 
 # %% ../../nbs/library/callbacks.ipynb #3fcca7a8
 class Progress(Callback):
-    "A bar on a terminal, else one line per epoch"
+    "Bars on a terminal and in an open notebook, else one line per epoch"
 
     def __init__(
         self,
-        style: str = "auto",  # "bar", "line", "silent", or "auto": a bar if standard error is a terminal
+        style: str = "auto",  # "bar", "line", "silent", or "auto": a bar where somebody looks on
         every: int = 1,  # "line": report each `every`-th epoch, the first and the last
     ) -> None:
         _shown_as(style)
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a positive integer, not {every!r}.")
         self.style, self.every = style, every
-        self.bar: Any = None
+        self.bar: Any = None  # over the epochs
+        self.inner: Any = None  # over the steps of one
+        self.each_step = False
 
     def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         self.epochs, self.shown = logs["epochs"], _shown_as(self.style)
-        if self.shown == "bar":
+        self.each_step = self.shown == "bar"
+        if self.each_step:
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=self.epochs, initial=logs["start"], unit="epoch")
 
+    def on_batch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.inner is None:
+            self.inner = _steps_bar(logs)
+        if time.perf_counter() - self.inner.read > 0.3:
+            self.inner.read = time.perf_counter()
+            self.inner.set_postfix_str(f"loss {float(logs['loss']):.4f}", refresh=False)
+        self.inner.update(logs["step"] + 1 - self.inner.n)
+
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        self._close_inner()
         text = _in_a_line(logs, trainer.metric_names)
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
@@ -103,9 +150,18 @@ class Progress(Callback):
             print(f"epoch {logs['epoch']}/{self.epochs}  {text}", flush=True)
 
     def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        self._close_inner()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+    def _close_inner(self) -> None:
+        if self.inner is not None:
+            self.inner.close()
+            self.inner = None
+
+    def state_dict(self) -> dict[str, Any]:  # nothing begins within an epoch that a resumed run would miss
+        return {}
 
 # %% ../../nbs/library/callbacks.ipynb #b8d03f34
 def _signs(trainer: Trainer) -> list[Tensor]:
@@ -163,6 +219,201 @@ class StopWhenStill(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.still = state["still"]
+
+# %% ../../nbs/library/callbacks.ipynb #0b117b37
+class Monitor(Callback):
+    "A callback that watches one column and knows the best of it so far"
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",  # a column of the history
+        min_delta: float = 0.0,  # ≥ 0: a change that is not larger is none
+        mode: str = "auto",  # "min", "max", or "auto": from the name
+    ) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode must be 'auto', 'min' or 'max', not {mode!r}.")
+        if not min_delta >= 0:
+            raise ValueError(f"min_delta must be at least 0, not {min_delta!r}.")
+        self.monitor, self.min_delta = monitor, min_delta
+        self.mode = best_mode(monitor) if mode == "auto" else mode
+        self.best: float | None = None
+        self.best_epoch = 0  # counted from 1
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        "By more than `min_delta`?"
+        if than is None or not is_number(value):
+            return is_number(value)
+        return value < than - self.min_delta if self.mode == "min" else value > than + self.min_delta
+
+    def value(self, trainer: Trainer, logs: dict[str, Any]) -> float | None:  # None: not measured in this epoch
+        "The monitored value of an epoch"
+        if self.monitor not in logs and trainer.evaluates(logs["epoch"]):
+            raise ValueError(
+                f"{type(self).__name__} watches {self.monitor!r}, which is not measured; there are "
+                f"{', '.join(sorted(logs))}."
+            )
+        return logs.get(self.monitor)
+
+    def improves(self, trainer: Trainer, logs: dict[str, Any]) -> bool | None:  # None: not measured
+        "Is this epoch the best so far? Then it is remembered"
+        value = self.value(trainer, logs)
+        if value is None:
+            return None
+        if not self.is_better(value, self.best):
+            return False
+        self.best, self.best_epoch = float(value), logs["epoch"]
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+
+# %% ../../nbs/library/callbacks.ipynb #ecbfe6a3
+class EarlyStopping(Monitor):
+    "Stop when a value has not become better for `patience` epochs"
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,  # measured epochs without improvement after which training stops
+        verbose: int = 0,  # 1: say when and why
+        mode: str = "auto",
+        baseline: float | None = None,  # patience begins anew only once this is beaten
+        restore_best_weights: bool = False,  # end with the network of the best epoch
+        start_from_epoch: int = 0,  # epochs to wait before anything is watched
+    ) -> None:
+        super().__init__(monitor, min_delta, mode)
+        self.patience, self.verbose, self.baseline = patience, verbose, baseline
+        self.restore_best_weights, self.start_from_epoch = restore_best_weights, start_from_epoch
+        self.wait, self.stopped_epoch = 0, 0
+        self.kept: dict[str, Any] | None = None  # of the best epoch
+
+    def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if logs["epoch"] <= self.start_from_epoch or (better := self.improves(trainer, logs)) is None:
+            return
+        self.wait += 1
+        if better:
+            if self.restore_best_weights:
+                assert trainer.method is not None, "it trains"
+                self.kept = copied({"model": trainer.model.state_dict(), "method": trainer.method.state_dict()})
+            if self.baseline is None or self.is_better(logs[self.monitor], self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience:
+            self.stopped_epoch, trainer.stop_training = logs["epoch"], True
+            if self.verbose:
+                print(f"epoch {logs['epoch']}: stopped, {self.monitor} was best in epoch {self.best_epoch}.")
+
+    def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.kept is not None and trainer.method is not None:
+            trainer.method.load_state_dict(self.kept["method"])
+            trainer.model.load_state_dict(self.kept["model"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"wait": self.wait, "stopped_epoch": self.stopped_epoch, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.wait, self.stopped_epoch, self.kept = state["wait"], state["stopped_epoch"], state["kept"]
+
+# %% ../../nbs/library/callbacks.ipynb #9f79f416
+class ModelCheckpoint(Monitor):
+    "Save the trainer, or its network, after each epoch or after the best ones"
+
+    def __init__(
+        self,
+        filepath: str | Path,  # may hold {epoch} and {val_loss:.2f} or any other column
+        monitor: str = "val_loss",
+        verbose: int = 0,  # 1: say what is written
+        save_best_only: bool = False,  # only when the value is better than ever before
+        save_weights_only: bool = False,  # the network alone: a *.safetensors file
+        mode: str = "auto",
+    ) -> None:
+        super().__init__(monitor, 0.0, mode)
+        self.filepath, self.verbose = str(filepath), verbose
+        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
+
+    def on_epoch_kept(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.save_best_only and not self.improves(trainer, logs):
+            return
+        path = Path(self.filepath.format(**logs))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.save_weights_only:
+            save_model(trainer.model, path)
+        else:
+            trainer.save(path, trainer.callbacks)
+        if self.verbose:
+            print(f"epoch {logs['epoch']}: saved {path.name}.")
+
+# %% ../../nbs/library/callbacks.ipynb #21deb9ac
+class LearningRateScheduler(Callback):
+    "The learning rate of each epoch from a function of the epoch (from 0) and of the present rate"
+
+    def __init__(
+        self,
+        schedule: Callable[..., float],  # (epoch, rate) → rate, or (epoch) → rate
+        verbose: int = 0,  # 1: say each rate
+    ) -> None:
+        self.schedule, self.verbose = schedule, verbose
+        self.takes_rate = len(inspect.signature(schedule).parameters) > 1
+
+    def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if trainer.scheduler is not None:
+            raise ValueError("LearningRateScheduler and compile(scheduler=…) both set the learning rate: keep one.")
+
+    def on_epoch_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        assert trainer.method is not None, "it trains"
+        groups = [g for o in trainer.method.optimizers()[:1] for g in o.param_groups if "lr" in g]
+        for group in groups:
+            epoch = logs["epoch"] - 1
+            rate = self.schedule(epoch, float(group["lr"])) if self.takes_rate else self.schedule(epoch)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(float(rate))
+            else:
+                group["lr"] = float(rate)
+            if self.verbose:
+                print(f"epoch {logs['epoch']}: learning rate {float(rate):.3g}.")
+
+    def state_dict(self) -> dict[str, Any]:  # the rate itself is in the optimiser's state
+        return {}
+
+# %% ../../nbs/library/callbacks.ipynb #cbab7314
+class LambdaCallback(Callback):
+    "Functions at the moments of a training, called as Keras calls them"
+
+    def __init__(
+        self,
+        on_train_begin: Callable[[dict[str, Any]], Any] | None = None,  # (logs)
+        on_train_end: Callable[[dict[str, Any]], Any] | None = None,  # (logs)
+        on_epoch_begin: Callable[[int, dict[str, Any]], Any] | None = None,  # (epoch from 0, logs)
+        on_epoch_end: Callable[[int, dict[str, Any]], Any] | None = None,  # (epoch from 0, logs)
+        on_train_batch_end: Callable[[int, dict[str, Any]], Any] | None = None,  # (step from 0, logs)
+    ) -> None:
+        self.train_begin, self.train_end = on_train_begin, on_train_end
+        self.epoch_begin, self.epoch_end = on_epoch_begin, on_epoch_end
+        self.batch_end, self.each_step = on_train_batch_end, on_train_batch_end is not None
+
+    def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.train_begin is not None:
+            self.train_begin(logs)
+
+    def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.train_end is not None:
+            self.train_end(logs)
+
+    def on_epoch_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.epoch_begin is not None:
+            self.epoch_begin(logs["epoch"] - 1, logs)
+
+    def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.epoch_end is not None:
+            self.epoch_end(logs["epoch"] - 1, logs)
+
+    def on_batch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if self.batch_end is not None:
+            self.batch_end(logs["step"], logs)
 
 # %% ../../nbs/library/callbacks.ipynb #1fd5fe33
 class CSVLogger(Callback):

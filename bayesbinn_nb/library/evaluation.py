@@ -5,6 +5,7 @@
 # %% ../../nbs/library/evaluation.ipynb #e208fa4f
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from .arrays import ArrayData
 from .feed import check_batch, need_batches, need_targets, pair
+from .inputs import Handed, as_data, is_arrays, loader_of, mapped, size_of, tensors_of
 from .loop import Epochs
-from .metrics import accuracy, has_ignored, ignored_examples, total
+from .metrics import accuracy, collect, collected, has_ignored, ignored_examples, total
 
 # %% auto #0
 __all__ = ['Networks', 'Reading', 'Predictions', 'Averaging', 'Predicting', 'Scoring', 'Evaluation']
@@ -52,18 +54,26 @@ class Networks(Epochs):
 class Reading(Networks):
     "A trainer that can go over data as often as it has networks"
 
-    def _reader(self, data: Any, batch_size: int, often: bool) -> Callable[[], Iterator[tuple[Tensor, Any]]]:
+    def _readable(self, x: Any, y: Any, weights: Any, batch_size: int | None) -> Any:
+        "What was handed over with targets, as data that can be read"
+        if isinstance(y, str):
+            raise TypeError(f"The second argument is for targets: give how={y!r} by its name.")
+        if y is not None:
+            x = as_data(x, y, weights, self.model, self._classes)
+        return loader_of(x, batch_size)
+
+    def _reader(
+        self, data: Any, batch_size: int, often: bool, targets: bool = False
+    ) -> Callable[[], Iterator[tuple[Any, Any]]]:
         "A function that gives the batches from the first one on, as often as it is called"
         need_batches(data, "data to predict")
         if isinstance(data, ArrayData):
-            whole = data.to(self.device)
-            return lambda: iter(whole.batches(batch_size))
-        if isinstance(data, Tensor):
-            return lambda: ((x, None) for x in data.split(batch_size))
-        read = (pair(batch, "prediction", targets=False) for batch in data)
+            whole = data if isinstance(data, Handed) else data.to(self.device)
+            return lambda: (pair(batch, "prediction", targets) for batch in whole.batches(batch_size))
+        read = (pair(batch, "prediction", targets) for batch in data)
         if not often:
             return lambda: read
-        held = [(x.cpu(), y.cpu() if isinstance(y, Tensor) else y) for x, y in read]
+        held = [(mapped(Tensor.cpu, x), y.cpu() if isinstance(y, Tensor) else y) for x, y in read]
         return lambda: iter(held)
 
 # %% ../../nbs/library/evaluation.ipynb #72697e48
@@ -78,37 +88,41 @@ class Predictions(Reading):
         samples: int,
         batch_size: int,
         use: Callable[[int, int, Tensor, Any], None],  # number of the draw, of the batch, predictions, targets
+        targets: bool = False,  # must there be targets?
     ) -> None:
         "Pass the data through each network; `use` gets the predictions batch by batch, on the device"
-        batches = self._reader(data, batch_size, often=how != "mode" and samples > 1)
+        batches = self._reader(data, batch_size, how != "mode" and samples > 1, targets)
         with self._evaluating():
             for draw, one_pass in enumerate(self._passes(how, samples)):
                 with one_pass:
-                    filled = ((x, y) for x, y in batches() if len(x))
+                    filled = ((x, y) for x, y in batches() if size_of(x))
                     for i, (x, y) in enumerate(filled):
                         check_batch(x, y, self._is_wide(), self._classes)
                         y = y.to(self.device) if isinstance(y, Tensor) else y
-                        use(draw, i, self.activation(self._forward(x.to(self.device))), y)
+                        x = mapped(lambda t: t.to(self.device), x)
+                        use(draw, i, self.activation(self._forward(x)), y)
 
 # %% ../../nbs/library/evaluation.ipynb #5e877a4e
 class Averaging(Predictions):
     "A trainer that can average the predictions of its networks"
 
-    def _averaged(self, data: Any, how: str, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
+    def _averaged(
+        self, data: Any, how: str, samples: int, batch_size: int, targets: bool = False
+    ) -> Iterator[tuple[Tensor, Any]]:
         "The mean prediction over the draws, and the targets, batch by batch, on the device"
         sums: list[Tensor] = []
-        targets: list[Any] = []
+        wanted: list[Any] = []
 
         def add(draw: int, i: int, p: Tensor, y: Any) -> None:
             if draw == 0:
                 sums.append(p.cpu())
-                targets.append(y.cpu() if isinstance(y, Tensor) else y)
+                wanted.append(y.cpu() if isinstance(y, Tensor) else y)
             else:
                 sums[i].add_(p.cpu())
 
-        self._visit(data, how, samples, batch_size, add)
+        self._visit(data, how, samples, batch_size, add, targets)
         passes = samples if how == "mean" else 1
-        for p, y in zip(sums, targets, strict=True):
+        for p, y in zip(sums, wanted, strict=True):
             p = p.to(self.device)
             yield p.div_(passes) if passes > 1 else p, y.to(self.device) if isinstance(y, Tensor) else y
 
@@ -121,12 +135,15 @@ class Predicting(Averaging):
 
     def predict(
         self,
-        data: ArrayData | Tensor | Iterable[Any],
+        x: Any,  # an array, a tensor, several of them in a tuple or dictionary, a split, a Dataset, a loader
         how: str = "mode",  # "mode"; "mean": averaged over draws; "sample": every draw
         samples: int = 1,  # draws for "mean" and "sample"
         batch_size: int = 1000,
-    ) -> Tensor:  # (N, …) probabilities or values; for "sample" (samples, N, …); in the host's memory
+        verbose: int = 0,  # 0: quiet; else a line with the number of examples and the time
+    ) -> Any:  # (N, …) probabilities or values, for "sample" (samples, N, …); a tensor on the host, or as NumPy came in
         "Class probabilities, the probability of 'yes', or values"
+        began = time.perf_counter()
+        data = loader_of(as_data(x, None, None, self.model), batch_size)
         if how == "mean":
             parts = [[p.cpu() for p, _ in self._averaged(data, how, samples, batch_size)]]
         else:
@@ -141,14 +158,20 @@ class Predicting(Averaging):
         if not any(parts):
             raise ValueError("There is nothing to predict: the data gave no batch.")
         whole = [torch.cat(part) for part in parts]
-        return torch.stack(whole) if how == "sample" else whole[0]
+        if verbose:
+            print(f"{len(whole[0])} predictions  {time.perf_counter() - began:.2f} s", flush=True)
+        found = torch.stack(whole) if how == "sample" else whole[0]
+        is_foreign = is_arrays(x) and not any(isinstance(part, Tensor) for part in tensors_of(x))
+        return found.numpy() if is_foreign else found
 
 # %% ../../nbs/library/evaluation.ipynb #278295f9
 class Scoring(Predicting):
     "A trainer that can score a batch of predictions"
 
-    def _score(self, p: Tensor, y: Tensor, sums: dict[str, Any], counts: dict[str, Any]) -> None:
+    def _score(self, p: Tensor, y: Tensor, sums: dict[str, Any], counts: dict[str, Any], own: dict[str, Any]) -> None:
         "Add loss and metrics of some predictions to the sums, and what they are sums over to the counts"
+        for collector in own.values():
+            collect(collector, p, y)
         left_out = ignored_examples(y) if self._classes and has_ignored(y) else 0
         counted = len(y) - left_out
         if self.prediction_loss is not None and int(counted):
@@ -165,32 +188,47 @@ class Evaluation(Scoring):
     def _all_scores(self, sums: dict[str, Any], counts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         return sums, counts  # one of many processes adds what the others found
 
-    def evaluate(
-        self,
-        data: ArrayData | Iterable[Any],  # with targets
-        how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
-        samples: int = 1,  # draws for "mean"
-        batch_size: int = 1000,
-    ) -> dict[str, float]:  # the metrics, and "loss" unless it is a function of your own
-        "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
-        if how not in ("mode", "mean"):
-            raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")
-        need_targets(data, "evaluation")
+    def _scores(self, data: Any, how: str, samples: int, batch_size: int) -> dict[str, float]:
         sums: dict[str, Any] = {}
         counts: dict[str, Any] = {}
+        own = {name: metric.clone().to(self.device) for name, metric in self.collectors.items()}
+        for collector in own.values():
+            collector.reset()
         seen = 0
 
         def score(_draw: int, _i: int, p: Tensor, y: Tensor) -> None:
             nonlocal seen
-            self._score(p, y, sums, counts)
+            self._score(p, y, sums, counts, own)
             seen += len(y)
 
         if how == "mode":
-            self._visit(data, how, samples, batch_size, score)
+            self._visit(data, how, samples, batch_size, score, targets=True)
         else:
-            for p, y in self._averaged(data, how, samples, batch_size):
+            for p, y in self._averaged(data, how, samples, batch_size, targets=True):
                 score(0, 0, p, y)
         if not seen:
             raise ValueError("There is nothing to evaluate: the data gave no batch.")
         sums, counts = self._all_scores(sums, counts)
-        return {name: (value / counts[name]).item() for name, value in sums.items()}
+        found = {name: (value / counts[name]).item() for name, value in sums.items()} | collected(own)
+        return {name: found[name] for name in ("loss", *self.metric_names) if name in found}
+
+    def evaluate(
+        self,
+        x: Any,  # arrays; or what has targets of its own: a split, a Dataset, a loader, an iterable of pairs
+        y: Any = None,  # targets, where x is an array or several
+        *,
+        how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
+        samples: int = 1,  # draws for "mean"
+        batch_size: int = 1000,
+        verbose: int = 0,  # 0: quiet; else a line with the scores
+        return_dict: bool = True,  # False: a list, the loss first, then the metrics in their order
+    ) -> Any:  # the metrics by name, and "loss" unless it is a function of your own
+        "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
+        if how not in ("mode", "mean"):
+            raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")
+        data = self._readable(x, y, None, batch_size)
+        need_targets(data, "evaluation")
+        found = self._scores(data, how, samples, batch_size)
+        if verbose:
+            print("  ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
+        return found if return_dict else list(found.values())

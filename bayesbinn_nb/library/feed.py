@@ -15,27 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from .arrays import ArrayData
+from .inputs import is_array, is_input, size_of, tensors_of
 
 # %% auto #0
-__all__ = ['need_batches', 'need_targets', 'pair', 'check_batch', 'explained', 'check_model', 'check_optimizers',
-           'count_examples', 'count_batches', 'generators_of', 'need_readable_workers', 'random_state',
-           'set_random_state', 'seeded']
+__all__ = ['TARGETS', 'need_batches', 'need_targets', 'parts', 'pair', 'check_batch', 'explained', 'check_model',
+           'check_optimizers', 'count_examples', 'count_batches', 'generators_of', 'need_readable_workers',
+           'random_state', 'set_random_state', 'seeded']
 
 # %% ../../nbs/library/feed.ipynb #0a33cf3c
-def _is_array(t: Any) -> bool:
-    return hasattr(t, "shape") and hasattr(t, "dtype")
-
-
 def need_batches(
     data: Any,  # what was handed over
     name: str,  # what to call it in the error
 ) -> None:
     "Refuse what is not batches of (inputs, targets), though it can be iterated over"
-    pair = isinstance(data, (tuple, list)) and len(data) > 0 and _is_array(data[0])
-    if pair or isinstance(data, torch.utils.data.Dataset) or (_is_array(data) and not isinstance(data, Tensor)):
+    pair = isinstance(data, (tuple, list)) and len(data) > 0 and is_array(data[0])
+    if pair or isinstance(data, torch.utils.data.Dataset) or (is_array(data) and not isinstance(data, Tensor)):
         raise TypeError(
             f"The {name} must come in batches, and this is {'a pair of arrays' if pair else type(data).__name__}: "
-            "wrap tensors as ArrayData(x, y), a Dataset as DataLoader(dataset, batch_size=…)."
+            "wrap tensors as ArrayData(x, y), or give inputs and targets apart, fit(x, y)."
         )
 
 # %% ../../nbs/library/feed.ipynb #3d876e2f
@@ -49,22 +46,49 @@ def need_targets(
         raise ValueError(f"The {name} data have no targets.")
 
 # %% ../../nbs/library/feed.ipynb #2c0ae72e
-def pair(
+TARGETS = ("labels", "label", "targets", "target", "y")  # what a batch that is a dictionary may call them
+
+
+def _of_dict(batch: dict[str, Any], targets: bool) -> tuple[Any, Any, None] | None:
+    "Inputs and targets of a batch that is a dictionary; None if it does not say which the targets are"
+    name = next((name for name in TARGETS if name in batch), None)
+    x = {k: v for k, v in batch.items() if k != name}
+    if not is_input(x) or (name is None and targets) or not (name is None or isinstance(batch[name], Tensor)):
+        return None
+    return next(iter(x.values())) if len(x) == 1 else x, None if name is None else batch[name], None
+
+
+def _of_sequence(batch: Any, targets: bool) -> tuple[Any, Any, Tensor | None] | None:
+    "Inputs, targets and weights of a batch that is a tuple or a list; None if it is nothing of the kind"
+    x = tuple(batch[0]) if len(batch) and isinstance(batch[0], list) else batch[0] if len(batch) else None
+    if x is None or not is_input(x) or len(batch) > 3:
+        return None
+    if len(batch) == 1:
+        return None if targets else (x, None, None)
+    y, weights = batch[1], batch[2] if len(batch) == 3 else None
+    if len(batch) == 3 and not (isinstance(weights, Tensor) and weights.is_floating_point() and weights.ndim == 1):
+        return None
+    return None if targets and not isinstance(y, Tensor) else (x, y, weights)
+
+# %% ../../nbs/library/feed.ipynb #2589a987
+def parts(
     batch: Any,  # what the loader gave
     name: str = "training",  # whose batch it is, for the error
     targets: bool = True,  # False: inputs alone will do
-) -> tuple[Tensor, Any]:  # inputs and targets (None where they may be missing and are)
-    "The two halves of a batch; a `TypeError` with the way out if it is anything else"
+) -> tuple[
+    Any, Any, Tensor | None
+]:  # inputs, targets (None where they may be missing and are), weights if there are any
+    "The parts of a batch; a `TypeError` with the way out if it is anything else"
     if not targets and isinstance(batch, Tensor):
-        return batch, None
+        return batch, None, None
     if isinstance(batch, (tuple, list)):
-        if len(batch) == 2 and isinstance(batch[0], Tensor) and (isinstance(batch[1], Tensor) or not targets):
-            return batch[0], batch[1]
-        if not targets and len(batch) == 1 and isinstance(batch[0], Tensor):
-            return batch[0], None
+        if (three := _of_sequence(batch, targets)) is not None:
+            return three
         found = f"a {type(batch).__name__} of {len(batch)}: ({', '.join(type(b).__name__ for b in batch)})"
         way = "[(batch[0], batch[1]) for batch in loader]"
     elif isinstance(batch, dict):
+        if (three := _of_dict(batch, targets)) is not None:
+            return three
         found = f"a dict with {', '.join(map(repr, batch))}"
         first, second = [*map(repr, batch), "'inputs'", "'targets'"][:2]
         way = f"[(batch[{first}], batch[{second}]) for batch in loader]"
@@ -75,14 +99,32 @@ def pair(
         f"Give pairs, such as {way}, or let the DataLoader's collate_fn make them."
     )
 
+
+def pair(
+    batch: Any,  # what the loader gave
+    name: str = "training",  # whose batch it is, for the error
+    targets: bool = True,  # False: inputs alone will do
+) -> tuple[Any, Any]:  # inputs and targets (None where they may be missing and are)
+    "The two halves of a batch that matter to a prediction"
+    return parts(batch, name, targets)[:2]
+
 # %% ../../nbs/library/feed.ipynb #017d1ec3
 def check_batch(
-    x: Tensor,  # inputs
+    x: Any,  # a tensor, or several
     y: Tensor | None,  # targets
     wide: bool,  # are the network's parameters float64?
     classes: bool,  # are the targets class numbers (cross-entropy)?
 ) -> None:
     "Refuse types that the network or the loss cannot take"
+    for one in tensors_of(x):
+        _check_width(one, wide)
+    if classes and y is not None and y.dtype in (torch.int8, torch.int16, torch.int32):
+        raise TypeError(
+            f"The targets are {str(y.dtype)[6:]}, and cross-entropy wants class numbers as int64: give y.long()."
+        )
+
+
+def _check_width(x: Tensor, wide: bool) -> None:
     if x.is_floating_point() and (x.dtype == torch.float64) != wide:
         ours, theirs = ("float64", "float32") if wide else ("float32", "float64")
         raise TypeError(
@@ -90,15 +132,11 @@ def check_batch(
             + ("give x.double(), or make the network float32 by model.float()." if wide else "give x.float().")
             + (" ArrayData always gives float32." if wide else f" (NumPy's arrays are {theirs} unless told otherwise.)")
         )
-    if classes and y is not None and y.dtype in (torch.int8, torch.int16, torch.int32):
-        raise TypeError(
-            f"The targets are {str(y.dtype)[6:]}, and cross-entropy wants class numbers as int64: give y.long()."
-        )
 
 # %% ../../nbs/library/feed.ipynb #d42f8b34
 @contextmanager
 def explained(
-    x: Tensor,  # the inputs of a step
+    x: Any,  # the inputs of a step
 ) -> Iterator[None]:
     "Say what to do where batch normalisation refuses a batch of one example"
     try:
@@ -107,7 +145,7 @@ def explained(
         if "Expected more than 1 value per channel" not in str(e):
             raise
         raise ValueError(
-            f"A batch holds {len(x)} example, and batch normalisation needs at least two to have a variance. "
+            f"A batch holds {size_of(x)} example, and batch normalisation needs at least two to have a variance. "
             "Leave it out by drop_last=True, or choose a batch_size that leaves no single example over."
         ) from e
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # %% auto #0
@@ -27,6 +28,48 @@ def is_number(
 ) -> bool:
     "Is it a number that can be compared with others (not None, not NaN)?"
     return isinstance(value, (int, float)) and not math.isnan(value)
+
+# %% ../../nbs/library/history.ipynb #edbb85ca
+_ASIDE = ("lr", "seconds", "train_seconds", "flip_ratio")  # no loss and no metric
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[dict[str, Any]], names: Sequence[str], every: int) -> str:
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every must be a positive integer, not {every!r}.")
+    shown = [row for i, row in enumerate(rows) if i in (0, len(rows) - 1) or row["epoch"] % every == 0]
+    lines = [names, ["--:"] * len(names), *([_cell(row.get(name)) for name in names] for row in shown)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+# %% ../../nbs/library/history.ipynb #d01dc597
+def _groups(columns: Iterable[str]) -> dict[str, list[str]]:
+    "Columns by the quantity that they measure"
+    groups: dict[str, list[str]] = {}
+    for name in columns:
+        quantity = name.removeprefix("val_").removeprefix("test_")
+        if quantity not in _ASIDE:
+            groups.setdefault(quantity, []).append(name)
+    return groups
+
+
+def _figure(rows: History, groups: dict[str, list[str]]) -> Any:
+    from matplotlib.figure import Figure
+
+    if not groups or not rows:
+        raise ValueError("There is nothing to draw: the history has no rows, or none of these columns.")
+    figure = Figure(figsize=(4.2 * len(groups), 3.0), layout="constrained")
+    for ax, (quantity, names) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in rows if is_number(row.get(name))]
+            ax.plot(*zip(*points, strict=True), label=name) if points else None
+        ax.set(xlabel="epoch", ylabel=quantity)
+        ax.legend(frameon=False)
+    return figure
 
 # %% ../../nbs/library/history.ipynb #b10b75ae
 class History(list[dict[str, Any]]):
@@ -54,3 +97,27 @@ class History(list[dict[str, Any]]):
         if not rows:
             raise ValueError(f"{name!r} is not a number in any of the {len(self)} epochs, so none of them is best.")
         return (max if mode == "max" else min)(rows, key=lambda row: row[name])
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        "The columns by name, as Keras keeps them"
+        names = dict.fromkeys(name for row in self for name in row if name != "epoch")
+        return {name: self.column(name) for name in names}
+
+    def table(
+        self,
+        names: Sequence[str] | None = None,  # columns; default all
+        every: int = 1,  # show each `every`-th epoch, the first and the last
+    ) -> str:  # Markdown
+        "The rows as a table"
+        return _table(self, ["epoch", *(self.history if names is None else names)], every)
+
+    def figure(
+        self,
+        names: Sequence[str] | None = None,  # columns; default losses and metrics, by what they measure
+    ) -> Any:  # a matplotlib figure: one pair of axes for each quantity, training and validation in it
+        "Curves over the epochs"
+        return _figure(self, _groups(self.history if names is None else dict.fromkeys(names)))
+
+    def _repr_markdown_(self) -> str:
+        return self.table(every=max(1, len(self) // 20))

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -17,10 +18,20 @@ from torch import Tensor, nn
 
 from .arrays import ArrayData
 from .callbacks import Callback
-from .feed import check_batch, check_model, check_optimizers, count_batches, explained, pair
+from .feed import check_batch, check_model, check_optimizers, count_batches, explained, parts
 from .history import History
-from .losses import LOSSES, Loss, unchanged
-from .metrics import METRICS, accuracy, has_ignored, ignored_examples, total
+from .inputs import called, mapped, size_of, weights_by_class
+from .losses import LOSSES, Loss, loss_named, unchanged
+from bayesbinn_nb.library.metrics import (
+    accuracy,
+    collect,
+    collected,
+    has_ignored,
+    ignored_examples,
+    is_collector,
+    named_metrics,
+    total,
+)
 from .rehearsal import current
 from ..methods.method import Method
 
@@ -28,8 +39,9 @@ if TYPE_CHECKING:  # the trainer imports this page
     from bayesbinn_nb.library.trainer import Trainer
 
 # %% auto #0
-__all__ = ['ENGINE_SETTINGS', 'Task', 'Setup', 'run_settings', 'Prepared', 'Following', 'Compiled', 'Narrow', 'Counting', 'Steps',
-           'first_infinite', 'CheckedBatches', 'Means', 'Checks', 'Place', 'Places', 'Hooks', 'Epochs']
+__all__ = ['ENGINE_SETTINGS', 'Task', 'Setup', 'run_settings', 'StepRules', 'Prepared', 'Following', 'Compiled', 'Narrow',
+           'Counting', 'Gradients', 'Steps', 'first_infinite', 'CheckedBatches', 'Means', 'Checks', 'Place', 'Places',
+           'Hooks', 'in_groups', 'Epochs']
 
 # %% ../../nbs/library/loop.ipynb #539b9947
 class Task:
@@ -40,18 +52,22 @@ class Task:
     def _learn_by(
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor],
-        metrics: Iterable[str] | dict[str, Callable[[Tensor, Tensor], Tensor]],
+        metrics: Iterable[Any] | dict[str, Any],
         activation: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        own = Loss(loss, activation or unchanged, None) if callable(loss) else LOSSES[loss]
+        name = loss if callable(loss) else loss_named(loss)
+        own = Loss(name, activation or unchanged, None, name) if callable(name) else LOSSES[name]
         self.loss, self.activation, self.prediction_loss = own.of_outputs, own.activation, own.of_predictions
-        self._classes = loss == "cross_entropy"
-        self.metrics = dict(metrics) if isinstance(metrics, dict) else {m: METRICS[m] for m in metrics}
-        self.metric_names = list(self.metrics)
+        self.losses, self._classes = own.each, name == "cross_entropy"
+        found = named_metrics(metrics, one_logit=name == "binary_cross_entropy")
+        self.metrics = {name: metric for name, metric in found.items() if not is_collector(metric)}
+        self.collectors = {name: metric for name, metric in found.items() if is_collector(metric)}
+        self.metric_names = list(found)
 
     def _forget_run(self) -> None:
         "Nothing has been trained yet"
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+        self.real_scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self._prepared, self._size_is_given, self._begun = False, False, 0
         self.history = History()
 
@@ -112,6 +128,7 @@ ENGINE_SETTINGS = ("fused", "foreach", "capturable", "differentiable")
 def run_settings(
     method: Method,  # prepared
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,  # as it begins
+    real_scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,  # that of the real parameters
 ) -> dict[str, Any]:
     "What a run must share with the checkpoint it goes on from: the settings that are numbers or texts"
     settings: dict[str, Any] = {"train_size": method.train_size}
@@ -120,10 +137,10 @@ def run_settings(
         kept = {k: v for k, v in optimizer.defaults.items() if isinstance(v, ours) and k not in ENGINE_SETTINGS}
         settings |= {f"{type(optimizer).__name__} {i}, {k}": v for k, v in kept.items()}
     settings |= {f"method: {k}": v for k, v in method.hyper_parameters().items()}
-    settings["schedule: kind"] = None if scheduler is None else type(scheduler).__name__
-    if scheduler is not None:
-        plain = {k: v for k, v in scheduler.state_dict().items() if isinstance(v, ours)}
-        settings |= {f"schedule: {k}": v for k, v in plain.items()}
+    for name, one in (("schedule", scheduler), ("schedule of real parameters", real_scheduler)):
+        settings[f"{name}: kind"] = None if one is None else type(one).__name__
+        plain = {} if one is None else {k: v for k, v in one.state_dict().items() if isinstance(v, ours)}
+        settings |= {f"{name}: {k}": v for k, v in plain.items()}
     return settings
 
 # %% ../../nbs/library/loop.ipynb #5087a7fd
@@ -136,12 +153,51 @@ def _without_measure(scheduler: torch.optim.lr_scheduler.LRScheduler) -> torch.o
         )
     return scheduler
 
+# %% ../../nbs/library/loop.ipynb #461f172e
+@dataclass(frozen=True)
+class StepRules:
+    "What is done to the gradients of a step; the names are those of Keras"
+
+    global_clipnorm: float | None = None  # > 0: the norm of all gradients of a pass together is at most this
+    clipvalue: float | None = None  # > 0: every number in a gradient stays in ± this
+    gradient_accumulation_steps: int = 1  # mini-batches whose gradients make one step
+
+    def __post_init__(self) -> None:
+        for name in ("global_clipnorm", "clipvalue"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be > 0, or None for no clipping, not {value!r}.")
+        count = self.gradient_accumulation_steps
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"gradient_accumulation_steps must be a positive integer, not {count!r}.")
+
+    def clips(self) -> bool:
+        "Are gradients clipped at all?"
+        return self.global_clipnorm is not None or self.clipvalue is not None
+
+    def settings(self) -> dict[str, Any]:
+        "By name, as a checkpoint keeps them"
+        return {f"step: {name}": value for name, value in vars(self).items()}
+
 # %% ../../nbs/library/loop.ipynb #6a12f6ee
 class Prepared(Setup):
     "A trainer that can let a method prepare its model"
 
     scheduler_factory: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
+    real_scheduler_factory: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
     scheduler_step = "epoch_start"
+    rules = StepRules()
+
+    def _make_schedules(self, method: Method) -> None:
+        if self.scheduler_factory is not None:
+            self.scheduler = _without_measure(self.scheduler_factory(method.optimizers()[0]))
+        if self.real_scheduler_factory is None:
+            return
+        if method.real_optimizer is None:
+            raise ValueError("real_scheduler drives the optimiser of the real-valued parameters, and there are none.")
+        if self.scheduler is not None and method.real_optimizer is method.optimizers()[0]:
+            raise ValueError(f"{method.name} has one optimiser: give scheduler or real_scheduler, not both.")
+        self.real_scheduler = _without_measure(self.real_scheduler_factory(method.real_optimizer))
 
     def _begin(self, train_size: int) -> None:
         method = self._need()
@@ -152,9 +208,8 @@ class Prepared(Setup):
             check(self.model)
         self.model = method.prepare(self.model, train_size=train_size, seed=self.seed)
         check_optimizers(self.model, method.optimizers())
-        if self.scheduler_factory is not None:
-            self.scheduler = _without_measure(self.scheduler_factory(method.optimizers()[0]))
-        self._settings = run_settings(method, self.scheduler)
+        self._make_schedules(method)
+        self._settings = run_settings(method, self.scheduler, self.real_scheduler) | self.rules.settings()
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         self._order = torch.Generator().manual_seed(self.seed)
         self._random_state: dict[str, Any] | None = None
@@ -183,7 +238,7 @@ class Following(Prepared):
             )
             for group in groups:
                 group["train_size"] = size
-        fresh = run_settings(method, self.scheduler)
+        fresh = run_settings(method, self.scheduler, self.real_scheduler)
         self._settings |= {name: fresh[name] for name in fresh if name.endswith("train_size")}
 
     def _check_frozen(self) -> None:
@@ -200,15 +255,11 @@ def _check_names(method: Any, loss: Any, metrics: Any, scheduler_step: str) -> N
     "Refuse what `compile` does not know"
     if not isinstance(method, Method):
         raise TypeError(f"method must be a Method such as BayesBiNN() or STE(), not {type(method).__name__}.")
-    if isinstance(loss, str) and loss not in LOSSES:
-        raise ValueError(
-            f"Unknown loss {loss!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets)."
-        )
     if scheduler_step not in ("epoch_start", "epoch_end", "step"):
         raise ValueError(f"scheduler_step must be 'epoch_start', 'epoch_end' or 'step', not {scheduler_step!r}.")
-    unknown = [] if isinstance(metrics, dict) else [m for m in metrics if m not in METRICS]
-    if unknown:
-        raise ValueError(f"Unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}, or pass {{name: function}}.")
+    if isinstance(loss, str):
+        loss_named(loss)
+    named_metrics(metrics)
 
 # %% ../../nbs/library/loop.ipynb #65bbe772
 class Compiled(Following):
@@ -218,19 +269,25 @@ class Compiled(Following):
         self,
         method: Method,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # in LOSSES, or (outputs, targets) → mean
-        metrics: Sequence[str] | dict[str, Callable[[Tensor, Tensor], Tensor]] = (
-            "accuracy",
-        ),  # in METRICS, or {name: per-example function}
+        metrics: Iterable[Any] | dict[str, Any] = ("accuracy",),  # names, torchmetrics objects, per-example functions
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
         | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
         scheduler_step: str = "epoch_start",  # "epoch_start" (the authors' order), "epoch_end" (torch's) or "step"
         activation: Callable[[Tensor], Tensor] | None = None,  # outputs → predictions, for a loss that is a function
+        *,
+        real_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+        | None = None,  # optimiser → torch scheduler; drives the optimiser of the real-valued parameters
+        global_clipnorm: float | None = None,  # of the gradient of each pass, over all parameters
+        clipvalue: float | None = None,  # of every number in it
+        gradient_accumulation_steps: int = 1,  # mini-batches whose gradients make one step
     ) -> Self:
         "Say how to train; returns the trainer itself"
         _check_names(method, loss, metrics, scheduler_step)
+        self.rules = StepRules(global_clipnorm, clipvalue, gradient_accumulation_steps)
         self.method = method
         self._learn_by(loss, metrics, activation)
         self.scheduler_factory, self.scheduler_step = scheduler, scheduler_step
+        self.real_scheduler_factory = real_scheduler
         self._forget_run()  # a new method starts anew
         return self
 
@@ -249,12 +306,12 @@ class Narrow(Compiled):
 
     _replayed: Any = None  # the step recorded as a CUDA graph
 
-    def _forward(self, x: Tensor) -> Tensor:
-        if self.memory_format is torch.channels_last and x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+    def _forward(self, x: Any) -> Tensor:
+        if self.memory_format is torch.channels_last:
+            x = mapped(lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t, x)
         narrow = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=narrow, cache_enabled=False):
-            out = self.model(x)
+            out = called(self.model, x)
         return out.float() if out.dtype == torch.bfloat16 else out
 
     @contextmanager
@@ -277,6 +334,7 @@ class Counting(Narrow):
     "A trainer that knows what enters its means, and how to give up a step"
 
     _left_out: Tensor | None = None  # where some targets do not count: how many examples had none that does
+    _collecting: dict[str, Any] = {}  # the objects of torchmetrics that collect over this epoch
 
     def _counted(self, loss: Tensor, y: Tensor) -> Tensor:
         "A batch's part of the sum of losses, where some examples do not count"
@@ -286,6 +344,14 @@ class Counting(Narrow):
         count = len(y) - left_out
         return torch.where(count > 0, loss.detach() * count, torch.zeros_like(loss))
 
+    def _add_up(self, out: Tensor, loss: Tensor, y: Tensor, sums: Tensor) -> None:
+        "Add loss and metrics of a batch to the running sums"
+        sums[0] += loss.detach() * len(y) if self._left_out is None else self._counted(loss, y)
+        for i, (name, metric) in enumerate(self.metrics.items()):
+            sums[i + 1] += total(name, metric(out, y), y)
+        for collector in self._collecting.values():
+            collect(collector, self.activation(out), y)
+
     def _drop_gradients(self) -> None:
         "After a step that was broken off: no part of it enters the next one"
         method = self._need()
@@ -294,26 +360,70 @@ class Counting(Narrow):
             optimizer.zero_grad()
         method.passes = 0
 
+# %% ../../nbs/library/loop.ipynb #3b6322ca
+class Gradients(Counting):
+    "A trainer that can clip the gradients of a pass, and weigh examples"
+
+    class_table: Tensor | None = None  # weights by class
+
+    @contextmanager
+    def _clipped(self) -> Iterator[None]:
+        "The gradients that arise in the body, clipped together"
+        if not self.rules.clips():
+            yield
+            return
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        yield
+        if self.rules.clipvalue is not None:
+            torch.nn.utils.clip_grad_value_(parameters, self.rules.clipvalue)
+        if self.rules.global_clipnorm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.rules.global_clipnorm)
+        for p, old in zip(parameters, before, strict=True):
+            p.grad = old if p.grad is None else p.grad if old is None else old + p.grad
+
+    def _mean_loss(self, out: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        "The mean loss of a batch, in which examples may weigh differently"
+        if self.class_table is not None:
+            own = weights_by_class(y, self.class_table)
+            weights = own if weights is None else weights * own
+        if weights is None:
+            return self.loss(out, y)
+        assert self.losses is not None, "every loss of LOSSES has a form of one value per example"
+        losses = self.losses(out, y)
+        if losses.shape != weights.shape:
+            raise ValueError(
+                f"With weights a loss must give one value per example, shape {tuple(weights.shape)}; this one gave "
+                f"{tuple(losses.shape)}."
+            )
+        return (losses * weights).mean()
+
 # %% ../../nbs/library/loop.ipynb #7025b066
-class Steps(Counting):
+class Steps(Gradients):
     "A trainer that can make one step"
 
-    def _train_step(self, x: Tensor, y: Tensor, sums: Tensor) -> int:
-        "Every pass of the method, then learn; adds loss and metrics to `sums`, returns the examples seen"
-        method, seen = self._need(), 0
+    def _train_step(self, x: Any, y: Tensor, sums: Tensor) -> int:
+        "A step on one mini-batch; adds loss and metrics to `sums`, returns the examples seen"
+        return self._learn_from([(x, y, None)], sums)
+
+    def _learn_from(self, batches: Sequence[tuple[Any, Tensor, Tensor | None]], sums: Tensor) -> int:
+        "Every pass of the method over one mini-batch or several, then learn"
+        method, seen, size = self._need(), 0, sum(size_of(x) for x, _, _ in batches)
         for one_pass in method.train_passes():
-            with one_pass:
-                out = self._forward(x)
-                loss = self.loss(out, y)
-                if (rehearsal := current()) is not None:
-                    rehearsal.loss(loss)
-                extra = method.regularizer()
-                (loss if extra is None else loss + extra).backward()
-                with torch.no_grad():
-                    sums[0] += loss.detach() * len(x) if self._left_out is None else self._counted(loss, y)
-                    for i, (name, metric) in enumerate(self.metrics.items()):
-                        sums[i + 1] += total(name, metric(out.detach(), y), y)
-                seen += len(x)
+            with one_pass, self._clipped():
+                for i, (x, y, weights) in enumerate(batches):
+                    out = self._forward(x)
+                    loss = self._mean_loss(out, y, weights)
+                    if (rehearsal := current()) is not None:
+                        rehearsal.loss(loss)
+                    part = loss if len(batches) == 1 else loss * (size_of(x) / size)
+                    extra = method.regularizer() if i == 0 else None
+                    (part if extra is None else part + extra).backward()
+                    with torch.no_grad():
+                        self._add_up(out.detach(), loss, y, sums)
+                    seen += size_of(x)
         method.step()
         return seen
 
@@ -347,13 +457,17 @@ def first_infinite(
 class CheckedBatches(Steps):
     "A trainer that looks at each batch before it trains on it"
 
-    def _checked(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _checked(self, batch: tuple[Any, Tensor, Tensor | None]) -> tuple[Any, Tensor, Tensor | None]:
         "A batch on the device, of types that network and loss can take"
-        x, y = batch
+        x, y, weights = batch
         check_batch(x, y, self._is_wide(), self._classes)
         if self._classes and self._left_out is None and y.device.type == "cpu" and has_ignored(y):
             self._left_out = torch.zeros((), device=self.device)
-        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        weights = None if weights is None else weights.to(self.device, non_blocking=True)
+        return mapped(self._moved, x), self._moved(y), weights
+
+    def _moved(self, t: Tensor) -> Tensor:
+        return t.to(self.device, non_blocking=True)
 
     def _is_wide(self) -> bool:
         first = next((p for p in self.model.parameters() if p.is_floating_point()), None)
@@ -386,7 +500,8 @@ class Means(CheckedBatches):
                 f"The training loss is {means[0]} in epoch {epoch}. Lower the learning rate, or raise the "
                 "temperature or eps of BayesBiNN" + self._last_good()
             )
-        return dict(zip(["loss", *self.metrics], means, strict=True))
+        found = dict(zip(self.metrics, means[1:], strict=True)) | collected(self._collecting)
+        return {"loss": means[0]} | {name: found[name] for name in self.metric_names if name in found}
 
 # %% ../../nbs/library/loop.ipynb #3546d72b
 class Checks(Means):
@@ -406,10 +521,11 @@ class Checks(Means):
         )
 
     def _schedule(self) -> None:
-        if self.scheduler is not None:
-            with warnings.catch_warnings():  # the authors' order, a step before the first epoch, is meant
-                warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
-                self.scheduler.step()
+        with warnings.catch_warnings():  # the authors' order, a step before the first epoch, is meant
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+            for scheduler in (self.scheduler, self.real_scheduler):
+                if scheduler is not None:
+                    scheduler.step()
 
 # %% ../../nbs/library/loop.ipynb #483bec3d
 @dataclass
@@ -438,10 +554,13 @@ class Places(Checks):
         if isinstance(train, ArrayData):
             batches = train.batches(batch_size, shuffle=True, generator=self._order, augment=True, drop_last=drop_last)
             if self._place is not None:
-                batches = batches.after(self._place.step)
+                batches = batches.after(self._place.step * self.rules.gradient_accumulation_steps)
         self.model.train()
         place, self._place = self._place or self._first_place(train), None
         self._left_out = place.left_out
+        self._collecting = {name: metric.clone().to(self.device) for name, metric in self.collectors.items()}
+        for collector in self._collecting.values():
+            collector.reset()
         return place, batches
 
     def _first_place(self, train: Any) -> Place:
@@ -463,17 +582,28 @@ class Hooks(Places):
     def _replay(self, train: Any, batches: Any, sums: Tensor) -> int:
         raise NotImplementedError
 
-    def _one_batch(self, batch: Any, sums: Tensor) -> int:
-        "A step on what a loader gave; returns the examples seen, 0 for an empty batch"
-        x, y = self._checked(pair(batch))
-        if len(x) == 0:
+    def _one_step(self, group: Sequence[Any], sums: Tensor) -> int:
+        "A step on what a loader gave, one batch or several; returns the examples seen, 0 if the batches are empty"
+        batches = [self._checked(parts(batch)) for batch in group]
+        batches = [batch for batch in batches if size_of(batch[0])]
+        if not batches:
             return 0
         try:
-            with explained(x):
-                return self._train_step(x, y, sums)
+            with explained(min((x for x, _, _ in batches), key=size_of)):
+                return self._learn_from(batches, sums)
         except BaseException:
             self._drop_gradients()
             raise
+
+# %% ../../nbs/library/loop.ipynb #7fc20b95
+def in_groups(
+    batches: Iterable[Any],
+    size: int,  # batches in a group, ≥ 1
+) -> Iterator[list[Any]]:
+    "Batches in lists of `size`; the last may be shorter"
+    waiting = iter(batches)
+    while group := list(islice(waiting, size)):
+        yield group
 
 # %% ../../nbs/library/loop.ipynb #c81ec92d
 class Epochs(Hooks):
@@ -492,15 +622,16 @@ class Epochs(Hooks):
         sums, seen, rehearsal = place.sums, place.seen, current()
         if rehearsal is None and self._replays(train, watchers):
             seen, batches = self._replay(train, batches, sums), []
-        steps = count_batches(batches)
-        steps = None if steps is None else place.step + steps
-        for step, batch in enumerate(batches, place.step):
-            if not (examples := self._one_batch(batch, sums)):
+        steps, group = count_batches(batches), self.rules.gradient_accumulation_steps
+        steps = None if steps is None else place.step - (-steps // group)
+        for step, some in enumerate(in_groups(batches, group), place.step):
+            if not (examples := self._one_step(some, sums)):
                 continue
             seen += examples
             for c in watchers:
-                c.on_batch_end(self._whole(), {"epoch": epoch, "step": step, "steps": steps})
-            if self.scheduler is not None and self.scheduler_step == "step":
+                told = {"epoch": epoch, "step": step, "steps": steps, "loss": sums[0] / seen}
+                c.on_batch_end(self._whole(), told)
+            if self.scheduler_step == "step":
                 self._schedule()
             self._after_step(step + 1, steps, sums, seen)
             if rehearsal is not None and rehearsal.enough(steps):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .metrics import as_columns
+from .metrics import as_columns, mse, per_example
 
 # %% auto #0
-__all__ = ['LOSSES', 'Loss', 'unchanged']
+__all__ = ['LOSSES', 'ALSO_CALLED', 'Loss', 'unchanged', 'loss_named']
 
 # %% ../../nbs/library/losses.ipynb #dd968e35
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Loss:
     of_outputs: Callable[[Tensor, Tensor], Tensor]  # outputs, targets → mean loss
     activation: Callable[[Tensor], Tensor]  # outputs → predictions
     of_predictions: Callable[[Tensor, Tensor], Tensor] | None  # the same loss of predictions; None: not known
+    each: Callable[[Tensor, Tensor], Tensor] | None = None  # outputs, targets → (B,) losses, whose mean it is
 
 
 def unchanged(
@@ -54,8 +55,40 @@ def _squared_error(out: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(*as_columns(out, y))
 
 
+def _each_log_score(out: Tensor, y: Tensor) -> Tensor:
+    return per_example(F.cross_entropy(out, y, reduction="none"))
+
+
+def _each_yes(out: Tensor, y: Tensor) -> Tensor:
+    return per_example(F.binary_cross_entropy_with_logits(*as_columns(out, y), reduction="none"))
+
+
 LOSSES = {
-    "cross_entropy": Loss(F.cross_entropy, _softmax, _log_score),
-    "binary_cross_entropy": Loss(_yes_of_logits, torch.sigmoid, _yes_of_probabilities),
-    "mse": Loss(_squared_error, unchanged, _squared_error),
+    "cross_entropy": Loss(F.cross_entropy, _softmax, _log_score, _each_log_score),
+    "binary_cross_entropy": Loss(_yes_of_logits, torch.sigmoid, _yes_of_probabilities, _each_yes),
+    "mse": Loss(_squared_error, unchanged, _squared_error, mse),
 }
+
+# %% ../../nbs/library/losses.ipynb #928930eb
+ALSO_CALLED = {
+    "sparse_categorical_crossentropy": "cross_entropy",
+    "binary_crossentropy": "binary_cross_entropy",
+    "mean_squared_error": "mse",
+}
+
+
+def loss_named(
+    name: str,  # in LOSSES, or as Keras calls it
+) -> str:  # in LOSSES
+    "The name of a loss here"
+    if name == "categorical_crossentropy":
+        raise ValueError(
+            "'categorical_crossentropy' is of one-hot rows; give class numbers, y.argmax(1), and "
+            "loss='sparse_categorical_crossentropy'."
+        )
+    found = ALSO_CALLED.get(name, name)
+    if found not in LOSSES:
+        raise ValueError(
+            f"Unknown loss {name!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets)."
+        )
+    return found

@@ -5,6 +5,10 @@
 # %% ../../nbs/library/metrics.ipynb #e60df40a
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +16,8 @@ from ..math.prediction import expected_calibration_error, fit_temperature, nll
 
 # %% auto #0
 __all__ = ['IGNORED', 'METRICS', 'as_columns', 'per_example', 'has_ignored', 'ignored_examples', 'accuracy', 'binary_accuracy',
-           'mse', 'total', 'check_probabilities', 'calibration', 'segmentation_scores']
+           'mse', 'top_5_accuracy', 'is_collector', 'name_of', 'named_metrics', 'collect', 'collected', 'total',
+           'check_probabilities', 'calibration', 'segmentation_scores']
 
 # %% ../../nbs/library/metrics.ipynb #6d025538
 def as_columns(
@@ -93,8 +98,98 @@ def mse(
     o, t = as_columns(outputs, targets)
     return per_example((o - t).square())
 
+# %% ../../nbs/library/metrics.ipynb #280a554a
+def top_5_accuracy(
+    outputs: Tensor,  # (B, K) logits or probabilities, K > 5
+    targets: Tensor,  # (B,) class numbers; -100 does not count
+) -> Tensor:  # (B,) 0 or 1
+    "Is the right class among the five largest outputs?"
+    from torchmetrics.functional.classification import multiclass_accuracy
 
-METRICS = {"accuracy": accuracy, "binary_accuracy": binary_accuracy, "mse": mse}
+    if outputs.ndim != 2 or targets.ndim != 1 or outputs.shape[1] <= 5:
+        raise ValueError(
+            f"top_5_accuracy needs outputs (B, K) with K > 5 classes and targets (B,), got {tuple(outputs.shape)} and "
+            f"{tuple(targets.shape)}."
+        )
+    return multiclass_accuracy(
+        outputs.unsqueeze(-1),
+        targets.unsqueeze(-1),
+        num_classes=outputs.shape[1],
+        top_k=5,
+        average="micro",
+        multidim_average="samplewise",
+        ignore_index=IGNORED,
+        validate_args=False,
+    )
+
+
+METRICS = {
+    "accuracy": accuracy,
+    "binary_accuracy": binary_accuracy,
+    "mse": mse,
+    "top_5_accuracy": top_5_accuracy,
+}
+
+# %% ../../nbs/library/metrics.ipynb #59e0d15e
+def is_collector(
+    metric: Any,  # a function, or an object of torchmetrics
+) -> bool:
+    "Does it collect over an epoch (update, compute, reset), as the objects of torchmetrics do?"
+    return all(callable(getattr(metric, name, None)) for name in ("update", "compute", "reset"))
+
+
+def name_of(
+    metric: Any,  # a function, or an object
+) -> str:
+    "What a metric is called in a history: a function's own name; of an object, its class in snake case"
+    if not is_collector(metric):
+        return metric.__name__
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z][a-z])", "_", type(metric).__name__)
+    return apart.lower()
+
+# %% ../../nbs/library/metrics.ipynb #fa926412
+def named_metrics(
+    metrics: Iterable[Any] | dict[str, Any],  # names, functions, objects; or {name: function or object}
+    one_logit: bool = False,  # does the loss take one logit per example?
+) -> dict[str, Any]:  # name → function or object
+    "Metrics by their names; a `ValueError` for a name that is not known"
+    if isinstance(metrics, dict):
+        return dict(metrics)
+    if isinstance(metrics, str):
+        metrics = [metrics]
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        if callable(metric) or is_collector(metric):
+            found[name_of(metric)] = metric
+        elif metric in METRICS:
+            found[metric] = binary_accuracy if metric == "accuracy" and one_logit else METRICS[metric]
+        else:
+            raise ValueError(f"Unknown metric {metric!r}; there are {', '.join(METRICS)}, or pass {{name: function}}.")
+    return found
+
+# %% ../../nbs/library/metrics.ipynb #62f27101
+def collect(
+    collector: Any,  # an object of torchmetrics
+    predictions: Tensor,  # (B, …) probabilities or values; a column (B, 1) goes with targets (B,)
+    targets: Tensor,  # (B, …)
+) -> None:
+    "Show an object of torchmetrics the predictions of a batch"
+    if predictions.ndim == targets.ndim + 1 and predictions.shape[1] == 1:
+        predictions = predictions[:, 0]
+    collector.update(predictions, targets)
+
+
+def collected(
+    collectors: dict[str, Any],  # objects of torchmetrics by name
+) -> dict[str, float]:
+    "What they say in the end, one number each"
+    found: dict[str, float] = {}
+    for name, collector in collectors.items():
+        value = torch.as_tensor(collector.compute())
+        if value.numel() != 1:
+            raise ValueError(f"The metric {name!r} gave {tuple(value.shape)} numbers, and a history holds one each.")
+        found[name] = float(value)
+    return found
 
 # %% ../../nbs/library/metrics.ipynb #839cc81c
 def total(

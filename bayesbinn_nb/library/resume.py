@@ -80,6 +80,9 @@ class Savable(Chance):
             "stopped": self.stop_training,
             "seed": self.seed,
             "scheduler": None if self.scheduler is None else without_functions(self.scheduler.state_dict()),
+            "real_scheduler": None
+            if self.real_scheduler is None
+            else without_functions(self.real_scheduler.state_dict()),
             "random_state": self._random_state,
             "history": [dict(row) for row in self.history],
             "callbacks": [[type(c).__name__, c.state_dict()] for c in callbacks],
@@ -155,8 +158,10 @@ class Saved(Remembering):
         method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
         unwrapped(self.model).load_state_dict(state["model"])
         _rates_to(self.device, method.optimizers())
-        if self.scheduler is not None and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        for name in ("scheduler", "real_scheduler"):
+            scheduler = getattr(self, name)
+            if scheduler is not None and state.get(name) is not None:
+                scheduler.load_state_dict(state[name])
         self._take_history(state)
         _give_back(callbacks, state["callbacks"])
         return self
@@ -239,7 +244,11 @@ class Within(GoingOn):
         self._folder, self._every, self._saved_at = folder, seconds, time.perf_counter()
         self._watching = callbacks
         self._waits = (
-            folder is None or seconds <= 0 or any(map(_forgetful, callbacks)) or not isinstance(train, ArrayData)
+            folder is None
+            or seconds <= 0
+            or bool(self.collectors)  # what they have collected in part of an epoch is not kept
+            or any(map(_forgetful, callbacks))
+            or not isinstance(train, ArrayData)
         )
         if folder is not None and not self.history and self._place is None:
             self._write_within(Place(0, torch.zeros(1 + len(self.metrics)), 0))

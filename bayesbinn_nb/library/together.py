@@ -17,6 +17,7 @@ from .arrays import ArrayData
 from .callbacks import Callback
 from .feed import count_examples
 from .history import History
+from .loop import StepRules
 from .metrics import total
 from .rehearsal import current
 from .trainer import Trainer
@@ -253,6 +254,11 @@ def check_alike(
             "fit_together starts from the beginning: one of the trainers has been trained already. Go on with its "
             "own fit."
         )
+    if any(t.collectors or t.rules != StepRules() or t.real_scheduler_factory is not None for t in trainers):
+        raise ValueError(
+            "Objects of torchmetrics, clipping, accumulation and real_scheduler are of one network alone: use fit for "
+            "each trainer."
+        )
     if len({id(t.model) for t in trainers} | {id(m) for m in methods}) < 2 * len(trainers):
         raise ValueError("Two of the trainers share a model or a method: each needs its own.")
     if methods[0] is not None and type(methods[0]).replace_layers is not Method.replace_layers:
@@ -318,7 +324,7 @@ def fit_together(
     if not trainers:
         return []
     if len(trainers) == 1:
-        return [trainers[0].fit(train, val, test, epochs=epochs, callbacks=callbacks, **settings)]
+        return [trainers[0].fit(train, val=val, test=test, epochs=epochs, callbacks=callbacks, **settings)]
     if any(t.method is None for t in trainers):
         raise RuntimeError("Call compile(method=…) of every trainer first.")
     check_alike(trainers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,40 @@ from .arrays import ArrayData, Batches
 from bayesbinn_nb.library.callbacks import (
     Callback,
     CSVLogger,
+    EarlyStopping,
     FlipRatio,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
     Progress,
     StopWhenStill,
     TensorBoardLogger,
     WandbLogger,
     overrides,
+    wants_steps,
 )
 from .feed import count_examples, generators_of, need_readable_workers, need_targets, seeded
 from .history import History, best_mode, is_number
+from .inputs import Handed, as_data, class_table, is_array, is_arrays, loader_of, split_off
 from .losses import LOSSES
 from .metrics import METRICS
-from .rehearsal import current
+from .rehearsal import current, digest_of
 from .replay import ReplayedStep, is_capturable
 from .resume import Resumable, copied
+from .summary import layer_rows, layer_table, output_shapes
+from ..methods.method import select_binary
 
 _all_ = [  # one address for what belongs to training
     "Callback",
     "CSVLogger",
+    "EarlyStopping",
     "FlipRatio",
     "History",
     "LOSSES",
+    "LambdaCallback",
+    "LearningRateScheduler",
     "METRICS",
+    "ModelCheckpoint",
     "Progress",
     "StopWhenStill",
     "TensorBoardLogger",
@@ -48,8 +60,9 @@ _all_ = [  # one address for what belongs to training
 
 # %% auto #0
 __all__ = ['Wishes', 'Plan', 'Keeping', 'NotForgetting', 'Replaying', 'Beginning', 'Ending', 'EpochByEpoch', 'Starting',
-           'Fitting', 'Trainer', 'Callback', 'CSVLogger', 'FlipRatio', 'History', 'LOSSES', 'METRICS', 'Progress',
-           'StopWhenStill', 'TensorBoardLogger', 'WandbLogger']
+           'Fitting', 'progress_of', 'Receiving', 'Describing', 'Trainer', 'Callback', 'CSVLogger', 'EarlyStopping',
+           'FlipRatio', 'History', 'LOSSES', 'LambdaCallback', 'LearningRateScheduler', 'METRICS', 'ModelCheckpoint',
+           'Progress', 'StopWhenStill', 'TensorBoardLogger', 'WandbLogger']
 
 # %% ../../nbs/library/trainer.ipynb #67f7060e
 @dataclass
@@ -68,6 +81,7 @@ class Wishes:
     asked: bool  # was the monitor asked for, or is it the default?
     mode: str  # "max" or "min"
     evaluate_every: int
+    settings: dict[str, Any] = field(default_factory=dict)  # of the data, which a run that goes on must share
 
     def __post_init__(self) -> None:
         _check_counts(self.epochs, self.evaluate_every)
@@ -155,7 +169,11 @@ class Replaying(NotForgetting):
         return (
             self.cuda_graph
             and isinstance(train, ArrayData)
-            and not watchers
+            and all(isinstance(watcher, Progress) for watcher in watchers)
+            and not self.collectors
+            and self.class_table is None
+            and getattr(train, "weights", None) is None
+            and self.rules.gradient_accumulation_steps == 1
             and self.scheduler_step != "step"
             and is_capturable(self._need())
         )
@@ -204,6 +222,8 @@ class Ending(Beginning):
         progress.on_epoch_end(self._whole(), logs)
         self.history.append(logs)
         self._random_state = self._get_random_state()
+        for c in others:
+            c.on_epoch_kept(self._whole(), logs)
         if plan.folder is not None:
             self._keep(plan, plan.folder, logs["epoch"] == plan.epochs)
 
@@ -217,7 +237,7 @@ class EpochByEpoch(Ending):
         self._start_epoch(plan, epoch, resumed is not None)
         self._epoch_lr = resumed.lr if resumed else self._lr()
         logs: dict[str, Any] = {"epoch": epoch, "lr": self._epoch_lr}
-        watchers = [c for c in plan.callbacks if overrides(c, "on_batch_end")]
+        watchers = [c for c in plan.callbacks if wants_steps(c)]
         logs |= self._train_epoch(plan.train, plan.batch_size, plan.drop_last, epoch, watchers)
         self._check_state(epoch)
         method.on_epoch_end(epoch)
@@ -241,6 +261,7 @@ class Starting(EpochByEpoch):
         size = count_examples(plan.train)
         self._begin(size)
         self._follow_size(size)
+        self._settings |= plan.settings
         self._check_frozen()
         self._sources = generators_of(plan.train)
         stopped = self._go_on(plan.folder, plan.callbacks)
@@ -268,6 +289,11 @@ class Fitting(Starting):
         "Does the fit that is going on measure validation and test after this epoch?"
         return self._plan.evaluates(epoch)
 
+    @property
+    def callbacks(self) -> list[Callback]:
+        "Those of the fit that is going on"
+        return self._plan.callbacks
+
     def _begin_chance(self, plan: Plan) -> None:
         "Every generator begins at the seed, or where the last epoch left it"
         if self._random_state is None:
@@ -293,25 +319,107 @@ class Fitting(Starting):
             if self._unsaved and plan.folder is not None and len(self.history) >= plan.epochs:
                 self._write_checkpoints(plan.callbacks, plan.folder)
         if rehearsal is not None:
-            rehearsal.end(self._whole(), [c for c in plan.callbacks if overrides(c, "on_batch_end")])
+            rehearsal.end(self._whole(), [c for c in plan.callbacks[:-1] if wants_steps(c)])
         for c in plan.callbacks:
             c.on_train_end(self._whole(), self.history[-1] if self.history else {})
 
+# %% ../../nbs/library/trainer.ipynb #b1882a65
+def progress_of(
+    verbose: str | int,  # "auto", 0, 1 or 2
+    progress: str | Progress | None,  # in words, or ready made; None: as verbose says
+) -> Progress:
+    "How the progress is shown"
+    if isinstance(progress, Progress):
+        return progress
+    styles = {"auto": "auto", 0: "silent", 1: "bar", 2: "line"}
+    if progress is None and verbose not in styles:
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, not {verbose!r}.")
+    return Progress(styles[verbose] if progress is None else progress)
+
+
+class Receiving(Fitting):
+    "A trainer that takes what people have"
+
+    def _to_score(self, data: Any) -> Any:
+        "Validation or test data: a pair of arrays, or what has targets of its own"
+        if isinstance(data, (tuple, list)) and len(data) == 2 and is_arrays(data[0]) and is_array(data[1]):
+            return as_data(data[0], data[1], None, self.model, self._classes)
+        return data
+
+    def _received(self, x: Any, y: Any, sample_weight: Any, named: tuple[Any, Any], share: float) -> tuple[Any, Any]:
+        "Training and validation data"
+        held_out = [data for data in named if data is not None]
+        if y is not None and not is_arrays(x):
+            held_out, y = [*held_out, y], None
+        train = x
+        if y is not None or sample_weight is not None or isinstance(x, dict):
+            train = as_data(x, y, sample_weight, self.model, self._classes)
+        if len(held_out) + bool(share) > 1:
+            raise ValueError("Validation data were given twice: keep one of validation_data, val and validation_split.")
+        if share:
+            return split_off(train, share)
+        return train, self._to_score(held_out[0]) if held_out else None
+
+    def _weighing(self, train: Any, class_weight: dict[int, float] | None) -> dict[str, Any]:
+        "Set the weights of the classes; what a checkpoint keeps of all weights"
+        self.class_table = None if class_weight is None else class_table(class_weight, self.device)
+        weights = train.weights if isinstance(train, Handed) else None
+        own = None if class_weight is None else repr(sorted((int(k), float(v)) for k, v in class_weight.items()))
+        return {
+            "weights: class_weight": own,
+            "weights: sample_weight": None if weights is None else digest_of([weights]),
+        }
+
+# %% ../../nbs/library/trainer.ipynb #f7f9a6c1
+class Describing(Receiving):
+    "A trainer that can show its network"
+
+    def _binary_names(self) -> list[str]:
+        if self.method is None:
+            return []
+        return list(self.method.binary_parameters or select_binary(self.model, self.method.binary))
+
+    def _example(self, x: Any) -> Any:
+        "One example to show to the network, if there is one"
+        if x is not None:
+            data: Any = as_data(x, None, None, self.model)
+        else:
+            data = getattr(getattr(self, "_plan", None), "train", None)
+        if not isinstance(data, ArrayData):
+            return None
+        return data.to(self.device).batch(slice(1))[0]
+
+    def summary(
+        self,
+        x: Any = None,  # inputs to find the shapes with; default an example of the last fit, if arrays were given
+        print_fn: Callable[[str], Any] = print,
+    ) -> None:
+        "Show the layers: output shapes, binary and real parameters, sums"
+        example = self._example(x)
+        shapes = None if example is None else output_shapes(self.model, example)
+        print_fn(layer_table(layer_rows(self.model, self._binary_names(), shapes)))
+
 # %% ../../nbs/library/trainer.ipynb #a79c6ed8
-class Trainer(Fitting):
-    "A Keras-like trainer: compile, fit, evaluate, predict, save, load"
+class Trainer(Describing):
+    "A Keras-like trainer: compile, fit, evaluate, predict, summary, save, load"
 
     def fit(
         self,
-        train: ArrayData | Iterable[Any],  # an ArrayData, or any re-iterable of (inputs, targets) such as a DataLoader
-        val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch (mode prediction)
-        test: ArrayData | Iterable[Any] | None = None,  # likewise; never used to choose anything
+        x: Any,  # arrays; or what has targets of its own: a split, a Dataset, a loader, a re-iterable of pairs
+        y: Any = None,  # targets of arrays; where x has targets of its own, the same as validation_data
+        test: Any = None,  # (x, y), or like x; evaluated after each epoch, and never used to choose anything
         *,
-        epochs: int,  # train until this epoch (counted from the start of the run, also when it is resumed)
-        batch_size: int | None = 100,  # for an ArrayData; None: the whole split in one batch
+        epochs: int = 1,  # train until this epoch (counted from the start of the run, also when it is resumed)
+        batch_size: int | None = 100,  # of arrays, splits and Datasets; None: all in one batch
+        validation_data: Any = None,  # (x, y), or like x; evaluated after each epoch (mode prediction)
+        validation_split: float = 0.0,  # share of the last rows of arrays to validate on instead
+        val: Any = None,  # a shorter name of validation_data
+        class_weight: dict[int, float] | None = None,  # class → its weight in the loss
+        sample_weight: Any = None,  # (N,) weights of the examples of arrays in the loss
         drop_last: bool = False,  # leave out a last batch that is not full
         callbacks: Sequence[Callback] = (),
-        progress: str | Progress = "auto",  # "auto", "bar", "line", "silent" or a Progress
+        verbose: str | int = "auto",  # as in Keras: 0 silent, 1 bars, 2 a line per epoch, "auto"
+        progress: str | Progress | None = None,  # the same in words: "bar", "line", "silent", or a Progress
         checkpoint_dir: str | Path | None = None,  # last.pt and best.pt are kept there; a run found there goes on
         checkpoint_seconds: float = 0.0,  # between two checkpoints, also within an epoch; 0: after each epoch
         monitor: str | None = None,  # what "best" means; default the first metric on the validation split
@@ -320,22 +428,24 @@ class Trainer(Fitting):
     ) -> History:
         "Train; returns the history"
         self._need()
+        train, val = self._received(x, y, sample_weight, (validation_data, val), validation_split)
         asked = monitor is not None
         if monitor is None and val is not None:
             monitor = f"val_{self.metric_names[0]}" if self.metric_names else "val_loss"
         plan = Plan(
-            train=train,
-            splits={"val": val, "test": test},
+            train=loader_of(train, batch_size, shuffle=True, drop_last=drop_last),
+            splits={"val": loader_of(val, batch_size), "test": loader_of(self._to_score(test), batch_size)},
             epochs=epochs,
             batch_size=batch_size,
             drop_last=drop_last,
-            callbacks=[*callbacks, progress if isinstance(progress, Progress) else Progress(progress)],
+            callbacks=[*callbacks, progress_of(verbose, progress)],
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
             seconds=checkpoint_seconds,
             monitor=monitor,
             asked=asked,
             mode=best_mode(monitor or "") if monitor_mode is None else monitor_mode,
             evaluate_every=evaluate_every,
+            settings=self._weighing(train, class_weight),
         )
         self._fit(plan)
         return self.history

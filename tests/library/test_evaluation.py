@@ -45,7 +45,7 @@ def trained(method=None):
 )
 def test_a_single_pass_holds_one_batch(how, call):
     data, trainer = Stream(), trained()
-    getattr(trainer, call)(data, how)
+    getattr(trainer, call)(data, how=how)
     assert data.most <= 2, "the batch that is used, and the one that is being made"
 
 

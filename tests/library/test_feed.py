@@ -18,7 +18,7 @@ class Dicts(torch.utils.data.Dataset):
         return len(X)
 
     def __getitem__(self, i):
-        return {"image": X[i], "label": Y[i]}
+        return {"image": X[i], "answer": Y[i]}
 
 
 def toy(net=None, **settings):
@@ -31,7 +31,7 @@ def words(sparse):
 
 
 WRONG = {
-    "dict": (toy, lambda: DataLoader(Dicts(), batch_size=8), r"a dict with 'image', 'label'.*batch\['image'\]"),
+    "dict": (toy, lambda: DataLoader(Dicts(), batch_size=8), r"a dict with 'image', 'answer'.*batch\['image'\]"),
     "three": (toy, lambda: DataLoader(TensorDataset(X, Y, Y), batch_size=8), "a list of 3.*batch.0., batch.1."),
     "three in a list": (toy, lambda: [(X, Y, Y)], "a tuple of 3"),
     "numpy": (toy, lambda: [(X.numpy(), Y.numpy())], "pair of tensors.*ndarray"),

@@ -230,7 +230,7 @@ def test_a_recipe_trains_through_the_trainer(method, how, least):
         scheduler_step=when,
     )
     trainer.fit(data.train, epochs=8, batch_size=50, progress="silent")
-    assert trainer.evaluate(data.test, how, 7)["accuracy"] > least > 2 * data.baseline()["value"]
+    assert trainer.evaluate(data.test, how=how, samples=7)["accuracy"] > least > 2 * data.baseline()["value"]
     if method != "adam":
         weights = 8 * 25 + 16 * 8 * 25 + 49 * 16 * 32 if method == "lrnet" else 784 * 128 + 2 * 128 * 128 + 1280
         assert models.assert_binary(trainer.model, list(trainer.method.binary_parameters)) == weights

@@ -98,10 +98,10 @@ REFUSED = {
     ),
     # feed
     "a pair of arrays": (lambda: fit(new(), (x, y)), TypeError, "a pair of arrays: wrap tensors as ArrayData"),
-    "a Dataset": (lambda: fit(new(), TensorDataset(x, y)), TypeError, "a Dataset as DataLoader"),
+    "a Dataset": (lambda: feed.need_batches(TensorDataset(x, y), "data"), TypeError, "this is TensorDataset"),
     "no targets": (lambda: fit(new(), ArrayData(x)), ValueError, "training data have no targets"),
     "a triple": (lambda: fit(new(), [(x, y, y)]), TypeError, "a tuple of 3"),
-    "a dictionary": (lambda: fit(new(), [{"image": x, "label": y}]), TypeError, "a dict with 'image', 'label'"),
+    "a dictionary": (lambda: fit(new(), [{"image": x, "answer": y}]), TypeError, "a dict with 'image', 'answer'"),
     "a text": (lambda: feed.pair("ab"), TypeError, "this is a str"),
     "wide inputs": (lambda: fit(new(), [(x.double(), y)]), TypeError, r"give x.float\(\)"),
     "narrow inputs": (lambda: fit(new(model=net().double()), [(x, y)]), TypeError, r"give x.double\(\)"),
@@ -135,7 +135,7 @@ REFUSED = {
     # evaluation
     "a mean of nothing": (lambda: Trainer(net(), "cpu").predict(x, "mean", 2), RuntimeError, "needs a trained method"),
     "a score of samples": (
-        lambda: new().prepare(12).evaluate(blobs, "sample"),
+        lambda: new().prepare(12).evaluate(blobs, how="sample"),
         ValueError,
         "how must be 'mode' or 'mean'",
     ),

@@ -77,7 +77,7 @@ def test_killed_and_resumed_is_bit_identical(method, digits, tmp_path):
 def test_trainers_are_ordinary_afterwards(precision, digits, tmp_path):
     together = trainers("bayesbinn", precision=precision)
     fit_together(together, digits.train, digits.val, epochs=4, progress="silent", batch_size=50)
-    scores = [t.evaluate(digits.test, "mean", 5)["accuracy"] for t in together]
+    scores = [t.evaluate(digits.test, how="mean", samples=5)["accuracy"] for t in together]
     assert len(set(scores)) > 1 and min(scores) > 0.3, "each has learned, and not the same"
     for t in together:
         assert_binary(t.model, list(t.method.binary_parameters))

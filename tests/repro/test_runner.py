@@ -884,3 +884,13 @@ def test_records_name_every_machine_that_worked_on_them(tmp_path, monkeypatch):
     assert records.pending_seeds(tmp_path, [0]) == [0]  # again in the same process: noted once
     noted = dict(experiment="e", arm="a", seed=0, bundle={"name": "nothing"}, method="none", parameters={})
     assert records.make_record(**noted).machines == [elsewhere, records.machine()]
+
+
+def test_the_kernel_that_a_template_was_written_with_does_not_matter(tmp_path):
+    "A notebook remembers the kernel of whoever saved it last; here the rows run in the Python that runs the suite"
+    path = suite_in(tmp_path, [dict(row="r")])
+    template = nbformat.read(tmp_path / "demo.ipynb", as_version=4)
+    template.metadata["kernelspec"] = {"name": "my-other-env", "display_name": "Julia 1.9", "language": "julia"}
+    nbformat.write(template, tmp_path / "demo.ipynb")
+    outcome = run_suite(path, out=tmp_path / "runs", quiet=True)
+    assert outcome.ok, outcome.failed

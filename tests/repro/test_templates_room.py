@@ -84,6 +84,12 @@ def test_plain_papermill_knows_every_parameter(path, caplog):
     assert not [r for r in caplog.records if "Unable to parse" in r.getMessage()]
     for name, parameter in ours.items():
         assert theirs[name]["help"] == parameter.help, name
+        kind = theirs[name]["inferred_type_name"]
+        assert kind != "None" and "|" not in kind, (
+            f"{name}: papermill reads Optional[…], not a type with |, or none at all"
+        )
+        alias = kind.isidentifier() and kind[0].isupper()  # a name that the cell gives to a longer type
+        assert alias or kind.replace(" ", "") == parameter.kind.replace(" ", ""), name
 
 
 def test_quotes_and_names_in_types(tmp_path):
