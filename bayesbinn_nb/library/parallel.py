@@ -420,16 +420,21 @@ class Weighing(Sharing):
     gradient_bytes = 0  # that this fit has added up over the processes so far
 
     def _begin_chance(self, plan: Plan) -> None:
+        if self.rules.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "gradient_accumulation_steps is for one process: many processes share a batch already; give a larger "
+                "batch_size instead."
+            )
         self._net = DataParallel(self.model, find_unused_parameters=self._find_unused)
         super()._begin_chance(plan)
 
-    def _one_batch(self, batch: Any, sums: Tensor) -> int:
+    def _one_step(self, group: Sequence[Any], sums: Tensor) -> int:
         assert self._net is not None
         self._net.share.weight = next(self._weights)
         if self._net.share.weight > 0:
-            return super()._one_batch(batch, sums)
+            return super()._one_step(group, sums)
         before = None if self._left_out is None else self._left_out.clone()
-        seen = super()._one_batch(batch, torch.zeros_like(sums))
+        seen = super()._one_step(group, torch.zeros_like(sums))
         self._left_out = before
         self._borrowed += seen
         return seen
@@ -441,13 +446,14 @@ class Weighing(Sharing):
         total = float(summed(counted))
         self._net.share.weight = float(counted) / total if total else self._net.share.weight
 
-    def _train_step(self, x: Tensor, y: Tensor, sums: Tensor) -> int:
+    def _learn_from(self, batches: Sequence[tuple[Any, Tensor, Tensor | None]], sums: Tensor) -> int:
+        (_, y, _) = batches[0]  # the only one: accumulation is refused
         if self._classes and not y.is_floating_point() and (self._left_out is not None or not self._knows_all):
             self._weigh(y)
         assert self._net is not None
         model, self.model = self.model, self._net
         try:
-            return super()._train_step(x, y, sums)
+            return super()._learn_from(batches, sums)
         finally:
             self.model = model
             self.gradient_bytes = self._net.share.sent
