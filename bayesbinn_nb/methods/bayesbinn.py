@@ -268,7 +268,8 @@ class _Drawn(_Buffered):
     @torch.no_grad()
     def _draw(self, buffers: list[Tensor]) -> list[Any]:
         "Write a draw into the buffers; returns which pieces were settled"
-        key, settled = draw_key(self.seed, self._draws), [None] * len(buffers)
+        key = draw_key(self.seed, self._draws)
+        settled: list[Any] = [None] * len(buffers)
         on_gpu = [p.device for p, _, _ in self._each() if p.is_cuda and gpu.available(p.device)]
         counters = {device: self._counter(device) for device in on_gpu}
         together: dict[float, list] = {}  # what is drawn in one call, by its temperature

@@ -183,8 +183,8 @@ class _PMFSteps(_Auxiliary):
 
     def train_passes(self) -> Iterator[AbstractContextManager]:
         with torch.no_grad():
-            simple = self.jacobian == "true" and not isinstance(self.beta, Tensor)
-            if not (simple and project_all_(self.fractional, [a[0] for a in self.auxiliary], self.beta)):
+            beta = None if isinstance(self.beta, Tensor) or self.jacobian != "true" else self.beta
+            if beta is None or not project_all_(self.fractional, [a[0] for a in self.auxiliary], beta):
                 for a, w in zip(self.auxiliary, self.fractional):
                     self._project(a, out=w)
         yield self.gradient_pass(self.fractional)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -29,7 +29,7 @@ __all__ = ['f32', 'i32', 'can_take', 'sample_all_', 'sample_weights_', 'accumula
 f32, i32 = np.float32, np.int32
 
 _SOURCES = "compiled", "noise", "memory"
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "ninf"}}
+_OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "ninf"}}
 
 
 def _contents() -> str:
@@ -40,7 +40,7 @@ def _contents() -> str:
 
 def _keyed_by_content(loop: Any) -> Any:
     "Kept code is right while the sources say the same, whenever they were written"
-    kept = getattr(loop._cache, "_cache_file", None)
+    kept: Any = getattr(loop._cache, "_cache_file", None)
     if hasattr(kept, "_source_stamp"):  # of Numba's own; without it the file's age decides, as usual
         kept._source_stamp = _contents()
     return loop
