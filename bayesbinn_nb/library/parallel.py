@@ -31,8 +31,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .arrays import ArrayData, Batches
-from .callbacks import Callback, CSVLogger, Progress, TensorBoardLogger, WandbLogger
+from bayesbinn_nb.library.callbacks import (
+    Callback,
+    CSVLogger,
+    ModelCheckpoint,
+    Progress,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from .history import History
+from .inputs import tensors_of
 from .loop import Place
 from .metrics import IGNORED
 from .rehearsal import digest_of
@@ -433,9 +441,10 @@ class Weighing(Sharing):
         self._net.share.weight = next(self._weights)
         if self._net.share.weight > 0:
             return super()._one_step(group, sums)
-        before = None if self._left_out is None else self._left_out.clone()
+        left_out, collecting = self._left_out, self._collecting
+        self._left_out, self._collecting = None if left_out is None else left_out.clone(), {}
         seen = super()._one_step(group, torch.zeros_like(sums))
-        self._left_out = before
+        self._left_out, self._collecting = left_out, collecting
         self._borrowed += seen
         return seen
 
@@ -447,8 +456,9 @@ class Weighing(Sharing):
         self._net.share.weight = float(counted) / total if total else self._net.share.weight
 
     def _learn_from(self, batches: Sequence[tuple[Any, Tensor, Tensor | None]], sums: Tensor) -> int:
-        (_, y, _) = batches[0]  # the only one: accumulation is refused
-        if self._classes and not y.is_floating_point() and (self._left_out is not None or not self._knows_all):
+        ((_, y, weights),) = batches
+        alike = weights is None and self.class_table is None  # else the mean is over all examples
+        if alike and self._classes and (self._left_out is not None or not self._knows_all):
             self._weigh(y)
         assert self._net is not None
         model, self.model = self.model, self._net
@@ -618,14 +628,15 @@ def writes(
 ) -> bool:
     "Does a callback write somewhere, so that only rank 0 shall run it?"
     own = getattr(callback, "writes", False)
-    return own or isinstance(callback, (Progress, CSVLogger, TensorBoardLogger, WandbLogger))
+    return own or isinstance(callback, (Progress, CSVLogger, ModelCheckpoint, TensorBoardLogger, WandbLogger))
 
 
 def _mark(data: Any) -> Any:
     "What tells two sets of training data apart, without reading all of them"
     if isinstance(data, ArrayData):
-        some = data.x[:: max(1, len(data) // 64)].contiguous()
-        return len(data), data.mean, data.std, digest_of([some] if data.y is None else [some, data.y])
+        some = [part[:: max(1, len(data) // 64)] for part in tensors_of(data.x)]
+        scale = getattr(data, "mean", None), getattr(data, "std", None)
+        return len(data), scale, digest_of(some if data.y is None else [*some, data.y])
     sampler = data.batch_sampler
     return sampler.cut.examples, sampler.cut.batch_size, sampler.cut.drop_last, sampler.seed, sampler.shuffle
 
@@ -635,8 +646,8 @@ class ParallelTrainer(Agreeing):
 
     def fit(
         self,
-        train: Any,  # an ArrayData, or a DataLoader with a ShareSampler as its batch_sampler
-        *splits: Any,  # as for `Trainer.fit`
+        x: Any,  # arrays, an ArrayData, or a DataLoader with a ShareSampler as its batch_sampler
+        *more: Any,  # as for `Trainer.fit`
         callbacks: Sequence[Callback] = (),  # those that write run on rank 0
         progress: Any = "auto",  # shown by rank 0
         **settings: Any,  # as for `Trainer.fit`; batch_size is that of the whole batch
@@ -645,10 +656,12 @@ class ParallelTrainer(Agreeing):
         if rank():
             callbacks, progress = [c for c in callbacks if not writes(c)], "silent"
         with others_alive(lambda: getattr(self, "_last_saved", None)):
-            return super().fit(train, *splits, callbacks=callbacks, progress=progress, **settings)
+            return super().fit(x, *more, callbacks=callbacks, progress=progress, **settings)
 
     def _fit(self, plan: Plan) -> None:
         _need_shares(plan.train)
+        if self.rules.gradient_accumulation_steps > 1:
+            raise ValueError("gradient_accumulation_steps has no weights for shares: give more processes instead.")
         kept = ("epochs", "batch_size", "drop_last", "seconds", "monitor", "mode", "evaluate_every")
         mine = {name: getattr(plan, name) for name in kept} | {"having a checkpoint_dir": plan.folder is not None}
         require_same(mine | {"the training data": _mark(plan.train)})
