@@ -428,11 +428,6 @@ class Weighing(Sharing):
     gradient_bytes = 0  # that this fit has added up over the processes so far
 
     def _begin_chance(self, plan: Plan) -> None:
-        if self.rules.gradient_accumulation_steps > 1:
-            raise ValueError(
-                "gradient_accumulation_steps is for one process: many processes share a batch already; give a larger "
-                "batch_size instead."
-            )
         self._net = DataParallel(self.model, find_unused_parameters=self._find_unused)
         super()._begin_chance(plan)
 

@@ -178,7 +178,7 @@ def hours_table(
             "epochs": first.epochs,
             "hours": f"{hours:.3g}",
         }
-        rows.append(row | {"hours for the full schedule": f"{full:.3g}", "on": plain(f"{first.device}, {first.dtype}")})
+        rows.append(row | {"hours for the full schedule": f"{full:.3g}", "on": f"{first.device}, {first.dtype}"})
     return rows
 
 # %% ../../nbs/repro/tables.ipynb #1031402e
@@ -237,7 +237,7 @@ def float32_table(records: list, records_root: str = "runs") -> Table:
             "test, mode": spread_cell(group, "test_accuracy"),
             "test, mean": spread_cell(group, "test_accuracy@mean"),
         }
-        row |= {"median &#124;λ&#124;": cell(group, "lambda_q50", "{:.2g}")}
+        row |= {"median |λ|": cell(group, "lambda_q50", "{:.2g}")}
         row |= {"5 % to 95 %": f"{cell(group, 'lambda_q05', '{:.2g}')} to {cell(group, 'lambda_q95', '{:.2g}')}"}
         row |= {"entropy": cell(group, "posterior_entropy", "{:.2g}")}
         row |= {"stochastic": cell(group, "stochastic_weights", factor=100)}
@@ -309,7 +309,7 @@ def lrnet_table(records: list, records_root: str = "runs") -> Table:
                 remark = group[0].stand_in or "; ".join(group[0].deviations)
                 row = {"data": title, "method": label, "source": link(group[0], records_root, "ours")}
                 row |= {"test": spread_cell(group, own_accuracy), "epochs": epochs_cell(group), "seeds": len(group)}
-                rows.append(row | {"remark": plain(remark)})
+                rows.append(row | {"remark": remark})
     return rows
 
 
@@ -472,7 +472,7 @@ def certainty_table(records: list) -> Table:
         for t in range(len(group[0].extra["tasks"])):
             row[f"after task {t + 1}"] = cell(group, lambda r, t=t: middle(r.extra["tasks"][t]), "{:.3g} %")
         row["entropy at the end [nats]"] = cell(group, lambda r: r.extra["tasks"][-1]["entropy"], "{:.2g}")
-        row["&#124;λ&#124; > 100 at the end"] = cell(group, lambda r: r.extra["tasks"][-1]["large"], "{:.3g} %", 100)
+        row["|λ| > 100 at the end"] = cell(group, lambda r: r.extra["tasks"][-1]["large"], "{:.3g} %", 100)
         rows.append(row)
     return rows
 
@@ -695,7 +695,7 @@ def rate_table(records: list, records_root: str = "runs") -> Table:
                 "training": cell(group, "train_accuracy", "{:.2f}", 100),
                 "test": cell(group, "test_accuracy", "{:.2f}", 100),
             }
-            row |= {"epochs": group[0].epochs, "seeds": len(group), "signs, first seed": plain(group[0].extra["signs"])}
+            row |= {"epochs": group[0].epochs, "seeds": len(group), "signs, first seed": group[0].extra["signs"]}
             rows.append(row)
     return rows
 
@@ -738,9 +738,9 @@ def machines_table(records: list) -> Table:
     for r in records:
         machine, limits = r.extra["machine"], r.extra["ceilings"]
         row = {
-            "run": plain(r.row),
+            "run": r.row,
             "suite": r.suite,
-            "device": plain(machine["device"]),
+            "device": machine["device"],
             "threads": machine["threads"] or "",
         }
         row |= {
@@ -766,14 +766,14 @@ def steps_table(records: list) -> Table:
     for r in records:
         seen = r.extra["ceilings"]["bandwidth"] / bandwidth(r)
         rows += [
-            {"run": plain(r.row), **g, "share_of_bandwidth": g["share_of_bandwidth"] * seen} for g in r.extra["growth"]
+            {"run": r.row, **g, "share_of_bandwidth": g["share_of_bandwidth"] * seen} for g in r.extra["growth"]
         ]
     return rounded(rows)
 
 
 def whole_steps_table(records: list) -> Table:
     "Forward, backward, optimiser and metrics, in multiples of training with real weights by fused Adam"
-    return rounded({"run": plain(r.row), **w} for r in records for w in r.extra["whole"])
+    return rounded({"run": r.row, **w} for r in records for w in r.extra["whole"])
 
 
 def beside_table(records: list) -> Table:
@@ -788,7 +788,7 @@ def beside_table(records: list) -> Table:
     for r, b in timed:
         alone = passes.get((r.row, b["network"], b["batch"]))
         share = "" if alone is None else 1 - alone / b["authors_milliseconds"]
-        rows.append({"run": plain(r.row), **b, "authors' optimiser": share})
+        rows.append({"run": r.row, **b, "authors' optimiser": share})
     return rounded(rows)
 
 # %% ../../nbs/repro/tables.ipynb #f88c447f
@@ -797,7 +797,7 @@ def processes_table(records: list) -> Table:
     rows = Table()
     for r in records:
         for name, held in (r.extra.get("memory") or {}).items():
-            row = {"run": plain(r.row), "process": name, "milliseconds": f"{held['milliseconds']:.0f}"}
+            row = {"run": r.row, "process": name, "milliseconds": f"{held['milliseconds']:.0f}"}
             rows.append(row | {"MB": f"{held['megabytes']:.0f}"})
     return rows
 
