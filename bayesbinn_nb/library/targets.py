@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .models import build_model
+from .packed_speed import packed_targets
 from .process import FAST_PROCESS
 from .trainer import Trainer
 from ..methods.bayesbinn import BayesBiNN, BayesBiNNOptimizer
@@ -36,8 +37,8 @@ from ..methods.ste import STE
 # %% auto #0
 __all__ = ['SIZES', 'METHODS', 'GROUPS', 'seconds', 'ratio', 'Measured', 'Target', 'Outcome', 'NotHere', 'one_thread', 'outcome',
            'machine', 'bandwidth', 'adam_step', 'bayesbinn_step', 'optimiser_target', 'optimiser_targets',
-           'training_step', 'training_target', 'training_targets', 'first_step_targets', 'process_targets', 'table',
-           'record', 'main']
+           'training_step', 'training_target', 'training_targets', 'first_step_targets', 'process_targets',
+           'packed_inference_targets', 'table', 'record', 'main']
 
 # %% ../../nbs/library/targets.ipynb #dad2d868
 def seconds(
@@ -348,12 +349,22 @@ def process_targets() -> list[Target]:
 
     return [Target("training step with the line for importers", 1.05, measure)]
 
+# %% ../../nbs/library/targets.ipynb #a399b8d4
+def packed_inference_targets() -> list[Target]:
+    "The targets of packed prediction"
+
+    def row(name: str, limit: float, measure: Callable[[], float]) -> Target:
+        return Target(name, limit, lambda: Measured(measure()))
+
+    return [row(*promise) for promise in packed_targets()]
+
 # %% ../../nbs/library/targets.ipynb #e0e70257
 GROUPS: dict[str, Callable[[], list[Target]]] = {
     "optimiser": optimiser_targets,
     "training": training_targets,
     "first step": first_step_targets,
     "process": process_targets,
+    "packed": packed_inference_targets,
 }
 
 

@@ -765,9 +765,7 @@ def steps_table(records: list) -> Table:
     rows = []
     for r in records:
         seen = r.extra["ceilings"]["bandwidth"] / bandwidth(r)
-        rows += [
-            {"run": r.row, **g, "share_of_bandwidth": g["share_of_bandwidth"] * seen} for g in r.extra["growth"]
-        ]
+        rows += [{"run": r.row, **g, "share_of_bandwidth": g["share_of_bandwidth"] * seen} for g in r.extra["growth"]]
     return rounded(rows)
 
 
