@@ -41,12 +41,15 @@ def picture_size(
     data: str,  # as a notebook stores it: SVG as text, others in base 64
 ) -> tuple[int, int] | None:  # width and height in pixels; None where they cannot be read
     "The size of a picture of a notebook"
-    if kind == "image/svg+xml":
-        return svg_size(data)
-    raw = base64.b64decode(data)
-    if raw.startswith(b"\x89PNG"):
-        return struct.unpack(">II", raw[16:24])
-    return _jpeg_size(raw) if raw.startswith(b"\xff\xd8") else None
+    try:
+        if kind == "image/svg+xml":
+            return svg_size(data)
+        raw = base64.b64decode(data)
+        if raw.startswith(b"\x89PNG"):
+            return struct.unpack(">II", raw[16:24])
+        return _jpeg_size(raw) if raw.startswith(b"\xff\xd8") else None
+    except (ValueError, struct.error):  # a damaged picture: the browser will say so in its place
+        return None
 
 
 def size_attributes(data: str, kind: str) -> str:
