@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import io
 import linecache
 import textwrap
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -99,6 +100,7 @@ def _head_lines(function: FunctionType) -> str:
     return ""
 
 
+@functools.cache  # a mixin's functions are asked for by every class that has them
 def _definition(function: FunctionType) -> tuple[list[Argument], str]:
     "The arguments of a function as its source has them, and what is said of the value it returns"
     try:
@@ -126,13 +128,12 @@ def explained_arguments(
     "Arguments of a function, each with its comment or that of the class above"
     found = _function(function)
     arguments, returned = _definition(found) if found else ([], "")
-    above = (_function(vars(base).get(found.__name__)) for base in (owner.__mro__ if owner else ()) if found)
+    above = [_function(vars(base).get(found.__name__)) for base in (owner.__mro__ if owner else ()) if found]
     for other in (f for f in above if f is not None and f is not found):
         if all(argument.comment for argument in arguments):
             break
         known = {argument.name: argument.comment for argument in _definition(other)[0]}
-        for argument in arguments:
-            argument.comment = argument.comment or known.get(argument.name, "")
+        arguments = [replace(a, comment=a.comment or known.get(a.name, "")) for a in arguments]
     return arguments, returned
 
 # %% ../../nbs/library/arguments.ipynb #e06d9381
@@ -163,6 +164,7 @@ def _own_classes(cls: type) -> Iterator[type]:
     return (base for base in cls.__mro__ if base.__module__.partition(".")[0] == room)  # not PyTorch's
 
 
+@functools.cache
 def _explain_class(cls: type) -> None:
     for name, attribute in vars(cls).items():
         function = getattr(attribute, "__func__", attribute)
