@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 import yaml
 
-from .api import names_html
 from .links import Site
 from .pages import Page, title_and_promise
-from .render import run_records, shown_of
+from .render import reference_of, run_records, shown_of
 from .text import PageText, link_addresses
 from .visible import exporting_module
 
@@ -93,9 +92,8 @@ def quarto_directives(
     if notes.get("alt"):
         said["fig-alt"] = notes["alt"]
     if notes.get("fold"):
-        names = [item["signature"] for item in notes.get("api", [])]
         said["code-fold"] = "show" if notes.get("open") else True
-        said["code-summary"] = " · ".join(names) or notes["summary"]
+        said["code-summary"] = " · ".join(notes.get("signatures", [])) or notes["summary"]
     return [f"#| {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in said.items()]
 
 
@@ -130,11 +128,11 @@ def _above(site, page, page_text):
 
 
 def _below(page, nb):
-    items = [item for cell in nb.cells if cell.cell_type == "code" for item in cell.metadata.site.get("api", [])]
-    if items:
+    entries = reference_of(page, nb)
+    if entries:
         module = exporting_module(page.nb)
-        yield f"## Exported names {{#exported-names}}\n\nWhat this page adds to `{module}`."
-        yield f"```{{=html}}\n{names_html(items)}\n```"
+        yield f"## Reference {{#reference}}\n\nWhat this page adds to `{module}`."
+        yield "```{=html}\n" + "\n".join(entries) + "\n```"
 
 # %% ../../nbs/site/prepare.ipynb #0e811d03
 def _text_cell(cell, page_text, is_first):

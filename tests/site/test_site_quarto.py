@@ -97,7 +97,7 @@ def test_directives_arguments_and_records_reach_quarto(prepared):
     text = "\n".join(cell.source for cell in trainer.cells)
     assert '<table class="arguments">' in text and "#| code-fold: true" in text
     assert not re.search(r"(?m)^#\| (export|default_exp|hide)", text)
-    names = re.findall(r'<dt><a href="#(\w+)"', text)
+    names = re.findall(r'<a href="#(\w+)" class="source-link"', text)
     places = [text.index(f'id="{name}"') for name in names]
     assert names and places == sorted(places) and len(set(names)) == len(names), "in the order of definition, once"
     runs = sorted((prepared / "results" / "runs").rglob("*.ipynb"))
