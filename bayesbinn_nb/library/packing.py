@@ -39,7 +39,7 @@ __all__ = ['FORMAT', 'FLOATS', 'pack_bits', 'unpack_bits', 'pack_model', 'read_p
 def pack_bits(
     w: Tensor,  # exactly ±1, any shape
 ) -> Tensor:  # (⌈n/8⌉,) uint8 on the same device; unused bits of the last byte are 0
-    "Eight weights per byte, eq. (P1)"
+    "Eight weights per byte, (W1)"
     if not bool((w.abs() == 1).all()):
         raise ValueError(
             "only tensors that are exactly ±1 can be packed into bits; assert_binary(model) names the offending values."

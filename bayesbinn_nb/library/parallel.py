@@ -195,7 +195,7 @@ class Cut:
         return slice(first + own.start, first + own.stop) if own.stop > own.start else slice(first, first + count)
 
     def weight(self, i: int) -> float:
-        "The share of batch `i` that is this rank's, eq. (P1); 0: what it visits is borrowed"
+        "The share of batch `i` that is this rank's, (G1); 0: what it visits is borrowed"
         _, count, own = self._own(i)
         return (own.stop - own.start) / count
 
@@ -282,7 +282,7 @@ def _weighted_sum(share, bucket):  # DDP reads annotations, and does not know th
 
 
 class DataParallel(DistributedDataParallel):
-    "A network whose gradients are those of the whole batch, eq. (P1)"
+    "A network whose gradients are those of the whole batch, (G1)"
 
     def __init__(
         self,

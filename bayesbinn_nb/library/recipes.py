@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what each kind needs besides its start 
 def check_schedule(
     spec: dict[str, Any],  # {"kind": …, "start": …, …, "when": "epoch_start" | "epoch_end" | "step"}
 ) -> dict[str, Any]:  # the same
-    "ValueError if a schedule is not one of eq. (R1)"
+    "ValueError if a schedule is not one of (J1)"
     kind = spec.get("kind")
     if kind not in KINDS:
         raise ValueError(f"schedule kind must be one of {', '.join(KINDS)}, got {kind!r}.")
@@ -68,7 +68,7 @@ def schedule_value(
     spec: dict[str, Any],  # see `check_schedule`
     t: float,  # epochs or steps scheduled so far, ≥ 0; beyond t_max the rate stays at its end
 ) -> float:
-    "The rate of eq. (R1) at t"
+    "The rate of (J1) at t"
     kind, start = spec["kind"], spec["start"]
     if kind == "constant":
         return start

@@ -46,17 +46,17 @@ def bop_update_(
     threshold: float,  # τ ≥ 0
     convention: str = "original",  # at |m| = τ: "original" gives +1, "report" flips (but not where m = 0)
 ) -> Tensor:  # number of flipped weights, a float32 scalar tensor (no host synchronisation)
-    "One step of Bop, eqs. 3 and 4, in place"
+    "One step of Bop, (Bop 3) and (Bop 4), in place"
     if grad.stride() != weights.stride():
         grad = torch.empty_like(weights).copy_(grad)
     agree, scratch = [], None
     for kept, m, g in same_pieces(weights, momentum, grad):
         w, g = kept.to(m.dtype), g.to(m.dtype)  # no copies in float32
         scratch = torch.empty_like(m) if scratch is None else scratch[: m.numel()]
-        m.lerp_(g, adaptivity_rate)  # m ← (1-γ) m + γ g          (3)
+        m.lerp_(g, adaptivity_rate)  # m ← (1-γ) m + γ g          (Bop 3)
         if convention == "original":
             new = torch.add(m, w, alpha=-threshold, out=scratch)  # m - τ w
-            new.le_(0).mul_(2).sub_(1)  # sign(τ w - m), sign(0) = +1 (a)
+            new.le_(0).mul_(2).sub_(1)  # sign(τ w - m), sign(0) = +1 (H1)
         else:
             smallest = torch.finfo(m.dtype).smallest_normal  # so that τ = 0 leaves m = 0 alone
             new = torch.mul(w, m, out=scratch).lt_(max(threshold, smallest)).mul_(2).sub_(1).mul_(w)

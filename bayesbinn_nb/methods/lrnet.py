@@ -34,7 +34,7 @@ __all__ = ['LR_LAYERS', 'weight_moments', 'weight_probabilities', 'LRLinear', 'L
 
 # %% ../../nbs/methods/lrnet.ipynb #00000007
 class _BinaryMoments(torch.autograd.Function):
-    "a → mean, variance (eq. a)"
+    "a → mean, variance, (N1)"
 
     @staticmethod
     def forward(ctx, a):
@@ -51,7 +51,7 @@ class _BinaryMoments(torch.autograd.Function):
 
 # %% ../../nbs/methods/lrnet.ipynb #00000009
 class _TernaryMoments(torch.autograd.Function):
-    "c, s → mean, variance (eq. b)"
+    "c, s → mean, variance, (N2)"
 
     @staticmethod
     def forward(ctx, c, s):
@@ -72,7 +72,7 @@ class _TernaryMoments(torch.autograd.Function):
 def weight_moments(
     *logits: Tensor,  # (a,) for binary weights, (c, s) for ternary ones; any shape
 ) -> tuple[Tensor, Tensor]:  # E w in [-1, 1] and Var w in [0, 1], same shape, differentiable
-    "Mean and variance of every weight, eqs. a and b"
+    "Mean and variance of every weight, (N1) and (N2)"
     return (_BinaryMoments if len(logits) == 1 else _TernaryMoments).apply(*logits)
 
 
@@ -88,7 +88,7 @@ def weight_probabilities(
 
 # %% ../../nbs/methods/lrnet.ipynb #00000015
 class _LocalReparameterisation(nn.Module):
-    "Mixin: with `moments` set, Gaussian pre-activations (eq. c); without, the plain layer"
+    "Mixin: with `moments` set, Gaussian pre-activations, (N3); without, the plain layer"
 
     moments: dict | None = None  # {"weight": (mean, variance), "bias": …} during a training pass
     generator: torch.Generator | None = None  # of the noise
@@ -161,7 +161,7 @@ def logits_from_weights(
     weights: Tensor,  # a layer's real pre-trained weights
     ternary: bool = False,  # two logits (c, s) instead of one (a)
 ) -> tuple[Tensor, ...]:  # (a,) or (c, s), same shape
-    "Logits from a pre-trained real layer, eq. d"
+    "Logits from a pre-trained real layer, (N4)"
     sd = weights.std(correction=0) if weights.numel() > 1 else weights.abs()
     w = (weights / sd.clamp_min(torch.finfo(weights.dtype).tiny)).clamp(-1, 1)
     if not ternary:

@@ -26,7 +26,7 @@ def pmf_weights(
     beta: Any,  # β > 0, a number or a scalar tensor
     out: Tensor | None = None,  # where to write
 ) -> Tensor:  # w = u₊ - u₋ in [-1, 1], same shape
-    "The fractional weights tanh(β h̃), eqs. a and e"
+    "The fractional weights tanh(β h̃), (Q1) and (Q5)"
     out = torch.empty_like(auxiliary) if out is None else out
     for h, w in same_pieces(auxiliary, out):
         torch.mul(h, beta, out=w).tanh_()
@@ -38,7 +38,7 @@ def pmf_gradient_(
     auxiliary: Tensor,  # h̃, same shape
     beta: Any,  # β > 0, a number or a scalar tensor
 ) -> Tensor:  # `grad`, now ∂ℓ/∂ũ₊
-    "The true Jacobian, eq. d: 2β u₊ u₋ g, with both probabilities exact however close to 0"
+    "The true Jacobian, (Q4): 2β u₊ u₋ g, with both probabilities exact however close to 0"
     u = None
     for h, g in same_pieces(auxiliary, grad):
         u = torch.empty_like(h) if u is None else u[: h.numel()]
@@ -55,7 +55,7 @@ def pmf_pair_weights(
     beta: Any,  # β > 0, a number or a scalar tensor
     out: Tensor | None = None,  # where to write
 ) -> Tensor:  # w = u₊ - u₋, same shape
-    "The fractional weights of a pair, eq. a"
+    "The fractional weights of a pair, (Q1)"
     out = torch.empty_like(plus) if out is None else out
     for minus, plus, w in same_pieces(minus, plus, out):
         torch.sub(plus, minus, out=w).mul_(beta / 2).tanh_()
@@ -67,7 +67,7 @@ def released_pair_gradient(
     w: Tensor,  # fractional weights, same shape
     beta: Any,  # β > 0, a number or a scalar tensor
 ) -> tuple[Tensor, Tensor]:  # the gradients of ũ₋ and ũ₊
-    "The released code's gradient of the pair, eqs. f and g"
+    "The released code's gradient of the pair, (Q6) and (Q7)"
     out = torch.empty_like(w), torch.empty_like(w)
     for g, w, minus, plus in same_pieces(grad, w, *out):
         t = torch.mul(w, beta / 2).tanh_()
@@ -94,7 +94,7 @@ class _PMFSettings(Method):
         lr_decay: float = 0.2,  # factor in (0, 1] on the rate ("LR-scale") …
         lr_every: int = 7000,  # … every so many iterations; 0: never
         weight_decay: float = 0.0,  # coupled L2 on ũ, ≥ 0
-        jacobian: str = "true",  # "true" (eq. d, one number per weight) or "released" (eq. f, the pair)
+        jacobian: str = "true",  # "true" ((Q4), one number per weight) or "released" ((Q6), the pair)
         decay_at_start: bool = False,  # let the rate fall at iteration 0 too, as on torch ≥ 1.1
         binary: Choice = is_binary_weight,  # which parameters are binary: a predicate, or a list of names
         real_optimizer: Callable[[list], torch.optim.Optimizer] | None = None,  # for the others; default Adam at 0.01

@@ -20,7 +20,7 @@ __all__ = ['SignEMA', 'check_method']
 
 # %% ../../nbs/methods/write_your_own.ipynb #00000006
 class SignEMA(Method):
-    "w = -sign of an exponential moving average of the gradient (eq. a): Bop with threshold 0"
+    "w = -sign of an exponential moving average of the gradient, (U1): Bop with threshold 0"
 
     name = "sign-ema"
 
@@ -62,7 +62,7 @@ class SignEMA(Method):
         gamma = self.rate.param_groups[0]["lr"]
         for m, g in zip(self.averages, self.gradients):
             if g is not None:
-                m.lerp_(g, gamma)  # m ← (1-γ) m + γ g                       (a)
+                m.lerp_(g, gamma)  # m ← (1-γ) m + γ g                       (U1)
         self.show_weights()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:

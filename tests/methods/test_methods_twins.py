@@ -72,5 +72,5 @@ def test_pmf_weights_are_the_relaxation_without_noise():
     h = torch.randn(500, dtype=torch.float64)
     for beta in (1.0, 7.0):
         assert torch.allclose(pmf_weights(h, beta), relaxed_weights(h, torch.zeros(()), 1 / beta))
-        slope = beta * variance(beta * h) / 2  # half of the derivative of tanh(β h̃), eq. d
+        slope = beta * variance(beta * h) / 2  # half of the derivative of tanh(β h̃), (Q4)
         assert torch.allclose(pmf_gradient_(torch.ones_like(h), h, beta), slope)

@@ -1,13 +1,16 @@
 """A handful of pages in a real browser, where Chromium is there; `browser.py` looks at all of them."""
 
+import re
 import shutil
 
 import nbformat
 import pytest
+import torch
 
 pytest.importorskip("websocket", reason="websocket-client is not installed")
 import browser
 
+from bayesbinn_nb.math.relaxation import half_logistic, relaxation_scale, relaxed_weights
 from bayesbinn_nb.site.build import mathjax_file
 from bayesbinn_nb.site.links import Site
 from bayesbinn_nb.site.pages import Page, collect_pages, find_root, load_pages, site_config
@@ -15,8 +18,16 @@ from bayesbinn_nb.site.render import render_site
 
 pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="Chromium is not installed")
 
-# of every kind one: home, formulas, a long reference, wide tables, a run notebook
-PAGES = ["index", "math/floating_point", "methods/bayesbinn", "library/loop", "results/scorecard", "repro/tables"]
+# of every kind one: home, formulas, a page with a script of its own, a long reference, wide tables, a run notebook
+PAGES = [
+    "index",
+    "math/floating_point",
+    "math/one_weight",
+    "methods/bayesbinn",
+    "library/loop",
+    "results/scorecard",
+    "repro/tables",
+]
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +112,57 @@ def test_search_in_the_page(phone):
     )
     assert "library/loop.html" in phone.run("document.querySelector('.hits a').href")
     assert phone.run("document.querySelector('.hits').getBoundingClientRect().right <= innerWidth")
+
+
+@pytest.fixture(params=["http", "file"])
+def one_weight(rendered, request):
+    "The page of the sliders, served and as a file without any server"
+    with browser.Browser() as window, browser.Server(rendered) as address:
+        window.open((address if request.param == "http" else rendered.as_uri() + "/") + "math/one_weight.html")
+        yield window
+
+
+def _words(window, **settings):
+    "What the page says after its sliders (and the box `single`) were set"
+    for name, value in settings.items():
+        what = f"e.checked = {str(value).lower()}" if name == "single" else f"e.value = {value}"
+        window.run(f"""(e => {{ {what}; e.dispatchEvent(new Event('input', {{bubbles: true}})) }})
+            (document.querySelector('[data-in="{name}"]'))""")
+    return window.run("document.querySelector('[data-out=words]').innerText")
+
+
+def _number(words, name):
+    return float(re.search(rf"\b{name} = (-?[\d.]+(?:e[+-]?\d+)?)", words)[1])
+
+
+def test_the_sliders_of_one_weight(one_weight):
+    "Each slider and the box change the numbers, as the functions of the library do; the pictures are drawn and fit"
+    start = _words(one_weight)
+    assert abs(_number(start, "w") + 0.0473) < 1e-4 and "fractional" in start
+    decided = _words(one_weight, lam=10, tau=-30, single=True)  # τ = 1e-10
+    assert one_weight.run("document.querySelector('[data-out=tau]').textContent") == "1e-10"
+    assert _number(decided, "s") == 1e10 and "only ε is left" in decided
+    assert abs(_number(_words(one_weight, single=False), "s") / 1.198e8 - 1) < 0.01
+    stuck = _words(one_weight, single=True, tau=-15, lam=5)  # τ = 1e-5
+    assert abs(_number(stuck, "s") - 0.0551) < 1e-3 and "sticks" in stuck
+    for tau in (-36, 0, 3):
+        for lam in (-15, 0, 15):
+            words = _words(one_weight, tau=tau, lam=lam, u=0.7)
+            tensors = torch.tensor(float(lam)), torch.tensor(round(0.7 * 2**24) / 2**24)
+            temperature = {-36: 1e-12, 0: 1.0, 3: 10.0}[tau]
+            w = relaxed_weights(tensors[0], half_logistic(tensors[1]), temperature)
+            s = relaxation_scale(w, torch.tanh(tensors[0]), temperature).item()
+            assert abs(_number(words, "s") / s - 1) < 0.02 and "NaN" not in words
+            outside = """[...document.querySelectorAll('.one-weight svg')].filter(svg => { const box = svg.getBoundingClientRect();
+              return svg.children.length < 4 || [...svg.children].some(e => { const r = e.getBoundingClientRect();
+                return r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 || r.bottom > box.bottom + 1 }) }).length"""
+            assert one_weight.run(outside) == 0
+
+
+def test_the_sliders_move_by_keys(one_weight):
+    "Arrow keys move the slider that has the focus, and its number and the words follow"
+    before = _words(one_weight, lam=0.4)
+    one_weight.run("document.querySelector('[data-in=lam]').focus()")
+    one_weight.key("ArrowRight", 39)
+    assert one_weight.run("document.querySelector('[data-out=lam]').textContent") == "0.5"
+    assert _words(one_weight) != before

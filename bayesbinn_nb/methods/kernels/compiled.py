@@ -299,7 +299,7 @@ def _draw(l, rate, i, key0, key1, spread, unit):
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000020
 @_compiled
 def _sample_open(out, lam, rate, key, key1, spread, unit):
-    if rate == 1:  # eq. C3
+    if rate == 1:  # (K8)
         for i in range(lam.size):
             z = _times_sign_of(_uniform(i32(i), key, key1, spread, unit), lam[i])
             a, b = f32(1) + z, _exp_negative(f32(-2) * abs(lam[i])) * (f32(1) - z)
@@ -622,7 +622,7 @@ def _adam_block(x, grad, m, v, numbers):
     decay, bound, two_beta = numbers[6], numbers[7], numbers[8]
     for i in range(x.size):
         d = _get(grad, i)
-        if two_beta > 0:  # eq. C4
+        if two_beta > 0:  # (K9)
             e = _exp_down(-abs(x[i] * two_beta))
             d *= two_beta * e / ((f32(1) + e) * (f32(1) + e))
         d += decay * x[i]
