@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import yaml
 
-from .links import Site
+from .links import Site, relative_address
 from .pages import Page, title_and_promise
+from .reference import NAMES_PAGE
 from .render import reference_of, run_records, shown_of
 from .text import PageText, link_addresses
 from .visible import exporting_module
@@ -127,11 +128,14 @@ def _above(site, page, page_text):
         yield "Records of this run: " + ", ".join(f"[{r['text']}]({r['href']})" for r in records)
 
 
-def _below(page, nb):
+def _below(site, page, nb):
     entries = reference_of(page, nb)
     if entries:
-        module = exporting_module(page.nb)
-        yield f"## Reference {{#reference}}\n\nWhat this page adds to `{module}`."
+        names = relative_address(page, NAMES_PAGE.removesuffix(".ipynb") + ".html")
+        yield (
+            f"## Reference {{#reference}}\n\nWhat this page adds to `{exporting_module(page.nb)}`. "
+            f"Every name of the library is in [the index]({names})."
+        )
         yield "```{=html}\n" + "\n".join(entries) + "\n```"
 
 # %% ../../nbs/site/prepare.ipynb #0e811d03
@@ -154,7 +158,7 @@ def quarto_notebook(
 
     nb = shown_of(page)
     page_text = PageText(site, page, nb)
-    below = [new_markdown_cell(text) for text in _below(page, nb)]
+    below = [new_markdown_cell(text) for text in _below(site, page, nb)]
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
