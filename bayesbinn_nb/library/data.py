@@ -94,7 +94,7 @@ class DataBundle:
 
     def to(
         self,
-        device: str | torch.device,
+        device: str | torch.device,  # such as "cpu", "cuda:0"
     ) -> DataBundle:
         "The same bundle with every split on another device"
 

@@ -153,7 +153,10 @@ def _outside_watch(optimizer: _Started) -> Callable[[Tensor], None]:
 class _Grouped(_Started):
     "Groups of parameters, each checked before anything is changed"
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(
+        self,
+        param_group: dict[str, Any],  # "params", and the settings that differ from those of the optimiser
+    ) -> None:
         "Add parameters with settings of their own; their λ is made at once and they become ±1"
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -513,7 +516,10 @@ class BayesBiNNOptimizer(_Posterior):
         saved["noise"] = {"seed": self.seed, "draws": self.draws()}
         return saved
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(
+        self,
+        state_dict: dict[str, Any],  # as `state_dict` gave it, for the same parameters
+    ) -> None:
         "Take back a state; the parameters become sign λ of that state"
         saved, given = copied(state_dict), dict(self.defaults)
         noise = saved.pop("noise")
@@ -528,8 +534,7 @@ class BayesBiNNOptimizer(_Posterior):
             self._load_numbers(p, state, saved["state"][i], before[p])
             self._show_mode(p)
 
-    def _load_numbers(self, p: Tensor, state: dict, saved: dict, before: dict) -> None:
-        "λ stays float32 even behind bfloat16 parameters, to whose dtype torch casts"
+    def _load_numbers(self, p: Tensor, state: dict, saved: dict, before: dict) -> None:  # λ stays float32
         for name, value in saved.items():
             if name == "step":  # saved on one kind of device, loaded on another
                 on_gpu = gpu.available(p.device)
@@ -543,7 +548,10 @@ class BayesBiNNOptimizer(_Posterior):
                     )
                 state[name] = torch.empty_like(p, dtype=torch.float32).copy_(value)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(
+        self,
+        set_to_none: bool = True,  # drop the gradients; False: fill them with zeros
+    ) -> None:
         "As for every torch optimiser: also the passes since the last step are forgotten"
         super().zero_grad(set_to_none)
         if not self._active:

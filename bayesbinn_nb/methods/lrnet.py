@@ -387,7 +387,10 @@ class _LRPredicting(_LRSteps):
                 yield self.posterior_sample(i)
 
     @contextmanager
-    def posterior_sample(self, index: int = 0) -> Iterator[None]:
+    def posterior_sample(
+        self,
+        index: int = 0,  # which draw: the same index gives the same weights
+    ) -> Iterator[None]:
         "The model holds the `index`-th draw of its weights; always the same one for the same seed and state"
         generator = torch.Generator(self.parameters[0].device).manual_seed((self.seed + 1) * 1_000_003 + index)
         with torch.no_grad():
