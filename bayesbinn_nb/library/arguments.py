@@ -174,7 +174,9 @@ def _own_classes(cls: type) -> Iterator[type]:
 def _explain_class(cls: type) -> None:
     for name, attribute in vars(cls).items():
         function = getattr(attribute, "__func__", attribute)
-        inherits = not getattr(function, "__doc__", None) and any(name in vars(base) for base in cls.__mro__[1:])
+        inherits = not getattr(function, "__doc__", None) and any(
+            name in vars(base) for base in list(_own_classes(cls))[1:]
+        )
         if not name.startswith("_") and isinstance(function, FunctionType) and not inherits:
             _add(function, *explained_arguments(attribute, cls))
 

@@ -81,7 +81,7 @@ class DataBundle:
     "A data set ready for training: its splits and what a record must say about it"
 
     name: str  # as asked for
-    train: ArrayData
+    train: ArrayData  # the examples to learn from
     val: ArrayData | None  # None: no validation split
     test: ArrayData | None  # None: no test targets exist
     num_classes: int  # 1 for regression
