@@ -130,7 +130,8 @@ class _Started(_Blank):
         if not vectors and 1 in dims and max(dims) > 1:
             warnings.warn(
                 f"{dims.count(1)} of {len(dims)} parameters have one dimension, as biases and the scales of a "
-                "normalisation have, and become ±1 like the others. Give the weights only, select_binary(model).values(), or say vectors=True.",
+                "normalisation have, and become ±1 like the others. Give the weights only, "
+                "select_binary(model).values(), or say vectors=True.",
                 stacklevel=3,
             )
 
@@ -433,9 +434,11 @@ class _Stepping(_Learning):
             if draws > 1 and losses[-1] is not None and any(id(p) not in known for p in _leaves(losses[-1])):
                 self._forget()
                 raise RuntimeError(
-                    f"step(closure) with samples={draws} runs the closure {draws} times, and its loss reaches parameters "
+                    f"step(closure) with samples={draws} runs the closure {draws} times, and its loss "
+                    f"reaches parameters "
                     "of another optimiser, whose gradients would add up. Take the passes yourself: "
-                    f"{draws} times `with opt.sampled_params(): loss.backward()`, divide the other gradients by {draws}, "
+                    f"{draws} times `with opt.sampled_params(): loss.backward()`, divide the other gradients "
+                    f"by {draws}, "
                     "then step() both optimisers; or give samples=1."
                 )
         given = [loss.detach() for loss in losses if loss is not None]
