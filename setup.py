@@ -1,5 +1,6 @@
 """Packaging of bayesbinn_nb. The names, the version and the library's requirements are read from settings.ini."""
 
+import re
 import shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -66,6 +67,20 @@ class BuildWithNotebooks(build_py):
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "_*"))
 
 
+def long_description():
+    """The README with links that work on an index page, which knows nothing of the files beside it."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def absolute(found):
+        picture, label, target = found.groups()
+        if re.match(r"[a-z][a-z0-9+.-]*:|#", target):
+            return found[0]
+        return f"{picture}[{label}]({cfg['git_url']}/{'raw' if picture else 'blob'}/{cfg['branch']}/{target})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", absolute, text)
+
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -87,7 +102,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["bayesbinn_nb", "bayesbinn_nb.*"]),
     package_data={"bayesbinn_nb": ["py.typed", "networks/*"]},

@@ -139,5 +139,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     print(
-        f"{args.kills} kills: {cluster_kills(args.kills, args.seed)} suites, each unit whole, once, equal to the local run"
+        f"{args.kills} kills: {cluster_kills(args.kills, args.seed)} suites, each unit whole, once, equal to "
+        f"the local run"
     )

@@ -122,7 +122,8 @@ def faults(name: str) -> list[str]:
     lengths = [n for reading in readings for n in reading.lengths]
     if lengths and statistics.median(lengths) > MEDIAN:
         found.append(
-            f"nbs/{name}: half of the exported cells have more than {statistics.median(lengths):.0f} lines, {MEDIAN} are allowed"
+            f"nbs/{name}: half of the exported cells have more than {statistics.median(lengths):.0f} lines, "
+            f"{MEDIAN} are allowed"
         )
     return found
 
@@ -135,7 +136,8 @@ def main(names: list[str]) -> int:
             continue
         lengths = [n for reading in readings for n in reading.lengths]
         print(
-            f"{name}: {len(lengths)} exported cells, longest {max(lengths)}, median {statistics.median(lengths):.0f} lines; "
+            f"{name}: {len(lengths)} exported cells, longest {max(lengths)}, median "
+            f"{statistics.median(lengths):.0f} lines; "
             f"{sum(r.words for r in readings) / sum(lengths):.1f} words and "
             f"{sum(r.checks for r in readings) / len(lengths):.1f} checks to an exported line and cell"
         )

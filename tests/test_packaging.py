@@ -1,9 +1,11 @@
 "What is built is what is needed: templates, suites and published numbers in the wheel, the notebooks in the sdist"
 
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,21 @@ def test_the_metadata_are_true(built):
     assert "Requires-Python: >=3.11" in metadata
     extras = {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
     assert {"dev", "repro", "site", "fast", "cluster", "deploy"} <= extras
+
+
+def test_links_work_on_an_index_page(built):
+    "None is relative, and each of ours leads to a file of the repository"
+    _, _, metadata = built
+    settings = ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini", encoding="utf-8")
+    home = settings["DEFAULT"]["git_url"]
+    text = re.sub(r"(?s)```.*?```", "", metadata.partition("\n\n")[2])
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", text)
+    assert len(links) > 20
+    for picture, target in links:
+        assert re.match(r"https?://|#", target), target
+        if target.startswith(home):
+            kind, branch, path = target.removeprefix(home).strip("/").split("/", 2)
+            assert (kind, branch) == ("raw" if picture else "blob", settings["DEFAULT"]["branch"])
+            assert (ROOT / path.partition("#")[0]).exists(), target
+    assert any(picture for picture, _ in links) and any(target.startswith(home) for _, target in links)

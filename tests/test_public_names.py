@@ -1,7 +1,9 @@
 """The public names: each is what its module defines, loads nothing before it is asked for, and needs no notebook tools."""
 
 import ast
+import inspect
 import json
+import pydoc
 import re
 import shutil
 import subprocess
@@ -165,3 +167,71 @@ def test_every_module_says_what_is_public():
         assert assigned, f"{path} has no __all__"
         private = [name for name in ast.literal_eval(assigned[0]) if name.startswith("_")]
         assert not private, f"{path} exports {private}"
+
+
+# -- help
+
+
+def explained(text):
+    "Arguments of a docstring and what is said of each"
+    section = f"\n{text}".partition("\nArguments:\n")[2].partition("\nReturns:")[0]
+    pattern = r"(?m)^    (\*{0,2}\w+)(?: \((.*?)\))?(?:: (.+))?$"
+    return {name: (kind, meaning) for name, kind, meaning in re.findall(pattern, section)}
+
+
+def arguments_to_explain(function, bound):
+    names = list(inspect.signature(function).parameters.values())[1 if bound else 0 :]
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    return {stars.get(p.kind, "") + p.name: p for p in names}
+
+
+def assert_explained(function, text, bound=False):
+    expected, found = arguments_to_explain(function, bound), explained(text or "")
+    assert list(found) == list(expected), (function.__qualname__, list(found), list(expected))
+    for name, (kind, meaning) in found.items():
+        assert meaning, f"{function.__qualname__}: nothing is said of {name}"
+        has_default = expected[name].default is not inspect.Parameter.empty
+        assert ("default " in kind) == has_default, f"{function.__qualname__}: {name} is shown as {kind!r}"
+
+
+@pytest.mark.parametrize("name", bayesbinn_nb.__all__)
+def test_help_says_what_each_argument_means(name):
+    "Of a function; of a class, and of every public method that is ours: names, defaults, and a comment for each"
+    public = getattr(bayesbinn_nb, name)
+    shown = pydoc.render_doc(public, renderer=pydoc.plaintext)
+    assert inspect.getdoc(public).splitlines()[0] in shown
+    if inspect.isfunction(public):
+        assert_explained(public, inspect.getdoc(public))
+        return
+    if getattr(public.__init__, "__module__", "").startswith("bayesbinn_nb"):
+        assert_explained(public.__init__, public.__doc__, bound=True)
+    for attribute in (name for name in dir(public) if not name.startswith("_")):
+        raw = inspect.getattr_static(public, attribute)
+        method = inspect.unwrap(getattr(raw, "__func__", raw))
+        if inspect.isfunction(method) and method.__module__.startswith("bayesbinn_nb"):
+            text = inspect.getdoc(getattr(public, attribute)) or ""
+            assert_explained(method, text, bound=not isinstance(raw, staticmethod))
+            assert all(line.strip() in shown for line in text.splitlines())
+
+
+def test_help_is_written_once():
+    from bayesbinn_nb.library.arguments import explain
+
+    before = bayesbinn_nb.Trainer.fit.__doc__
+    explain(bayesbinn_nb.Trainer)
+    assert bayesbinn_nb.Trainer.fit.__doc__ == before and before.count("Arguments:") == 1
+
+
+def silent(
+    said: int = 1,  # something
+    unsaid: int = 2,
+):
+    "For the next test"
+
+
+def test_an_argument_without_a_comment_would_be_noticed():
+    from bayesbinn_nb.library.arguments import explain
+
+    explain(silent)
+    with pytest.raises(AssertionError, match="nothing is said of unsaid"):
+        assert_explained(silent, silent.__doc__)

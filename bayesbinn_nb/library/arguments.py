@@ -31,10 +31,14 @@ class Argument:
     comment: str = ""  # what stands beside it in the source
 
 # %% ../../nbs/library/arguments.ipynb #44f10263
+_FOR_TOOLS = ("type: ignore", "pyright: ", "noqa", "fmt: ")  # what such comments say is no documentation
+
+
 def comments_by_line(source: str) -> dict[int, str]:
     "The comment of every line that has one, without its hash"
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {token.start[0]: token.string.lstrip("# ").rstrip() for token in tokens if token.type == tokenize.COMMENT}
+    found = {token.start[0]: token.string.lstrip("# ").rstrip() for token in tokens if token.type == tokenize.COMMENT}
+    return {line: text for line, text in found.items() if not text.startswith(_FOR_TOOLS)}
 
 
 def _last_line(node: ast.arg, default: ast.expr | None) -> int:
@@ -65,6 +69,8 @@ def arguments_of(
     listed += [(args.kwarg, None, "**")] if args.kwarg else []
     listed = [item for item in listed if item[0].arg not in ("self", "cls")]
     last_of_line = {_last_line(a, d): a.arg for a, d, _ in listed}
+    if node.returns:  # what stands there is said of the result
+        last_of_line[node.returns.end_lineno or 0] = ""
     return [_argument(a, d, comments, last_of_line, stars) for a, d, stars in listed]
 
 # %% ../../nbs/library/arguments.ipynb #ab2dd3a0
@@ -168,7 +174,9 @@ def _own_classes(cls: type) -> Iterator[type]:
 def _explain_class(cls: type) -> None:
     for name, attribute in vars(cls).items():
         function = getattr(attribute, "__func__", attribute)
-        inherits = not getattr(function, "__doc__", None) and any(name in vars(base) for base in cls.__mro__[1:])
+        inherits = not getattr(function, "__doc__", None) and any(
+            name in vars(base) for base in list(_own_classes(cls))[1:]
+        )
         if not name.startswith("_") and isinstance(function, FunctionType) and not inherits:
             _add(function, *explained_arguments(attribute, cls))
 

@@ -232,7 +232,7 @@ class Movable(Normalised):
 
     def to(
         self,
-        device: str | torch.device,
+        device: str | torch.device,  # such as "cpu", "cuda:0"
     ) -> Self:
         "The same split on another device"
         if torch.device(device) == self.device:

@@ -35,29 +35,56 @@ __all__ = ['Callback', 'overrides', 'wants_steps', 'Progress', 'share_flipped', 
 class Callback:
     "Something that watches or steers training; override what you need"
 
-    def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+    def on_train_begin(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # epochs: the last one; start: those done before
+    ) -> None:
         "Before the first epoch (also of a resumed run); `logs` holds epochs, start"
 
-    def on_epoch_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+    def on_epoch_begin(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # epoch: counted from 1
+    ) -> None:
         "Before an epoch; `logs` holds epoch"
 
-    def on_batch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+    def on_batch_end(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # epoch, step, steps, loss
+    ) -> None:
         "After a training step; `logs` holds epoch, step, steps, loss (a tensor: the mean so far). Called only if overridden"
 
-    def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+    def on_epoch_end(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # the epoch's row of the history, by column
+    ) -> None:
         "After an epoch; `logs` is its row of the history and may be added to"
 
-    def on_epoch_kept(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+    def on_epoch_kept(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # the epoch's row of the history, by column
+    ) -> None:
         "After the row has entered the history: the time to save the trainer"
 
-    def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+    def on_train_end(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # the last epoch's row of the history, by column
+    ) -> None:
         "After the last epoch; `logs` is its row of the history"
 
     def state_dict(self) -> dict[str, Any]:
         "What a resumed run needs to know"
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(
+        self,
+        state: dict[str, Any],  # as `state_dict` gave it
+    ) -> None:
         "Take back a state"
 
 # %% ../../nbs/library/callbacks.ipynb #b379ee77
@@ -239,13 +266,21 @@ class Monitor(Callback):
         self.best: float | None = None
         self.best_epoch = 0  # counted from 1
 
-    def is_better(self, value: float, than: float | None) -> bool:
+    def is_better(
+        self,
+        value: float,  # of this epoch; NaN is never better
+        than: float | None,  # the best so far; None: there is none yet
+    ) -> bool:
         "By more than `min_delta`?"
         if than is None or not is_number(value):
             return is_number(value)
         return value < than - self.min_delta if self.mode == "min" else value > than + self.min_delta
 
-    def value(self, trainer: Trainer, logs: dict[str, Any]) -> float | None:  # None: not measured in this epoch
+    def value(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # the epoch's row of the history, by column
+    ) -> float | None:  # None: not measured in this epoch
         "The monitored value of an epoch"
         if self.monitor not in logs and trainer.evaluates(logs["epoch"]):
             raise ValueError(
@@ -254,7 +289,11 @@ class Monitor(Callback):
             )
         return logs.get(self.monitor)
 
-    def improves(self, trainer: Trainer, logs: dict[str, Any]) -> bool | None:  # None: not measured
+    def improves(
+        self,
+        trainer: Trainer,  # the trainer that trains
+        logs: dict[str, Any],  # the epoch's row of the history, by column
+    ) -> bool | None:  # None: not measured
         "Is this epoch the best so far? Then it is remembered"
         value = self.value(trainer, logs)
         if value is None:
@@ -419,7 +458,10 @@ class LambdaCallback(Callback):
 class CSVLogger(Callback):
     "The history as a CSV file, rewritten whole after each epoch"
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,  # of the file, which is written anew
+    ) -> None:
         self.path = Path(path)
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
@@ -434,7 +476,10 @@ class CSVLogger(Callback):
 class TensorBoardLogger(Callback):
     "Scalars per epoch for TensorBoard"
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self,
+        folder: str | Path,  # of the event files that TensorBoard reads
+    ) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as e:

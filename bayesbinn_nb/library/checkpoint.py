@@ -253,7 +253,7 @@ def architecture(
 
 # %% ../../nbs/library/checkpoint.ipynb #e1c3824a
 def save_model(
-    model: nn.Module,
+    model: nn.Module,  # with its weights ±1 where they are binary
     path: str | Path,  # by custom *.safetensors
     name: str | None = None,  # of the architecture in library.models, so that `load_model` can build it
     kwargs: dict[str, Any] | None = None,  # what the architecture was built with
@@ -265,7 +265,7 @@ def save_model(
 
 # %% ../../nbs/library/checkpoint.ipynb #59b6999d
 def load_model(
-    path: str | Path,
+    path: str | Path,  # of a model file
     model: nn.Module | None = None,  # to load into; default: built from the name in the file
 ) -> nn.Module:  # in evaluation mode
     "Read a model file"

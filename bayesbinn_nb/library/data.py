@@ -81,7 +81,7 @@ class DataBundle:
     "A data set ready for training: its splits and what a record must say about it"
 
     name: str  # as asked for
-    train: ArrayData
+    train: ArrayData  # the examples to learn from
     val: ArrayData | None  # None: no validation split
     test: ArrayData | None  # None: no test targets exist
     num_classes: int  # 1 for regression
@@ -94,7 +94,7 @@ class DataBundle:
 
     def to(
         self,
-        device: str | torch.device,
+        device: str | torch.device,  # such as "cpu", "cuda:0"
     ) -> DataBundle:
         "The same bundle with every split on another device"
 

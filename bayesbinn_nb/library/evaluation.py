@@ -138,7 +138,7 @@ class Predicting(Averaging):
         x: Any,  # an array, a tensor, several of them in a tuple or dictionary, a split, a Dataset, a loader
         how: str = "mode",  # "mode"; "mean": averaged over draws; "sample": every draw
         samples: int = 1,  # draws for "mean" and "sample"
-        batch_size: int = 1000,
+        batch_size: int = 1000,  # examples at a time, ≥ 1; of arrays, splits and Datasets
         verbose: int = 0,  # 0: quiet; else a line with the number of examples and the time
     ) -> Any:  # (N, …) probabilities or values, for "sample" (samples, N, …); a tensor on the host, or as NumPy came in
         "Class probabilities, the probability of 'yes', or values"
@@ -219,7 +219,7 @@ class Evaluation(Scoring):
         *,
         how: str = "mode",  # "mode", or "mean" over `samples` draws of the posterior
         samples: int = 1,  # draws for "mean"
-        batch_size: int = 1000,
+        batch_size: int = 1000,  # examples at a time, ≥ 1; of arrays, splits and Datasets
         verbose: int = 0,  # 0: quiet; else a line with the scores
         return_dict: bool = True,  # False: a list, the loss first, then the metrics in their order
     ) -> Any:  # the metrics by name, and "loss" unless it is a function of your own

@@ -95,11 +95,11 @@ class Setup(Task):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module,  # what to train; it is moved to the device
         device: str | torch.device = "auto",  # "auto": CUDA if there is one, else the CPU
         precision: str = "float32",  # "float32" or "bfloat16" (autocast; λ and latent weights stay float32)
         channels_last: bool = False,  # memory layout of convolutional models; faster in bfloat16
-        seed: int = 0,
+        seed: int = 0,  # of the noise, the order of the examples and the augmentation
         cuda_graph: bool = False,  # on a GPU, record a training step once and replay it (for methods that allow it)
         eval_in_train_mode: bool = False,  # batch statistics in evaluation too (the authors' toy regression)
     ) -> None:
@@ -232,7 +232,8 @@ class Following(Prepared):
         ]
         if groups and not own:
             warnings.warn(
-                f"The training data have {size} examples and had {before}: N, the weight of the data against the prior, "
+                f"The training data have {size} examples and had {before}: N, the weight of the data against "
+                f"the prior, "
                 f"is {size} from now on. prepare(train_size=…) before fit would keep one N.",
                 stacklevel=5,
             )
@@ -267,7 +268,7 @@ class Compiled(Following):
 
     def compile(
         self,
-        method: Method,
+        method: Method,  # how the binary weights are trained; it is prepared for the model
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # in LOSSES, or (outputs, targets) → mean
         metrics: Iterable[Any] | dict[str, Any] = ("accuracy",),  # names, torchmetrics objects, per-example functions
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]

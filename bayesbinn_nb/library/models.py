@@ -520,7 +520,7 @@ class ModelSummary(ModelSize):
 
 # %% ../../nbs/library/models.ipynb #712ee61c
 def model_summary(
-    model: nn.Module,
+    model: nn.Module,  # of any kind
     binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> ModelSummary:
     "Which parameters are binary, how many bits the model needs, how many 32-bit floats that replaces"
@@ -535,7 +535,7 @@ def model_summary(
 
 # %% ../../nbs/library/models.ipynb #a41c5dc8
 def assert_binary(
-    model: nn.Module,
+    model: nn.Module,  # to be checked
     binary: _Choice = None,  # a predicate, names of parameters, or None: binary_predicate(model)
 ) -> int:  # the number of binary weights checked
     "ValueError naming the first tensor and value that is not exactly −1 or +1"

@@ -95,7 +95,7 @@ def _to_pack(
 
 
 def pack_model(
-    model: nn.Module,
+    model: nn.Module,  # trained: its binary weights are ±1
     path: str | Path,  # by custom *.packed.safetensors
     binary: Callable | Iterable[str] | None = None,  # a predicate or names: these must be ±1; None: whatever is ±1
     arch: dict | None = None,  # {"name", "kwargs"} of library.models; default the model's own
@@ -159,7 +159,7 @@ def read_packed(
 
 
 def unpack_model(
-    path: str | Path,
+    path: str | Path,  # of a packed file
     model: nn.Module | None = None,  # to load into; default: built from the name in the file
 ) -> nn.Module:  # in evaluation mode, with float ±1 weights
     "An ordinary model from a packed file, bit-equal to the one that was packed"
@@ -270,7 +270,7 @@ def _packed_layer(
 
 # %% ../../nbs/library/packing.ipynb #ed11890d
 def load_packed(
-    path: str | Path,
+    path: str | Path,  # of a packed file
     model: nn.Module | None = None,  # whose layers are to be replaced (in place); default: built from the file
 ) -> nn.Module:  # in evaluation mode
     "A model that keeps its binary weights as bits in memory; the whole float model never exists"

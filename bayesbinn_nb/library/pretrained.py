@@ -35,7 +35,7 @@ def pretrained_networks(
 def load_pretrained(
     name: str,  # of `pretrained_networks`
     packed: bool = True,  # layers with one bit per weight; False: ordinary layers with float ±1 weights
-    folder: str | Path = FOLDER,
+    folder: str | Path = FOLDER,  # with the networks; default: the one in the package
 ) -> nn.Module:  # in evaluation mode, its record in `.record`
     "A trained network that came with the package"
     known = pretrained_networks(folder)

@@ -93,7 +93,7 @@ class Savable(Chance):
 
     def save(
         self,
-        path: str | Path,
+        path: str | Path,  # of the file
         callbacks: Sequence[Callback] = (),  # whose state is kept too
     ) -> Path:
         "A training checkpoint: everything needed to go on as if nothing had happened"
@@ -142,7 +142,7 @@ class Saved(Remembering):
 
     def load(
         self,
-        path: str | Path,
+        path: str | Path,  # as it was given to `save`
         callbacks: Sequence[Callback] = (),  # they get their state back, in order
     ) -> Self:
         "Take back a checkpoint; the trainer must have been compiled with the same method and settings"

@@ -313,9 +313,9 @@ def fit_together(
     trainers: Sequence[Trainer],  # compiled alike, each with its own model and seed, none trained yet
     train: ArrayData | Iterable[Any],  # as for `Trainer.fit`; every network sees the same batches
     val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch, for each network
-    test: ArrayData | Iterable[Any] | None = None,
+    test: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch too, and never used to choose anything
     *,
-    epochs: int,
+    epochs: int,  # train until this epoch, ≥ 1
     callbacks: Sequence[Callback] = (),  # they see the joint trainer
     **settings: Any,  # batch_size, drop_last, progress, checkpoint_dir, checkpoint_seconds of `Trainer.fit`
 ) -> list[History]:  # of each trainer, which is left as its own `fit` would leave it

@@ -392,7 +392,7 @@ class Describing(Receiving):
     def summary(
         self,
         x: Any = None,  # inputs to find the shapes with; default an example of the last fit, if arrays were given
-        print_fn: Callable[[str], Any] = print,
+        print_fn: Callable[[str], Any] = print,  # takes the text
     ) -> None:
         "Show the layers: output shapes, binary and real parameters, sums"
         example = self._example(x)
@@ -417,7 +417,7 @@ class Trainer(Describing):
         class_weight: dict[int, float] | None = None,  # class → its weight in the loss
         sample_weight: Any = None,  # (N,) weights of the examples of arrays in the loss
         drop_last: bool = False,  # leave out a last batch that is not full
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] = (),  # what watches or steers the training, in this order
         verbose: str | int = "auto",  # as in Keras: 0 silent, 1 bars, 2 a line per epoch, "auto"
         progress: str | Progress | None = None,  # the same in words: "bar", "line", "silent", or a Progress
         checkpoint_dir: str | Path | None = None,  # last.pt and best.pt are kept there; a run found there goes on

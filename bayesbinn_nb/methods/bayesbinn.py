@@ -130,7 +130,8 @@ class _Started(_Blank):
         if not vectors and 1 in dims and max(dims) > 1:
             warnings.warn(
                 f"{dims.count(1)} of {len(dims)} parameters have one dimension, as biases and the scales of a "
-                "normalisation have, and become ±1 like the others. Give the weights only, select_binary(model).values(), or say vectors=True.",
+                "normalisation have, and become ±1 like the others. Give the weights only, "
+                "select_binary(model).values(), or say vectors=True.",
                 stacklevel=3,
             )
 
@@ -153,7 +154,10 @@ def _outside_watch(optimizer: _Started) -> Callable[[Tensor], None]:
 class _Grouped(_Started):
     "Groups of parameters, each checked before anything is changed"
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(
+        self,
+        param_group: dict[str, Any],  # "params", and the settings that differ from those of the optimiser
+    ) -> None:
         "Add parameters with settings of their own; their λ is made at once and they become ±1"
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -430,9 +434,11 @@ class _Stepping(_Learning):
             if draws > 1 and losses[-1] is not None and any(id(p) not in known for p in _leaves(losses[-1])):
                 self._forget()
                 raise RuntimeError(
-                    f"step(closure) with samples={draws} runs the closure {draws} times, and its loss reaches parameters "
+                    f"step(closure) with samples={draws} runs the closure {draws} times, and its loss "
+                    f"reaches parameters "
                     "of another optimiser, whose gradients would add up. Take the passes yourself: "
-                    f"{draws} times `with opt.sampled_params(): loss.backward()`, divide the other gradients by {draws}, "
+                    f"{draws} times `with opt.sampled_params(): loss.backward()`, divide the other gradients "
+                    f"by {draws}, "
                     "then step() both optimisers; or give samples=1."
                 )
         given = [loss.detach() for loss in losses if loss is not None]
@@ -513,7 +519,10 @@ class BayesBiNNOptimizer(_Posterior):
         saved["noise"] = {"seed": self.seed, "draws": self.draws()}
         return saved
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(
+        self,
+        state_dict: dict[str, Any],  # as `state_dict` gave it, for the same parameters
+    ) -> None:
         "Take back a state; the parameters become sign λ of that state"
         saved, given = copied(state_dict), dict(self.defaults)
         noise = saved.pop("noise")
@@ -528,8 +537,7 @@ class BayesBiNNOptimizer(_Posterior):
             self._load_numbers(p, state, saved["state"][i], before[p])
             self._show_mode(p)
 
-    def _load_numbers(self, p: Tensor, state: dict, saved: dict, before: dict) -> None:
-        "λ stays float32 even behind bfloat16 parameters, to whose dtype torch casts"
+    def _load_numbers(self, p: Tensor, state: dict, saved: dict, before: dict) -> None:  # λ stays float32
         for name, value in saved.items():
             if name == "step":  # saved on one kind of device, loaded on another
                 on_gpu = gpu.available(p.device)
@@ -543,7 +551,10 @@ class BayesBiNNOptimizer(_Posterior):
                     )
                 state[name] = torch.empty_like(p, dtype=torch.float32).copy_(value)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(
+        self,
+        set_to_none: bool = True,  # drop the gradients; False: fill them with zeros
+    ) -> None:
         "As for every torch optimiser: also the passes since the last step are forgotten"
         super().zero_grad(set_to_none)
         if not self._active:

@@ -129,7 +129,10 @@ class _BopWeights(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(
+        self,
+        param_group: dict[str, Any],  # "params", and the settings that differ from those of the optimiser
+    ) -> None:
         "Check a group's hyper-parameters and set its weights to their signs"
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -142,7 +145,10 @@ class _BopWeights(torch.optim.Optimizer):
                 )
             binary_sign(p.data, out=p.data)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(
+        self,
+        state_dict: dict[str, Any],  # as `state_dict` gave it, for the same parameters
+    ) -> None:
         "Take back a state"
         saved, given = copied(state_dict), dict(self.defaults)
         super().load_state_dict(saved)
@@ -158,7 +164,10 @@ class BopOptimizer(_BopWeights):
     "Bop as a torch optimiser; its parameters hold exactly ±1 from construction on"
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Any] | None = None,  # the loss and its backward; called once
+    ) -> Any:  # the loss, if a closure gave it
         "Update averages and flip weights; no host synchronisation"
         loss = None
         if closure is not None:

@@ -145,7 +145,8 @@ def local_reparameterisation_layer(
         return layer
     if kind not in LR_LAYERS:
         raise TypeError(
-            f"LR-Net samples the pre-activations of {', '.join(k.__name__ for k in LR_LAYERS)}, but {kind.__name__} was chosen to be binary. "
+            f"LR-Net samples the pre-activations of {', '.join(k.__name__ for k in LR_LAYERS)}, but "
+            f"{kind.__name__} was chosen to be binary. "
             "Exclude it with binary=predicate(module_name, module, parameter_name), and it stays real."
         )
     new = LR_LAYERS[kind].__new__(LR_LAYERS[kind])
@@ -296,7 +297,8 @@ class _LRLogits(_LRLayers):
                 if id(p) in index:
                     if name != "weight" and not any(m is module and n == "weight" for m, n, _ in self.layers):
                         raise ValueError(
-                            f"The predicate chose {name!r} of {type(module).__name__} but not its weight: LR-Net samples whole pre-activations."
+                            f"The predicate chose {name!r} of {type(module).__name__} but not its weight: "
+                            f"LR-Net samples whole pre-activations."
                         )
                     self.layers.append((module, name, index[id(p)]))
         device = self.parameters[0].device
@@ -387,7 +389,10 @@ class _LRPredicting(_LRSteps):
                 yield self.posterior_sample(i)
 
     @contextmanager
-    def posterior_sample(self, index: int = 0) -> Iterator[None]:
+    def posterior_sample(
+        self,
+        index: int = 0,  # which draw: the same index gives the same weights
+    ) -> Iterator[None]:
         "The model holds the `index`-th draw of its weights; always the same one for the same seed and state"
         generator = torch.Generator(self.parameters[0].device).manual_seed((self.seed + 1) * 1_000_003 + index)
         with torch.no_grad():

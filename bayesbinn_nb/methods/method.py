@@ -213,11 +213,17 @@ class _Prepared:
         self.gradients: list[Tensor | None] = []
         self._left_out: dict[str, nn.Parameter] = {}
 
-    def replace_layers(self, model: nn.Module) -> nn.Module:
+    def replace_layers(
+        self,
+        model: nn.Module,  # the network to be trained; changed in place
+    ) -> nn.Module:
         "A chance to replace layers before parameters are chosen (LR-Net does); the default changes nothing"
         return model
 
-    def select(self, model: nn.Module) -> dict[str, nn.Parameter]:
+    def select(
+        self,
+        model: nn.Module,  # the network to be trained
+    ) -> dict[str, nn.Parameter]:
         "The binary parameters of `model`, by name: those chosen that are not frozen"
         chosen = select_binary(model, self.binary)
         if not any(p.requires_grad for p in chosen.values()):
@@ -405,11 +411,17 @@ class _Watched(_Stepped):
                 "init=weights_init_, LRNet: init='pretrained'), or load the method's state with them."
             )
 
-    def on_epoch_start(self, epoch: int) -> None:
+    def on_epoch_start(
+        self,
+        epoch: int,  # counted from 1
+    ) -> None:
         "Called before epoch `epoch` (counted from 1)"
         self.check()
 
-    def on_epoch_end(self, epoch: int) -> None:
+    def on_epoch_end(
+        self,
+        epoch: int,  # counted from 1
+    ) -> None:
         "Called after epoch `epoch` (counted from 1)"
 
     def metrics(self) -> dict[str, float]:
@@ -457,7 +469,10 @@ class Method(_Watched):
         "The method's own state (tensors, numbers, strings, lists and dicts of them)"
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(
+        self,
+        state: dict[str, Any],  # as `state` gave it
+    ) -> None:
         "Take back what `state` gave"
 
     def state_dict(self) -> dict[str, Any]:
@@ -465,7 +480,10 @@ class Method(_Watched):
         real = None if self.real_optimizer is None else self.real_optimizer.state_dict()
         return {"method": self.name, "state": self.state(), "real_optimizer": real}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(
+        self,
+        state: dict[str, Any],  # as `state_dict` gave it
+    ) -> None:
         "Take back a `state_dict`; the model must have been prepared"
         load_method(self, state)
 

@@ -155,7 +155,8 @@ def unchecked(page):
                     tags = TAG.findall(body)
                     if not tags and not re.search(r"\\eqref|\.ipynb", part):
                         problems.append(
-                            f"{page.name}: a displayed equation has neither a tag nor a reference to a checked one: {' '.join(body.split())[:60]}"
+                            f"{page.name}: a displayed equation has neither a tag nor a reference to a "
+                            f"checked one: {' '.join(body.split())[:60]}"
                         )
                     for t in tags:
                         if t in seen:
@@ -169,7 +170,8 @@ def unchecked(page):
             n = len(_assertions(cell.code))
             if n < len(tags):
                 problems.append(
-                    f"{page.name}: the cell '{cell.first_line}' names {len(tags)} equations and makes {n} assertions that can fail"
+                    f"{page.name}: the cell '{cell.first_line}' names {len(tags)} equations and makes {n} "
+                    f"assertions that can fail"
                 )
             for t in tags:
                 if t not in seen:

@@ -25,7 +25,8 @@ VERBS = ("run", "batch", "confirm", "report", "site", "data", "inspect", "export
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     cell = new_code_cell(
-        'rate: float = .1   # step size\nname: str = "a"\nlayers: list[int] = [1]\nseeds: list[int] = [0]\nout: str = "."',
+        'rate: float = .1   # step size\nname: str = "a"\nlayers: list[int] = [1]\nseeds: list[int] = '
+        '[0]\nout: str = "."',
         metadata={"tags": ["parameters"]},
     )
     code = new_code_cell("""from bayesbinn_nb.repro.records import pending_seeds, record_run
@@ -242,12 +243,14 @@ def test_module_and_quick_start(folder):
     assert done.returncode == 2 and done.stdout == "" and "unknown suite" in done.stderr
     done = run(
         "-c",
-        "import sys; from bayesbinn_nb.repro.cli import main; main(['batch']); main(['batch', 'mine.yaml', '--list']); sys.exit('torch' in sys.modules)",
+        "import sys; from bayesbinn_nb.repro.cli import main; main(['batch']); main(['batch', 'mine.yaml', "
+        "'--list']); sys.exit('torch' in sys.modules)",
     )
     assert done.returncode == 0, done.stderr
     done = run(
         "-c",
-        "import sys, subprocess; from bayesbinn_nb.repro.cli import main; sys.stdout = open('/dev/full', 'w'); sys.exit(main(['report']))",
+        "import sys, subprocess; from bayesbinn_nb.repro.cli import main; sys.stdout = open('/dev/full', "
+        "'w'); sys.exit(main(['report']))",
     )
     assert done.returncode == 1 and "No space left" in done.stderr
 

@@ -96,7 +96,8 @@ def batch(tmp_path_factory):
     )
     notebook(
         folder / "page.ipynb",
-        "from bayesbinn_nb.repro.records import load_records\nprint(suite, [r.row for r in load_records(records_root, problems=[])])",
+        "from bayesbinn_nb.repro.records import load_records\nprint(suite, [r.row for r in "
+        "load_records(records_root, problems=[])])",
         'suite: str = ""\nrecords_root: str = "runs"',
     )
     log = io.StringIO()
@@ -276,7 +277,10 @@ def test_corrupt_record_is_reported_and_only_its_seed_runs_again(tmp_path):
     assert run_suite(path, out=tmp_path / "runs", quiet=True).ok
 
 
-START = "import sys; from bayesbinn_nb.repro.runner import run_suite; o = run_suite(sys.argv[1], out=sys.argv[2]); sys.exit(0 if o.ok else 130 if o.stopped else 1)"
+START = (
+    "import sys; from bayesbinn_nb.repro.runner import run_suite; o = run_suite(sys.argv[1], out=sys.argv[2]); "
+    "sys.exit(0 if o.ok else 130 if o.stopped else 1)"
+)
 
 
 def start(path, out):

@@ -54,17 +54,23 @@ def test_no_fault_at_any_width_light_and_dark(rendered, way):
 def test_faults_are_seen(tmp_path):
     "Each fault of a bad page is named; a good page has none"
     good = '<!DOCTYPE html><html><head><link rel="icon" href="data:,">'
-    good += '<meta name="viewport" content="width=device-width, initial-scale=1"></head><body><h1 id="a">Good</h1></body></html>'
+    good += (
+        '<meta name="viewport" content="width=device-width, initial-scale=1"></head><body><h1 '
+        'id="a">Good</h1></body></html>'
+    )
     bad = (
-        '<h1 id="a">A</h1><h1 id="a">A</h1><a href="#gone">x</a><img src="gone.png"><script>console.error("oh")</script>'
-        '<script src="http://127.0.0.1:9/x.js"></script><script>undefined_name()</script><p style="width:500px">wide</p>'
+        '<h1 id="a">A</h1><h1 id="a">A</h1><a href="#gone">x</a><img '
+        'src="gone.png"><script>console.error("oh")</script>'
+        '<script src="http://127.0.0.1:9/x.js"></script><script>undefined_name()</script><p '
+        'style="width:500px">wide</p>'
     )
     (tmp_path / "good.html").write_text(good)
     (tmp_path / "bad.html").write_text(good.replace('<h1 id="a">Good</h1>', bad))
     faults = "\n".join(browser.look_at_site(tmp_path, ["good.html", "bad.html"], ("http",)))
     assert "good.html" not in faults
     for words in (
-        "given 2 times", "#gone leads nowhere", "no alt text", "answers 404", "oh", "outside the site", "a script fails",
+        "given 2 times", "#gone leads "
+            "nowhere", "no alt text", "answers 404", "oh", "outside the site", "a script fails",
         "at 390 px it scrolls sideways", "no width and height", "2 headings of the first level",
     ):  # fmt: skip
         assert words in faults, words
@@ -110,7 +116,8 @@ def test_search_in_the_page(phone):
     phone.run("document.querySelector('.search input').focus()")
     phone.call("Input.insertText", text="TrainError loop epoch")
     phone.run(
-        "new Promise(done => { const t = setInterval(() => { if (document.querySelector('.hits a')) { clearInterval(t); done(1) } }, 20) })"
+        "new Promise(done => { const t = setInterval(() => { if (document.querySelector('.hits a')) { "
+        "clearInterval(t); done(1) } }, 20) })"
     )
     assert "library/loop.html" in phone.run("document.querySelector('.hits a').href")
     assert phone.run("document.querySelector('.hits').getBoundingClientRect().right <= innerWidth")

@@ -52,14 +52,16 @@ def checkout(tmp_path):
         root,
         "nbs/index.ipynb",
         new_markdown_cell(
-            "# Tiny\n\n> A promise.\n\nSee [the coin](math/coin.ipynb#a-fair-coin), [later](math/later.ipynb), `toss_coin`."
+            "# Tiny\n\n> A promise.\n\nSee [the coin](math/coin.ipynb#a-fair-coin), "
+            "[later](math/later.ipynb), `toss_coin`."
         ),
     )
     write(
         root,
         "nbs/math/coin.ipynb",
         new_markdown_cell(
-            "# Coin\n\n> One coin.\n\n## A fair coin\n\n$$ p = q \\tag{1}\\label{eq:p} $$\n\nBy $\\eqref{eq:p}$, [home](../index.ipynb), "
+            "# Coin\n\n> One coin.\n\n## A fair coin\n\n$$ p = q \\tag{1}\\label{eq:p} $$\n\nBy "
+            "$\\eqref{eq:p}$, [home](../index.ipynb), "
             "[a run](../results/runs/short/row/row.ipynb), [its record](../results/runs/short/row/seed0.json)."
         ),
         new_code_cell("#| default_exp math.coin"),
