@@ -1,7 +1,7 @@
 """Is every refusal tested? Lists each `raise` and each `except` of the package that no test has run.
 
-    coverage run --source bayesbinn_nb -m pytest tests/library
-    python tests/refusals.py library            # rooms; reads .coverage
+    coverage run -m pytest && coverage combine   # pip install coverage; with what tests start in other processes
+    python tests/refusals.py                     # library, repro and site; or the rooms that are named
 
 A line that only another system or a GPU can reach carries the comment `# elsewhere: why`; such lines are listed apart.
 """

@@ -87,13 +87,13 @@ def _try_lock(handle, shared: bool) -> bool:
         import fcntl
 
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except ImportError:  # not a POSIX system
+    except ImportError:  # elsewhere: not a POSIX system
         import msvcrt
 
         try:
             handle.seek(0)
             msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
+        except OSError:  # elsewhere: as above
             return False
     except OSError:
         return False

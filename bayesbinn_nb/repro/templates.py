@@ -153,10 +153,6 @@ def read_text(
         raise SuiteError(f"{name} is not a {what}: it is not UTF-8 text (byte {e.start}).") from None
     except OSError as e:
         raise SuiteError(f"{name} cannot be read: {e.strerror or e}.") from None
-    except ValueError as e:
-        if isinstance(e, SuiteError):
-            raise
-        raise SuiteError(f"there is no {what} {name}: no path can be like this.") from None
 
 # %% ../../nbs/repro/templates.ipynb #2aca2a91
 def _cell_fault(cell: object) -> str | None:

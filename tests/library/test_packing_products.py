@@ -189,5 +189,10 @@ def test_gradients_and_transforms_take_the_ordinary_way():
 
 
 def test_warming_up_is_not_needed_twice():
+    def compiled():
+        return [len(loop.signatures) for loop in vars(packed_loops).values() if hasattr(loop, "signatures")]
+
+    packed_loops = pytest.importorskip("bayesbinn_nb.library.packed_loops")
     warm_up()
-    assert warm_up() < 1.0
+    before = compiled()
+    assert warm_up() >= 0 and compiled() == before and any(before)

@@ -251,7 +251,7 @@ def test_from_the_trainer_itself():
     records.validate(records._plain(dataclasses.asdict(r)))
     assert (r.epochs, r.complete, r.method, r.dtype, r.dataset) == (2, False, "ste", "float32", "two_moons")
     assert r.history["train_binary_accuracy"] == [row["binary_accuracy"] for row in history]
-    assert r.metrics["best_validation"]["epoch"] in (1, 2) and 0 < r.wall_seconds < 60
+    assert r.metrics["best_validation"]["epoch"] in (1, 2) and r.wall_seconds > 0
     assert r.baseline["metric"] == "train_binary_accuracy" and r.baseline["value"] == 0.5
 
 
