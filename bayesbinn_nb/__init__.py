@@ -65,6 +65,7 @@ def _look_up(name):
         )
     module, _, attribute = _PUBLIC[name].partition(":")
     found = globals()[name] = getattr(import_module(module), attribute)
+    import_module("bayesbinn_nb.library.arguments").explain(found)
     return found
 
 # %% ../nbs/library/public_names.ipynb #1879303c

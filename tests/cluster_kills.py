@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,14 @@ class Cluster:
         place.mkdir()
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *map(str, args)]
         with open(place / "log.txt", "wb") as log:
-            self.processes[name] = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True)
+            self.processes[name] = subprocess.Popen(
+                command,
+                cwd=place,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"TMPDIR": str(place)},
+                start_new_session=True,
+            )
 
     def ensure(self) -> None:
         "Start what is dead"
@@ -64,8 +72,10 @@ class Cluster:
         self.processes.clear()
 
 
-def units_at_work() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "bayesbinn-unit-" in " ".join(p.info["cmdline"] or [])]
+def units_at_work(base: Path) -> list[psutil.Process]:
+    "Processes of units on this cluster's workers, which make their temporary folders inside their own"
+    mark = re.compile(f"{re.escape(str(base))}.*bayesbinn-unit-")
+    return [p for p in psutil.process_iter(["cmdline"]) if mark.search(" ".join(p.info["cmdline"] or []))]
 
 
 def one_suite(cluster: Cluster, folder: Path, wanted: object, rng: random.Random, left: int) -> int:  # kills
@@ -91,7 +101,7 @@ def one_suite(cluster: Cluster, folder: Path, wanted: object, rng: random.Random
             os.kill(runner.pid, signal.SIGKILL)
             runner.wait()
             runner = None
-            assert until(lambda: not units_at_work(), 20), "a unit goes on without its runner"
+            assert until(lambda: not units_at_work(cluster.folder), 20), "a unit goes on without its runner"
         else:
             cluster.kill(victim)
     else:

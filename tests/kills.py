@@ -49,6 +49,7 @@ METHODS: dict[str, Callable] = {
     "lrnet": lambda: LRNet(5e-2, lr_every=2),
     "real": lambda: FullPrecision(),
 }
+HANGS = 600.0  # seconds after which a life hangs: a machine that is busy with other things needs its time
 # file operations, of which a random one is a life's last
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.truncate"}
 
@@ -214,7 +215,7 @@ def life(kind: Kind, folder: Path, rng: random.Random, kill: bool) -> tuple[str,
     operation = rng.randrange(1, 60) if by_operation else None
     with forked(kind.live, folder, operation) as pid:
         family = []
-        limit = rng.random() * kind.seconds * 0.6 if kill and not by_operation else 60 + 20 * kind.seconds
+        limit = rng.random() * kind.seconds * 0.6 if kill and not by_operation else HANGS
         status = _ended(pid, limit)
         if status is None:
             try:

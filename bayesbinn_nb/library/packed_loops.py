@@ -13,6 +13,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from ..methods.kernels.compiled import named_by_key
+
 # %% auto #0
 __all__ = ['f32', 'u64', 'intp', 'LANES', 'columns', 'one_column', 'pack_signs', 'signs_with_signs']
 
@@ -24,7 +26,7 @@ LANES = 16  # columns that are done together
 def _compiled(f: Callable) -> Any:
     "Machine code, kept on disk where there is a place for it"
     try:
-        return njit(f, nogil=True, cache=f.__module__ != "__main__", error_model="numpy")
+        return named_by_key(njit(f, nogil=True, cache=f.__module__ != "__main__", error_model="numpy"))
     except RuntimeError:  # no folder can be written
         return njit(f, nogil=True, error_model="numpy")
 

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import torch
@@ -17,9 +15,10 @@ from torch import Tensor, nn
 from .models import binary_names, build_model
 from .packed_kernels import BLOCK, warm_up
 from .packing import PackedLinear, load_packed, memory_bytes, pack_bits, pack_model
+from .timing import one_thread, ratio
 
 # %% auto #0
-__all__ = ['with_random_signs', 'packed_twin', 'time_ratio', 'packed_targets', 'measure_packed']
+__all__ = ['with_random_signs', 'packed_twin', 'packed_targets', 'measure_packed']
 
 # %% ../../nbs/library/packed_speed.ipynb #b1d11a53
 def with_random_signs(
@@ -42,35 +41,17 @@ def packed_twin(
     with tempfile.TemporaryDirectory() as folder:
         return load_packed(pack_model(model, f"{folder}/m"))
 
-# %% ../../nbs/library/packed_speed.ipynb #b0eae817
-def time_ratio(
-    ours: Callable[[], Any],
-    theirs: Callable[[], Any],
-    turns: int = 15,
-) -> float:
-    "Median over turns of the time of one in units of the time of the other"
-    found = []
-    for turn in range(turns + 2):
-        times = []
-        for work in (ours, theirs):
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
-        if turn >= 2:
-            found.append(times[0] / times[1])
-    return median(found)
-
 # %% ../../nbs/library/packed_speed.ipynb #b282b978
 def _network(name: str, shape: tuple[int, ...], batch: int, turns: int) -> float:
     model, x = with_random_signs(name), torch.randn(batch, *shape)
     packed = packed_twin(model)
-    return time_ratio(lambda: packed(x), lambda: model(x), turns)
+    return ratio(lambda: packed(x), lambda: model(x), turns, least=0)[0]
 
 
 def _signs(batch: int, turns: int) -> float:
     w, x = (torch.randint(0, 2, (n, 2048)) * 2.0 - 1 for n in (2048, batch))
     packed = PackedLinear(pack_bits(w), (2048, 2048), torch.float32)
-    return time_ratio(lambda: packed(x), lambda: nn.functional.linear(x, w), turns)
+    return ratio(lambda: packed(x), lambda: nn.functional.linear(x, w), turns, least=0)[0]
 
 
 def _memory() -> float:
@@ -92,11 +73,6 @@ def packed_targets() -> list[tuple[str, float, Callable[[], float]]]:  # (name, 
 # %% ../../nbs/library/packed_speed.ipynb #5295bdfa
 def measure_packed() -> list[tuple[str, float, float]]:  # (name, limit, measured)
     "Every promise of packed prediction, measured here on one thread; met where measured ≤ limit"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        warm_up()
-        with torch.no_grad():
-            return [(name, limit, measure()) for name, limit, measure in packed_targets()]
-    finally:
-        torch.set_num_threads(threads)
+    warm_up()
+    with one_thread(), torch.no_grad():
+        return [(name, limit, measure()) for name, limit, measure in packed_targets()]

@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from .models import build_model
 from .packed_speed import packed_targets
 from .process import FAST_PROCESS
+from .timing import one_thread, ratio, seconds
 from .trainer import Trainer
 from ..methods.bayesbinn import BayesBiNN, BayesBiNNOptimizer
 from ..methods.bop import Bop
@@ -35,36 +35,10 @@ from ..methods.pmf import PMF
 from ..methods.ste import STE
 
 # %% auto #0
-__all__ = ['SIZES', 'METHODS', 'GROUPS', 'seconds', 'ratio', 'Measured', 'Target', 'Outcome', 'NotHere', 'one_thread', 'outcome',
-           'machine', 'bandwidth', 'adam_step', 'bayesbinn_step', 'optimiser_target', 'optimiser_targets',
-           'training_step', 'training_target', 'training_targets', 'first_step_targets', 'process_targets',
-           'packed_inference_targets', 'table', 'record', 'main']
-
-# %% ../../nbs/library/targets.ipynb #dad2d868
-def seconds(
-    work: Callable[[], Any],
-    times: int = 1,  # how often to call it
-) -> float:  # per call
-    "Wall-clock time"
-    began = time.perf_counter()
-    for _ in range(times):
-        work()
-    return (time.perf_counter() - began) / times
-
-
-def ratio(
-    ours: Callable[[], Any],
-    reference: Callable[[], Any],
-    turns: int = 15,
-    least: float = 0.004,  # seconds: a timing is at least so long
-) -> tuple[float, float]:  # the ratio, and the seconds of the reference
-    "Median over turns of the time of one in units of the time of the other"
-    counts = []
-    for work in (ours, reference):
-        work()
-        counts.append(max(1, math.ceil(least / max(seconds(work, 2), 1e-9))))
-    rounds = [(seconds(ours, counts[0]), seconds(reference, counts[1])) for _ in range(turns)]
-    return median(a / b for a, b in rounds), median(b for _, b in rounds)
+__all__ = ['SIZES', 'METHODS', 'GROUPS', 'Measured', 'Target', 'Outcome', 'NotHere', 'outcome', 'machine', 'bandwidth',
+           'adam_step', 'bayesbinn_step', 'optimiser_target', 'optimiser_targets', 'training_step', 'training_target',
+           'training_targets', 'first_step_targets', 'process_targets', 'packed_inference_targets', 'table', 'record',
+           'main']
 
 # %% ../../nbs/library/targets.ipynb #db0171c9
 @dataclass(frozen=True)
@@ -102,17 +76,6 @@ class Outcome:
 # %% ../../nbs/library/targets.ipynb #6f372d79
 class NotHere(Exception):
     "This machine cannot measure the target; the text says why"
-
-
-@contextmanager
-def one_thread():
-    "One thread for everything inside"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def outcome(

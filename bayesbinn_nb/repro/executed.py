@@ -85,6 +85,8 @@ def _clean_output(output: dict, swaps: list) -> dict | None:
     if output["output_type"] == "stream":
         output["text"] = clean_text(output["text"], output["name"], swaps)
         return output if output["text"].strip() else None
+    if "execution_count" in output:
+        output["execution_count"] = None
     metadata = output.get("metadata", {})
     output["metadata"] = {k: v for k, v in metadata.items() if not k.startswith("application/vnd.jupyter")}
     data = output.get("data", {})
@@ -105,6 +107,7 @@ def clean_notebook(
         tags = cell.get("metadata", {}).get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
         if "outputs" in cell:
+            cell["execution_count"] = None
             cleaned = [_clean_output(output, swaps) for output in _joined_streams(cell["outputs"])]
             cell["outputs"] = [output for output in cleaned if output]
     return nb
@@ -116,8 +119,8 @@ KEPT_BYTES = 600_000  # size limit of an executed notebook
 def notebook_text(
     nb: dict,
 ) -> str:
-    "A notebook as the file that is written"
-    return json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
+    "A notebook as the file that is written: keys in order, as every other tool for notebooks writes them"
+    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 # %% ../../nbs/repro/executed.ipynb #5f4ab899
 def shrink_notebook(

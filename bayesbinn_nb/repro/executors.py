@@ -5,6 +5,7 @@
 # %% ../../nbs/repro/executors.ipynb #a2ec525b
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import threading
@@ -261,6 +262,43 @@ class OnDask:
         if self._here and self._cluster is not None:
             self._cluster.close()
 
+# %% ../../nbs/repro/executors.ipynb #55af54a4
+def _slurm_takes(script: str) -> None:
+    "`RunnerError` with Slurm's own reason if it would not take such a job"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "worker.sh"
+        path.write_text(script, encoding="utf-8")
+        try:
+            asked = subprocess.run(["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60)
+        except OSError:
+            raise RunnerError("there is no sbatch here: start this on a machine that submits to Slurm.") from None
+        except subprocess.TimeoutExpired:
+            raise RunnerError("Slurm has not answered for a minute: ask `sinfo` whether it is well.") from None
+    if asked.returncode:
+        reason = (asked.stderr.strip() or "no reason given").splitlines()[0]
+        raise RunnerError(
+            f"Slurm does not take the job of a worker: {reason}. Say in "
+            "Dask's configuration (jobqueue.slurm: cores, memory, queue, walltime) what your site allows."
+        )
+
+
+def _on_slurm(slots: int) -> OnDask:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise RunnerError(f"Slurm is reached through dask-jobqueue: {install_hint('cluster')}.") from None
+    try:
+        cluster = SLURMCluster(scheduler_options={"dashboard": False, "dashboard_address": ":0"})
+    except ValueError as e:  # no cores or memory in its configuration
+        raise RunnerError(f"{e} Say so in Dask's configuration, under jobqueue.slurm.") from None
+    try:
+        _slurm_takes(cluster.job_script())
+    except RunnerError:
+        cluster.close()
+        raise
+    cluster.scale(slots)
+    return OnDask(slots=slots, cluster=cluster)
+
 # %% ../../nbs/repro/executors.ipynb #0df4c7c0
 def workers_of(
     name: str,  # "local", "dask", "dask://HOST:PORT", "slurm"
@@ -277,13 +315,7 @@ def workers_of(
     if name.startswith("dask://") and len(name) > 7:
         return OnDask(address="tcp://" + name.removeprefix("dask://"), slots=slots)
     if name == "slurm":
-        try:
-            from dask_jobqueue import SLURMCluster
-        except ImportError:
-            raise RunnerError(f"Slurm is reached through dask-jobqueue: {install_hint('cluster')}.") from None
-        cluster = SLURMCluster(scheduler_options={"dashboard_address": None})
-        cluster.scale(slots)
-        return OnDask(slots=slots, cluster=cluster)
+        return _on_slurm(slots)
     raise SuiteError(f"--executor {name[:40]}: there are local, dask, dask://HOST:PORT and slurm.")
 
 # %% ../../nbs/repro/executors.ipynb #4ff0c5dd

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..library.files import write_whole
-from .executed import clean_notebook
+from .executed import clean_notebook, notebook_text
 
 # %% auto #0
 __all__ = ['DOCUMENTATION', 'ONE_THREAD', 'OTHER_DATA', 'NotebookError', 'documentation_notebooks', 'result_pages', 'Checked',
@@ -216,7 +216,7 @@ def check_page(
     if write:
         for cell, new in zip(committed["cells"], now["cells"]):
             cell.update({field: new[field] for field in ("outputs", "execution_count") if field in cell})
-        write_whole(path, json.dumps(committed, indent=1, ensure_ascii=False) + "\n")
+        write_whole(path, notebook_text(committed))
         faults = []
     return Checked(path, time.monotonic() - begun, tuple(faults))
 

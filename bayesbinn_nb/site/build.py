@@ -17,6 +17,7 @@ from .checks import check_equations, check_links
 from .links import Site
 from .pages import SiteError, collect_pages, find_root, load_pages, site_config
 from .quarto import render_with_quarto
+from .reference import NAMES_PAGE, names_page
 from .render import render_site
 
 # %% ../../nbs/site/build.ipynb #2430514f
@@ -112,6 +113,7 @@ def build_site(
     config = site_config(root)
     pages, missing, unlisted = collect_pages(root, config, suites)
     load_pages(pages)
+    pages.append(names_page(pages, root / "nbs" / NAMES_PAGE))
     site = Site(root, config, pages, set(missing))
     use = _write_somehow(site, out, use, may_change=asked == "auto")
     faults = [f for page in pages for f in check_equations(page.nb, page.source)] + check_links(out)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
-from .api import exported_names
+from .entries import defined_names
 from .pages import Page
 from .visible import exporting_module, split_directives
 
@@ -52,8 +52,8 @@ class Site:
         for page in self.pages:
             for cell in page.nb.cells if exporting_module(page.nb) else ():
                 if cell.cell_type == "code" and re.search(r"(?m)^#\s*\|\s*exports?\b", cell.source):
-                    for item in exported_names(split_directives(cell.source)[1]):
-                        found.setdefault(item["name"], page)
+                    for item in defined_names(split_directives(cell.source)[1]):
+                        found.setdefault(item.name, page)
         return found
 
 # %% ../../nbs/site/links.ipynb #db4242de

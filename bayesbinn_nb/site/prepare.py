@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import yaml
 
-from .api import names_html
-from .links import Site
+from .links import Site, relative_address
 from .pages import Page, title_and_promise
-from .render import run_records, shown_of
+from .reference import NAMES_PAGE
+from .render import reference_of, run_records, shown_of
 from .text import PageText, link_addresses
 from .visible import exporting_module
 
@@ -93,9 +93,8 @@ def quarto_directives(
     if notes.get("alt"):
         said["fig-alt"] = notes["alt"]
     if notes.get("fold"):
-        names = [item["signature"] for item in notes.get("api", [])]
         said["code-fold"] = "show" if notes.get("open") else True
-        said["code-summary"] = " · ".join(names) or notes["summary"]
+        said["code-summary"] = " · ".join(notes.get("signatures", [])) or notes["summary"]
     return [f"#| {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in said.items()]
 
 
@@ -129,12 +128,15 @@ def _above(site, page, page_text):
         yield "Records of this run: " + ", ".join(f"[{r['text']}]({r['href']})" for r in records)
 
 
-def _below(page, nb):
-    items = [item for cell in nb.cells if cell.cell_type == "code" for item in cell.metadata.site.get("api", [])]
-    if items:
-        module = exporting_module(page.nb)
-        yield f"## Exported names {{#exported-names}}\n\nWhat this page adds to `{module}`."
-        yield f"```{{=html}}\n{names_html(items)}\n```"
+def _below(site, page, nb):
+    entries = reference_of(page, nb)
+    if entries:
+        names = relative_address(page, NAMES_PAGE.removesuffix(".ipynb") + ".html")
+        yield (
+            f"## Reference {{#reference}}\n\nWhat this page adds to `{exporting_module(page.nb)}`. "
+            f"Every name of the library is in [the index]({names})."
+        )
+        yield "```{=html}\n" + "\n".join(entries) + "\n```"
 
 # %% ../../nbs/site/prepare.ipynb #0e811d03
 def _text_cell(cell, page_text, is_first):
@@ -156,7 +158,7 @@ def quarto_notebook(
 
     nb = shown_of(page)
     page_text = PageText(site, page, nb)
-    below = [new_markdown_cell(text) for text in _below(page, nb)]
+    below = [new_markdown_cell(text) for text in _below(site, page, nb)]
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":

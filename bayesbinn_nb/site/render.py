@@ -18,7 +18,7 @@ from pathlib import Path
 from .links import Site, relative_address, resolve_link
 from .pages import Page
 from .pictures import size_attributes
-from .reference import NAMES_PAGE, entry_html, names_page, page_entries
+from .reference import entry_html, page_entries
 from .search import search_entries
 from .text import PageText
 from .visible import exporting_module, visible_notebook
@@ -159,7 +159,6 @@ def render_site(
     out: Path,  # an empty folder
 ) -> None:
     "Write the whole site with nbconvert"
-    site.pages.append(names_page(site.pages, site.root / "nbs" / NAMES_PAGE))
     renderer = Renderer(site)
     for page in site.pages:
         (out / page.href).parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import copy
 import html
 import re
 
-from .api import doc_html, exported_names
+from .entries import defined_names, doc_html, first_sentence
 from .pictures import alt_from_labels
 
 # %% ../../nbs/site/visible.ipynb #cc304301
@@ -86,7 +86,8 @@ def _folding(source, directives, items):
     if not only_imports and len(source.splitlines()) <= (LONG if shown else FOLD_ABOVE):
         return {}
     summary = "".join(
-        f"<code>{html.escape(item['signature'])}</code><span class=doc>{doc_html(item['doc'])}</span>" for item in items
+        f"<code>{html.escape(item.signature)}</code><span class=doc>{doc_html(first_sentence(item.doc))}</span>"
+        for item in items
     )
     return {
         "fold": True,
@@ -103,8 +104,9 @@ def _notes(source, directives, tags, module):
         "no_source": _hides_source(directives, tags),
     }
     if {"export", "exports", "exporti"} & set(directives):
-        items = exported_names(source)
-        notes |= {"export": module or "exported", "api": items, "names": [item["name"] for item in items]}
+        items = defined_names(source)
+        notes |= {"export": module or "exported", "names": [item.name for item in items]}
+        notes |= {"signatures": [item.signature for item in items]}
         notes |= _folding(source, directives, items)
     elif directives.get("code-fold") in ("true", "show"):
         notes |= {"fold": True, "summary": html.escape(directives.get("code-summary", "Code"))}
@@ -125,7 +127,7 @@ def words_first(
         return cells
 
     def is_import(cell):
-        return cell.cell_type == "code" and cell.metadata.site.get("fold") and not cell.metadata.site.get("api")
+        return cell.cell_type == "code" and cell.metadata.site.get("fold") and not cell.metadata.site.get("names")
 
     early = [cell for cell in cells[:first] if is_import(cell)]
     return [c for c in cells[:first] if not is_import(c)] + [cells[first], *early] + cells[first + 1 :]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -550,3 +551,27 @@ def test_kept_machine_code_is_keyed_by_its_sources(tmp_path, monkeypatch):
     assert compiled._contents() == before
     (tmp_path / "noise.py").write_bytes((tmp_path / "noise.py").read_bytes() + b"\n")
     assert compiled._contents() != before
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+def test_processes_that_compile_at_once_do_not_mix_up_their_codes(tmp_path, monkeypatch):
+    from numba import njit
+
+    from bayesbinn_nb.methods.kernels.compiled import named_by_key
+
+    (tmp_path / "racing.py").write_text("def double(x):\n    return x + x\n")
+
+    def of_a_process():
+        spec = importlib.util.spec_from_file_location("racing", tmp_path / "racing.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "racing", module)
+        spec.loader.exec_module(module)
+        return named_by_key(njit(module.double, cache=True))
+
+    one, other = of_a_process(), of_a_process()
+    kept = one._cache._cache_file
+    kept._load_index = dict  # it read the index before the other wrote, …
+    kept._save_index = lambda index: None  # … and what it wrote there is written over
+    assert other(1.5) == 3.0 and one(3) == 6
+    later = of_a_process()
+    assert later(1.5) == 3.0 and later(3) == 6, "the code for integers under the name of the one for numbers"

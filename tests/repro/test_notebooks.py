@@ -1,10 +1,14 @@
 """Notebooks executed and compared: what differs is named by page and cell, and writing changes outputs only."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bayesbinn_nb.repro import notebooks
+from bayesbinn_nb.repro.executed import clean_notebook, notebook_text
 from bayesbinn_nb.repro.notebooks import (
     Checked,
     NotebookError,
@@ -86,6 +90,61 @@ def test_a_long_line_is_shown_where_it_differs():
     assert "x1'" in fault and "x2'" in fault and len(fault) < 300
 
 
+# -- in git
+
+ROOT = Path(__file__).parent.parent.parent
+RUNS = "nbs/results/runs/"  # written by the runner; a row keeps its notebook until it is run again
+
+
+def committed_notebooks():
+    listed = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not in a git checkout")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def cleaned_by_nbdev(folder, texts):
+    "What `nbdev_clean` makes of notebooks, with the settings of the checkout; texts by name"
+    pytest.importorskip("nbdev")
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.ini").write_bytes((ROOT / "settings.ini").read_bytes())
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {name: (folder / name).read_text(encoding="utf-8") for name in texts}
+
+
+def without_counts(text):
+    return [line for line in text.splitlines() if '"execution_count":' not in line]
+
+
+def test_nbdev_clean_leaves_every_committed_notebook_as_it_is(tmp_path):
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in committed_notebooks()}
+    assert len(texts) > 100
+    cleaned = cleaned_by_nbdev(tmp_path, texts)
+    changed = [name for name in texts if cleaned[name] != texts[name]]
+    # a run from before the runner left out the counts may still have them, and nothing else that is volatile
+    changed = [n for n in changed if not n.startswith(RUNS) or without_counts(cleaned[n]) != without_counts(texts[n])]
+    assert not changed, f"clean with nbdev_clean: {changed}"
+
+
+def test_what_is_written_here_is_clean(tmp_path):
+    "Both ways to write an executed notebook: in place, as pages are, and whole, as a run's is"
+    page = written(tmp_path / "page.ipynb", "print(print)", "class A: pass\nA()", "6 * 7")
+    execute_in_place(page)
+    volatile = notebook("x", outputs=[shown(text_plain="<A at 0x7f12345678ab>"), stream("a\n")])
+    volatile["cells"][0].update(execution_count=7, metadata={"tags": ["parameters"], "papermill": {"duration": 1}})
+    volatile["cells"][0]["outputs"].append(
+        dict(output_type="execute_result", execution_count=7, metadata={}, data={"text/plain": "42"})
+    )
+    volatile["metadata"]["language_info"] = {"name": "python", "version": "3.11.0"}
+    texts = {"nbs/page.ipynb": page.read_text(), "nbs/run.ipynb": notebook_text(clean_notebook(volatile))}
+    assert cleaned_by_nbdev(tmp_path / "checkout", texts) == texts
+
+
 # -- executing
 
 
@@ -100,7 +159,7 @@ def test_writing_changes_outputs_only_and_settles(tmp_path):
     assert after["cells"][0]["outputs"][0]["text"] == "['page.ipynb']\n"  # it runs where it lies
     assert after["cells"][1]["outputs"][0]["data"]["text/plain"] == "42"
     for cell in after["cells"]:
-        cell.update(outputs=[], execution_count=None)
+        cell["outputs"] = []
     assert after == before
     execute_in_place(page)
     assert page.read_text(encoding="utf-8") == text

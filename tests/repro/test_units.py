@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -266,8 +267,9 @@ def cluster(tmp_path_factory):
         place = folder / name
         place.mkdir()
         command = [sys.executable, "-m", "distributed.cli.dask_" + args[0], *map(str, args[1:])]
+        here = env | {"TMPDIR": str(place)}
         with open(place / "log.txt", "wb") as log:
-            process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env=env, start_new_session=True)
+            process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env=here, start_new_session=True)
         processes.append(process)
 
     run("scheduler", "scheduler", "--port", 0, "--no-dashboard", "--scheduler-file", info)
@@ -285,7 +287,7 @@ def cluster(tmp_path_factory):
             "--name",
             f"w{k}",
         )
-    yield address, processes
+    yield address, processes, folder
     for process in processes:
         process.kill()
         process.wait()
@@ -300,27 +302,28 @@ def test_a_suite_on_a_cluster_equals_the_one_here(tmp_path, cluster):
     assert not [p for p in (tmp_path / "units").rglob("*") if p.name.startswith("_")]
 
 
-def busy(out, address):
-    "Processes of units that workers of the cluster run"
-    return [p for p in psutil.process_iter(["cmdline"]) if "bayesbinn-unit-" in " ".join(p.info["cmdline"] or [])]
+def busy(folder):
+    "Processes of units on the workers in this folder, where they make their temporary folders too"
+    mark = re.compile(f"{re.escape(str(folder))}.*bayesbinn-unit-")
+    return [p for p in psutil.process_iter(["cmdline"]) if mark.search(" ".join(p.info["cmdline"] or []))]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_end_of_a_runner_ends_the_work_elsewhere(tmp_path, cluster, how):
     path = two_rows(tmp_path, pause=60.0)
     runner = start(path, tmp_path / "runs", f"dask://{cluster[0]}")
-    assert until(lambda: busy(tmp_path, cluster[0])), runner.communicate(timeout=5)[0]
+    assert until(lambda: busy(cluster[2])), runner.communicate(timeout=5)[0]
     runner.send_signal(how)
     runner.communicate(timeout=30)
-    assert until(lambda: not busy(tmp_path, cluster[0]), 15), "work goes on at a worker"
+    assert until(lambda: not busy(cluster[2]), 15), "work goes on at a worker"
     assert not load_records(tmp_path / "runs")
 
 
 def test_a_lost_worker_costs_its_unit_a_second_start(tmp_path, cluster):
-    address, processes = cluster
+    address, processes, folder = cluster
     path = two_rows(tmp_path, pause=2.0)
     runner = start(path, tmp_path / "runs", f"dask://{address}")
-    assert until(lambda: busy(tmp_path, address)), runner.communicate(timeout=5)[0]
+    assert until(lambda: busy(folder)), runner.communicate(timeout=5)[0]
     processes[1].kill()
     said = runner.communicate(timeout=180)[0]
     assert runner.returncode == 0, said
@@ -335,6 +338,33 @@ def test_executors_that_do_not_exist():
     pytest.importorskip("distributed")
     with pytest.raises(RunnerError, match="no scheduler answers at"):
         OnDask("tcp://127.0.0.1:9")
+
+
+def machine_with(tmp_path, monkeypatch, sbatch):
+    "A machine with this sbatch, or none"
+    pytest.importorskip("dask_jobqueue")
+    dask = pytest.importorskip("dask")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    if sbatch is not None:
+        (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\n{sbatch}\n")
+        (tmp_path / "bin" / "sbatch").chmod(0o755)
+    return dask.config.set({"jobqueue.slurm.cores": 1, "jobqueue.slurm.memory": "1GB"})
+
+
+@pytest.mark.parametrize(
+    "sbatch, said",
+    [
+        (None, "there is no sbatch here"),
+        (
+            "echo allocation failure: too much memory >&2; exit 1",
+            "does not take the job of a worker: allocation failure",
+        ),
+    ],
+)
+def test_a_slurm_that_takes_no_job_is_not_waited_for(tmp_path, monkeypatch, sbatch, said):
+    with machine_with(tmp_path, monkeypatch, sbatch), pytest.raises(RunnerError, match=said):
+        workers_of("slurm", 2)
 
 
 def test_kills_on_a_cluster_cost_no_unit():

@@ -14,6 +14,7 @@ from bayesbinn_nb.math.relaxation import half_logistic, relaxation_scale, relaxe
 from bayesbinn_nb.site.build import mathjax_file
 from bayesbinn_nb.site.links import Site
 from bayesbinn_nb.site.pages import Page, collect_pages, find_root, load_pages, site_config
+from bayesbinn_nb.site.reference import NAMES_PAGE, names_page
 from bayesbinn_nb.site.render import render_site
 
 pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="Chromium is not installed")
@@ -38,6 +39,7 @@ def rendered(tmp_path_factory):
     pages, missing, _ = collect_pages(root, config, [])
     pages = [page for page in pages if page.source.removesuffix(".ipynb") in PAGES]
     load_pages(pages)
+    pages.append(names_page(pages, root / "nbs" / NAMES_PAGE))
     (out / "mathjax").mkdir()
     shutil.copy(mathjax_file(), out / "mathjax")
     render_site(Site(root, config, pages, set(missing)), out)

@@ -88,6 +88,13 @@ def test_every_visible_paragraph_formula_figure_and_table_reaches_quarto(prepare
         assert mine == others
 
 
+def test_quarto_has_the_page_of_all_names(quarto):  # noqa: F811
+    out = build(quarto, use="quarto")
+    names = (out / "names.html").read_text()
+    assert "# All names" not in names and 'href="math/coin.html#api-toss_coin"' in names
+    assert 'id="api-toss_coin"' in (out / "math" / "coin.html").read_text()
+
+
 def test_directives_arguments_and_records_reach_quarto(prepared):
     every = "\n".join(path.read_text(encoding="utf-8") for path in (prepared / "results").glob("*.ipynb"))
     assert "records_root = " not in every and "#| fig-alt: " in every
@@ -97,9 +104,10 @@ def test_directives_arguments_and_records_reach_quarto(prepared):
     text = "\n".join(cell.source for cell in trainer.cells)
     assert '<table class="arguments">' in text and "#| code-fold: true" in text
     assert not re.search(r"(?m)^#\| (export|default_exp|hide)", text)
-    names = re.findall(r'<dt><a href="#(\w+)"', text)
-    places = [text.index(f'id="{name}"') for name in names]
-    assert names and places == sorted(places) and len(set(names)) == len(names), "in the order of definition, once"
+    names = re.findall(r'<div class="api-entry" id="api-(\w+)"', text)
+    source = [name for name in re.findall(r'<span id="(\w+)"></span>', text) if name in names]
+    assert len(names) > 2 and len(set(names)) == len(names), "each name once"
+    assert [name for name in names if name in source] == source, "in the order of definition"
     runs = sorted((prepared / "results" / "runs").rglob("*.ipynb"))
     titles = [yaml.safe_load(nbformat.read(run, as_version=4).cells[0].source.strip("-"))["title"] for run in runs]
     assert len(set(titles)) == len(runs)

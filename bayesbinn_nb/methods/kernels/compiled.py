@@ -22,8 +22,24 @@ from .memory import CHUNK, flat, share
 from .noise import BITS_TO_UNIFORM, GOLDEN, settled_beyond, signed
 
 # %% auto #0
-__all__ = ['f32', 'i32', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
+__all__ = ['f32', 'i32', 'named_by_key', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
            'update_natural_parameter_', 'adam_all_', 'project_all_']
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #92ae0366
+def named_by_key(
+    loop: Any,  # a function of Numba whose machine code is kept on disk
+) -> Any:  # the same function
+    "Processes that compile a loop for other types at the same moment keep their codes in files of their own"
+    kept: Any = getattr(loop._cache, "_cache_file", None)
+    if all(hasattr(kept, name) for name in ("_data_name", "_save_data", "_load_index", "_save_index")):
+
+        def save(key: Any, code: Any) -> None:
+            name = kept._data_name(int(hashlib.sha256(repr(key).encode()).hexdigest()[:12], 16))
+            kept._save_data(name, code)
+            kept._save_index({**kept._load_index(), key: name})
+
+        kept.save = save
+    return loop
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000006
 f32, i32 = np.float32, np.int32
@@ -51,7 +67,7 @@ def _compiled(f: Callable) -> Any:
     if f.__module__ == "__main__":
         return njit(f, nogil=True, **_OPTIONS)
     try:
-        return _keyed_by_content(njit(f, nogil=True, cache=True, **_OPTIONS))
+        return _keyed_by_content(named_by_key(njit(f, nogil=True, cache=True, **_OPTIONS)))
     except RuntimeError:  # no folder can be written
         return njit(f, nogil=True, **_OPTIONS)
 
