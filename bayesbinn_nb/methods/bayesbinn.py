@@ -89,6 +89,9 @@ class _Blank(torch.optim.Optimizer):
         "No pass was made since the last step"
         self._passes, self._last, self._totals = 0, None, None
 
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
     def _each(self) -> Iterator[tuple[Tensor, dict[str, Any], dict[str, Any]]]:
         for group in self.param_groups:
             for p in group["params"]:
@@ -241,7 +244,7 @@ class _Buffered(_Counted):
                 for name in state.keys() & {"lam", "momentum_buffer", "mean", "prior"}:
                     state[name] = torch.empty_like(p, dtype=torch.float32).copy_(state[name])
                 self._sample_buffers = None
-        buffers, ps = self._sample_buffers, [p for p, _, _ in self._each()]
+        buffers, ps = self._sample_buffers, self._parameters()
         if (
             buffers is None
             or len(buffers) != len(ps)
@@ -253,10 +256,10 @@ class _Buffered(_Counted):
     @torch.no_grad()
     def _refuse_foreign_writes(self) -> None:
         "Weights that were changed since we wrote them must still be sign λ"
-        for i, (p, state, _) in enumerate(self._each()):
+        for i, p in enumerate(self._parameters()):
             if self._versions.get(p) == p._version:
                 continue
-            mode = torch.empty_like(p.data).copy_(state["lam"] > 0).mul_(2).sub_(1)
+            mode = torch.empty_like(p.data).copy_(self.state[p]["lam"] > 0).mul_(2).sub_(1)
             if not torch.equal(p.data, mode):
                 raise RuntimeError(
                     f"Parameter {i}, of shape {tuple(p.shape)}, was changed from outside since the optimiser set it, "
@@ -297,7 +300,7 @@ class _Drawn(_Buffered):
         "The gradients of the last pass, out of `.grad`"
         counts = self._last[0] if self._last else []
         taken: list[Tensor | None] = []
-        for (p, _, _), counted in zip(self._each(), counts):
+        for p, counted in zip(self._parameters(), counts):
             taken.append(p.grad if counted else None)
             p.grad = None if counted else p.grad
         if counts and all(g is None for g in taken):
@@ -323,7 +326,7 @@ class _Sampled(_Drawn):
         self._fold()  # the buffers are needed again: put the last pass into the sum
         buffers = self._buffers()
         settled = self._draw(buffers)
-        ps = [p for p, _, _ in self._each()]
+        ps = self._parameters()
         outside, self._active = [p.grad for p in ps], True
         for p in ps:
             p.grad = None

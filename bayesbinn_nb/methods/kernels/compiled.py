@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -87,6 +87,18 @@ def _bits_of_float(typing, x):
 
 _as_float: Any = intrinsic(_float_with_bits)  # the float32 with these 32 bits
 _as_int: Any = intrinsic(_bits_of_float)  # the 32 bits of a float32
+
+
+def _prefer_wide(typing):
+    def mark(context, builder, sig, args):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite has no name for it
+        return context.get_dummy_value()
+
+    return types.none(), mark
+
+
+_widest: Any = intrinsic(_prefer_wide)  # the function that says this uses the longest vectors of the processor
+
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000009
 @_inlined
@@ -166,37 +178,52 @@ def _get_for(array, i):
     return get if array.dtype == types.float32 else get_bfloat16
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #93d1f97f
-def _pointer(typing, address):
-    return types.voidptr(types.int64), lambda context, builder, sig, args: builder.inttoptr(
-        args[0], context.get_value_type(types.voidptr)
-    )
+def _at_address(number: Any) -> Any:
+    "A function for compiled loops: the place with this address, which holds such numbers"
+    kind = types.CPointer(number)
+
+    def pointer(typing, address):
+        return kind(types.int64), lambda context, builder, sig, args: builder.inttoptr(
+            args[0], context.get_value_type(kind)
+        )
+
+    return intrinsic(pointer)
 
 
-_as_pointer: Any = intrinsic(_pointer)  # the place with this address
+_floats_at, _shorts_at = _at_address(types.float32), _at_address(types.int16)
 
 
-def _column(table, row, column, size, like):
+def _column(table, row, column, like):
     raise NotImplementedError
 
 
 @overload(_column, inline="always")
-def _column_for(table, row, column, size, like):  # the array at an address of the table
+def _column_for(table, row, column, like):  # the numbers at an address of the table
     if isinstance(like, types.NoneType):
-        return lambda table, row, column, size, like: None
+        return lambda table, row, column, like: None
     if like.dtype == types.float32:
-        return lambda table, row, column, size, like: carray(_as_pointer(table[row, column]), (size,), np.float32)
-    return lambda table, row, column, size, like: carray(_as_pointer(table[row, column]), (size,), np.int16)
+        return lambda table, row, column, like: _floats_at(table[row, column])
+    return lambda table, row, column, like: _shorts_at(table[row, column])
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000016
-def _cut(array, start, stop):
+def _advance(typing, pointer, n):
+    return pointer(pointer, types.int64), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+
+
+_onward: Any = intrinsic(_advance)  # the place n numbers further on
+
+
+def _from(numbers, start):
     raise NotImplementedError
 
 
-@overload(_cut, inline="always")
-def _cut_for(array, start, stop):
-    if isinstance(array, types.NoneType):
-        return lambda array, start, stop: None
-    return lambda array, start, stop: array[start:stop]
+@overload(_from, inline="always")
+def _from_for(numbers, start):
+    if isinstance(numbers, types.NoneType):
+        return lambda numbers, start: None
+    if isinstance(numbers, types.CPointer):
+        return lambda numbers, start: _onward(numbers, types.int64(start))
+    return lambda numbers, start: numbers[start:]
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000019
 _BLOCK, _ROW = 2048, 128  # weights that are asked once, and weights that are written together
@@ -221,21 +248,21 @@ def _margin_for(lam, mean, i, bound):  # negative where the weight is not settle
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000001b
 @_compiled
-def _all_settled(lam, mean, bound):
+def _all_settled(lam, mean, n, bound):
     "Is every weight of this row settled?"
     any_open = i32(0)
-    for i in range(lam.size):
-        any_open |= _margin(lam, mean, i, bound)
+    for i in range(n):
+        any_open = i32(any_open | _margin(lam, mean, i, bound))
     return any_open >= 0
 
 
 @_compiled
-def _mostly_open(lam, mean, bound):
+def _mostly_open(lam, mean, n, bound):
     "Are so many weights of this row open that its neighbours need not be asked?"
-    n = 0
-    for i in range(lam.size):
-        n += _margin(lam, mean, i, bound) < 0
-    return 2 * n > lam.size
+    n_open = i32(0)
+    for i in range(n):
+        n_open = i32(n_open + i32(_margin(lam, mean, i, bound) < 0))
+    return 2 * n_open > n
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #4185c17b
 @_inlined
@@ -251,20 +278,20 @@ def _sign_bit(x):  # ±1, for an x that is not 0
 def _writer(sign: Any) -> Any:
     "A function for compiled loops: write the signs of `x` into `out`, where they are not there already"
 
-    def put_signs(out, x):
+    def put_signs(out, x, n):
         raise NotImplementedError
 
     @overload(put_signs, jit_options=_OPTIONS)
-    def put_signs_for(out, x):
+    def put_signs_for(out, x, n):
         if isinstance(out, types.NoneType):
-            return lambda out, x: None
+            return lambda out, x, n: None
 
-        def put(out, x):
+        def put(out, x, n):
             differ = i32(0)
-            for i in range(x.size):
-                differ |= i32(_as_int(_get(out, i)) ^ _as_int(sign(x[i])))
+            for i in range(n):
+                differ = i32(differ | i32(_as_int(_get(out, i)) ^ _as_int(sign(x[i]))))
             if differ != 0:
-                for i in range(x.size):
+                for i in range(n):
                     _put(out, i, sign(x[i]))
 
         return put
@@ -298,28 +325,29 @@ def _draw(l, rate, i, key0, key1, spread, unit):
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000020
 @_compiled
-def _sample_open(out, lam, rate, key, key1, spread, unit):
+def _sample_open(out, lam, n, rate, key, key1, spread, unit):
+    _widest()
     if rate == 1:  # (K8)
-        for i in range(lam.size):
+        for i in range(n):
             z = _times_sign_of(_uniform(i32(i), key, key1, spread, unit), lam[i])
             a, b = f32(1) + z, _exp_negative(f32(-2) * abs(lam[i])) * (f32(1) - z)
             _put(out, i, _times_sign_of(f32(1) - f32(2) * b / (a + b), lam[i]))
     else:
-        for i in range(lam.size):
+        for i in range(n):
             _put(out, i, _draw(lam[i], rate, i32(i), key, key1, spread, unit))
 
 
 @_compiled
-def _sample_block(out, lam, rate, key, key1, spread, unit, bound):
-    if _mostly_open(lam[:_ROW], None, bound):
-        _sample_open(out, lam, rate, key, key1, spread, unit)
+def _sample_block(out, lam, n, rate, key, key1, spread, unit, bound):
+    if _mostly_open(lam, None, min(n, _ROW), bound):
+        _sample_open(out, lam, n, rate, key, key1, spread, unit)
         return
-    for start in range(0, lam.size, _ROW):
-        o, l = out[start : start + _ROW], lam[start : start + _ROW]
-        if _all_settled(l, None, bound):
-            _put_signs(o, l)
+    for start in range(0, n, _ROW):
+        o, l, m = _from(out, start), _from(lam, start), min(n - start, _ROW)
+        if _all_settled(l, None, m, bound):
+            _put_signs(o, l, m)
         else:
-            _sample_open(o, l, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
+            _sample_open(o, l, m, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
 
 
 @_compiled
@@ -327,13 +355,11 @@ def _sample(table, out_like, lam_like, numbers, key1, spread, first, last):
     rate, unit, bound = numbers[0], numbers[1], _size_bits(numbers[2])
     for row in range(table.shape[0]):
         size, key0 = table[row, 2], i32(table[row, 3])
-        all_out, all_lam = _column(table, row, 0, size, out_like), _column(table, row, 1, size, lam_like)
+        out, lam = _column(table, row, 0, out_like), _column(table, row, 1, lam_like)
         end = min(last, size)
         for start in range(first, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
-            out, lam = all_out[start:stop], all_lam[start:stop]  # from 0 on: no check for negative indices
-            key = i32(i32(i32(start) * spread) + key0)
-            _sample_block(out, lam, rate, key, key1, spread, unit, bound)
+            n, key = min(end - start, _BLOCK), i32(i32(i32(start) * spread) + key0)
+            _sample_block(_from(out, start), _from(lam, start), n, rate, key, key1, spread, unit, bound)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000023
 def _mean_of(lam, mean, i):
@@ -354,43 +380,45 @@ def _scale(t, v, eps):
 
 
 @_compiled
-def _update_open(lam, mode, grad, w, mean, eps, keep, scaled, push):
-    for i in range(lam.size):
+def _update_open(lam, mode, grad, w, mean, n, eps, keep, scaled, push):
+    _widest()
+    for i in range(n):
         l = lam[i] * keep - _get(grad, i) * scaled * _scale(_mean_of(lam, mean, i), _get(w, i), eps) + push
         if mean is not None:
             mean[i] = _with_sign_of(_tanh_abs(abs(lam[i])), lam[i])
         lam[i] = l
-    _put_modes(mode, lam)
+    _put_modes(mode, lam, n)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000025
 @_compiled
-def _update_settled(lam, mode, grad, mean, keep, scaled, push):
-    _put_signs(mean, lam)
-    for i in range(lam.size):
+def _update_settled(lam, mode, grad, mean, n, keep, scaled, push):
+    _put_signs(mean, lam, n)
+    for i in range(n):
         lam[i] = lam[i] * keep - _get(grad, i) * scaled + push
-    _put_modes(mode, lam)
+    _put_modes(mode, lam, n)
 
 
 @_compiled
-def _update_usual(lam, mode, grad, w, mean, eps, keep, scaled, push, bound):
-    if _mostly_open(lam[:_ROW], _cut(mean, 0, _ROW), bound):
-        _update_open(lam, mode, grad, w, mean, eps, keep, scaled, push)
+def _update_usual(lam, mode, grad, w, mean, n, eps, keep, scaled, push, bound):
+    if _mostly_open(lam, mean, min(n, _ROW), bound):
+        _update_open(lam, mode, grad, w, mean, n, eps, keep, scaled, push)
         return
-    for start in range(0, lam.size, _ROW):
-        stop = start + _ROW
-        l, o, g, mu = lam[start:stop], _cut(mode, start, stop), _cut(grad, start, stop), _cut(mean, start, stop)
-        if _all_settled(l, mu, bound):
-            _update_settled(l, o, g, mu, keep, scaled, push)
+    for start in range(0, n, _ROW):
+        m = min(n - start, _ROW)
+        l, o, g, mu = _from(lam, start), _from(mode, start), _from(grad, start), _from(mean, start)
+        if _all_settled(l, mu, m, bound):
+            _update_settled(l, o, g, mu, m, keep, scaled, push)
         else:
-            _update_open(l, o, g, _cut(w, start, stop), mu, eps, keep, scaled, push)
+            _update_open(l, o, g, _from(w, start), mu, m, eps, keep, scaled, push)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000027
 @_compiled
 def _update_any(
-    lam, mode, grad, w, total, momentum, prior, mean, lr, data_scale, temperature, beta, kl_weight, prior_value, eps
-):
+    lam, mode, grad, w, total, momentum, prior, mean, n,
+    lr, data_scale, temperature, beta, kl_weight, prior_value, eps,
+):  # fmt: skip
     one = f32(1)
-    for i in range(lam.size):
+    for i in range(n):
         l, d = lam[i], f32(0)
         if grad is not None:
             d = _get(grad, i)
@@ -413,11 +441,11 @@ def _update_any(
             d = momentum[i] * beta + d * (one - beta)
             momentum[i] = d
         lam[i] = l - lr * d
-    _put_modes(mode, lam)
+    _put_modes(mode, lam, n)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000029
 @_compiled
-def _update_block(lam, mode, grad, w, total, momentum, prior, mean, numbers):
+def _update_block(lam, mode, grad, w, total, momentum, prior, mean, n, numbers):
     lr, data_scale, temperature, beta, kl_weight = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
     prior_value, eps, keep, rate, push = numbers[5], numbers[6], numbers[7], numbers[8], numbers[9]
     scaled, bound = rate / temperature, _size_bits(numbers[10])
@@ -428,10 +456,10 @@ def _update_block(lam, mode, grad, w, total, momentum, prior, mean, numbers):
                 if momentum is None:
                     if prior is None:
                         usual = True
-                        _update_usual(lam, mode, grad, w, mean, eps, keep, scaled, push, bound)
+                        _update_usual(lam, mode, grad, w, mean, n, eps, keep, scaled, push, bound)
     if not usual:
         _update_any(
-            lam, mode, grad, w, total, momentum, prior, mean,
+            lam, mode, grad, w, total, momentum, prior, mean, n,
             lr, data_scale, temperature, beta, kl_weight, prior_value, eps,
         )  # fmt: skip
 
@@ -442,18 +470,15 @@ def _update(
     numbers, first, last,
 ):  # fmt: skip
     for row in range(table.shape[0]):
-        size = table[row, 8]
-        end = min(last, size)
-        lam, mode = _column(table, row, 0, size, lam_like), _column(table, row, 1, size, mode_like)
-        grad, w = _column(table, row, 2, size, grad_like), _column(table, row, 3, size, w_like)
-        total, momentum = _column(table, row, 4, size, total_like), _column(table, row, 5, size, momentum_like)
-        prior, mean = _column(table, row, 6, size, prior_like), _column(table, row, 7, size, mean_like)
+        end = min(last, table[row, 8])
+        lam, mode = _column(table, row, 0, lam_like), _column(table, row, 1, mode_like)
+        grad, w = _column(table, row, 2, grad_like), _column(table, row, 3, w_like)
+        total, momentum = _column(table, row, 4, total_like), _column(table, row, 5, momentum_like)
+        prior, mean = _column(table, row, 6, prior_like), _column(table, row, 7, mean_like)
         for start in range(first, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
-            l, o, g, v = lam[start:stop], _cut(mode, start, stop), _cut(grad, start, stop), _cut(w, start, stop)
-            t, m = _cut(total, start, stop), _cut(momentum, start, stop)
-            l0, mu = _cut(prior, start, stop), _cut(mean, start, stop)
-            _update_block(l, o, g, v, t, m, l0, mu, numbers)
+            l, o, g, v = _from(lam, start), _from(mode, start), _from(grad, start), _from(w, start)
+            t, m, l0, mu = _from(total, start), _from(momentum, start), _from(prior, start), _from(mean, start)
+            _update_block(l, o, g, v, t, m, l0, mu, min(end - start, _BLOCK), numbers)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000002b
 @_compiled
@@ -462,7 +487,7 @@ def _accumulate(all_total, all_grad, all_w, all_lam, all_mean, temperature, eps,
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         total, grad, w, lam = all_total[start:stop], all_grad[start:stop], all_w[start:stop], all_lam[start:stop]
-        mean = _cut(all_mean, start, stop)
+        mean = _from(all_mean, start)
         for i in range(lam.size):
             v = _get(w, i)
             if all_mean is not None:
@@ -615,12 +640,12 @@ def _exp_down(x):  # x ≤ 0; 0 below -87
 
 
 @_compiled
-def _adam_block(x, grad, m, v, numbers):
+def _adam_block(x, grad, m, v, n, numbers):
     step, one_minus_b1, b2, one_minus_b2, root, eps = (
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     )  # fmt: skip
     decay, bound, two_beta = numbers[6], numbers[7], numbers[8]
-    for i in range(x.size):
+    for i in range(n):
         d = _get(grad, i)
         if two_beta > 0:  # (K9)
             e = _exp_down(-abs(x[i] * two_beta))
@@ -643,30 +668,26 @@ _put_latent_signs = _writer(_negative_or_not)
 @_compiled
 def _adam(table, x_like, grad_like, m_like, v_like, mode_like, numbers, plus_at_zero, first, last):
     for row in range(table.shape[0]):
-        size = table[row, 5]
-        end = min(last, size)
-        x, grad = _column(table, row, 0, size, x_like), _column(table, row, 1, size, grad_like)
-        m, v = _column(table, row, 2, size, m_like), _column(table, row, 3, size, v_like)
-        mode = _column(table, row, 4, size, mode_like)
+        end = min(last, table[row, 5])
+        x, grad = _column(table, row, 0, x_like), _column(table, row, 1, grad_like)
+        m, v, mode = _column(table, row, 2, m_like), _column(table, row, 3, v_like), _column(table, row, 4, mode_like)
         for start in range(first, end, _ROW):
-            stop = min(start + _ROW, end)
-            _adam_block(x[start:stop], grad[start:stop], m[start:stop], v[start:stop], numbers)
+            n, here = min(end - start, _ROW), _from(x, start)
+            _adam_block(here, _from(grad, start), _from(m, start), _from(v, start), n, numbers)
             if plus_at_zero:
-                _put_latent_signs(mode[start:stop], x[start:stop])
+                _put_latent_signs(_from(mode, start), here, n)
             else:
-                _put_modes(mode[start:stop], x[start:stop])
+                _put_modes(_from(mode, start), here, n)
 
 
 @_compiled
 def _project(table, w_like, x_like, beta, first, last):
     for row in range(table.shape[0]):
-        size = table[row, 2]
-        end = min(last, size)
-        w, x = _column(table, row, 0, size, w_like), _column(table, row, 1, size, x_like)
+        end = min(last, table[row, 2])
+        w, x = _column(table, row, 0, w_like), _column(table, row, 1, x_like)
         for start in range(first, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
-            o, h = w[start:stop], x[start:stop]
-            for i in range(h.size):
+            o, h = _from(w, start), _from(x, start)
+            for i in range(min(end - start, _BLOCK)):
                 y = h[i] * beta
                 _put(o, i, _with_sign_of(_tanh_abs(abs(y)), y))
 
