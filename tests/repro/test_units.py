@@ -1,5 +1,6 @@
 "Units: a suite by seeds, shared by runners, on workers that share nothing; whole, once, and equal to the run of the row"
 
+import hashlib
 import io
 import json
 import os
@@ -14,10 +15,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+from bayesbinn_nb.library.packing import unpack_model
 from bayesbinn_nb.repro.executors import OnDask, put_in_place, run_units, workers_of
-from bayesbinn_nb.repro.jobs import RunnerError, row_identity
+from bayesbinn_nb.repro.jobs import RunnerError, kept_networks, row_identity
 from bayesbinn_nb.repro.records import load_records
 from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
@@ -232,6 +235,10 @@ def test_what_comes_back_is_looked_at(tmp_path):
     ):
         with pytest.raises(RunnerError, match=said):
             put_in_place(unit, tmp_path / "none", wrong)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    for wrong in (files | {"a.ipynb": files["a.ipynb"][:-5]}, {k: v for k, v in files.items() if k != "a.ipynb"}):
+        with pytest.raises(RunnerError, match="a.ipynb was damaged on its way"):
+            put_in_place(unit, tmp_path / "none", wrong, digests)
     assert not (tmp_path / "none").exists()
 
 
@@ -300,6 +307,41 @@ def test_a_suite_on_a_cluster_equals_the_one_here(tmp_path, cluster):
     assert outcome.ok, outcome.rows
     assert numbers(tmp_path / "units") == numbers(tmp_path / "rows")
     assert not [p for p in (tmp_path / "units").rglob("*") if p.name.startswith("_")]
+
+
+KEPT = """
+import torch
+from pathlib import Path
+from bayesbinn_nb import pack_model
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    torch.manual_seed(seed)
+    net = torch.nn.Linear(8, 3)
+    net.weight.data = net.weight.data.sign()
+    torch.save({"model": net.state_dict()}, Path(work_dir, f"seed{seed}-last.pt"))
+    pack_model(net, Path(work_dir, f"seed{seed}.packed.safetensors"))
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", parameters=dict(value=value),
+               bundle=dict(name="nothing"), history={"test_accuracy": [value + seed / 100]},
+               baseline=dict(name="chance", metric="test_accuracy", value=.1))
+"""
+
+
+@pytest.mark.parametrize("where", ["local", "cluster"])
+def test_kept_networks_come_back(tmp_path, request, where):
+    "From units here, and as bytes from workers that share no folder with us"
+    executor = "local" if where == "local" else f"dask://{request.getfixturevalue('cluster')[0]}"
+    path = suite_in(tmp_path, [{"row": "a", "seeds": [0, 1], "params": {"value": 0.25}}], code=KEPT)
+    assert run_units(path, out=tmp_path / "runs", executor=executor, keep=True, quiet=True).ok
+    kept = kept_networks(tmp_path / "runs" / "a")
+    assert kept is not None
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        expected = torch.nn.Linear(8, 3).weight.sign()
+        loaded = torch.load(next(kept.rglob(f"seed{seed}-last.pt")), weights_only=True)["model"]
+        net = unpack_model(next(kept.rglob(f"seed{seed}.packed.safetensors")), torch.nn.Linear(8, 3))
+        assert torch.equal(loaded["weight"], expected) and torch.equal(net.weight, expected)
+    assert run_units(path, out=tmp_path / "runs", keep=True, quiet=True).count("kept") == 1
+    assert not list((tmp_path / "runs").rglob("_units"))
 
 
 def busy(folder):
