@@ -218,7 +218,6 @@ def _rate(work: Callable[[], Any], least: float, threads: int) -> float:  # time
         count += 1
     return count / taken
 
-
 # %% ../../nbs/repro/operations.ipynb #5bda96cb
 def _learn(net: Any, x: Any) -> None:
     net(x).square().mean().backward()

@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from bayesbinn_nb.library.packing import unpack_model
 from bayesbinn_nb.repro.executors import OnDask, put_in_place, run_units, workers_of
 from bayesbinn_nb.repro.jobs import RunnerError, kept_networks, row_identity
+from bayesbinn_nb.repro.operations import Machine, hours, row_work
 from bayesbinn_nb.repro.records import load_records
 from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
@@ -35,6 +36,7 @@ from bayesbinn_nb.repro.units import (
     plan_text,
     shard,
     units_of,
+    with_operations,
 )
 
 PARAMETERS = 'value: float = 0.5\npause: float = 0.0\nseeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"\n'
@@ -245,11 +247,34 @@ def test_what_comes_back_is_looked_at(tmp_path):
 def test_the_plan_knows_times_from_records(tmp_path):
     path = two_rows(tmp_path)
     before = plan_text(load_suite(path), tmp_path / "runs")
-    assert "4 units of 2 rows, 4 to run" in before and "no time is known" in before
+    assert (
+        "4 units of 2 rows, 4 to run" in before and "4 of which no time is known, nor can be estimated: a, b" in before
+    )
     run_units(path, only="a", out=tmp_path / "runs", quiet=True)
     found = estimates(load_suite(path), tmp_path / "runs")
     assert [(e.state, e.seconds) for e in found] == [("whole", 2.0)] * 2 + [("to run", None)] * 2
     assert makespan([4, 3, 2], 2) == 5 and makespan([], 3) == 0
+
+
+def test_the_plan_of_a_first_user_has_hours(tmp_path):
+    "No record anywhere: times are estimated from operations, and said to be estimates"
+    suite = load_suite("paper")
+    machine = Machine("here", 1e11, 1e11, 1e8, 1e-3)
+    text = plan_text(suite, tmp_path / "none", workers=[1, 4], machine=machine)
+    lines = text.splitlines()
+    assert any("an estimate from their operations" in line and " h " in line for line in lines), text
+    assert any(
+        line.startswith("  on one GPU, an estimate") and "H100" in line and "not measured" in line for line in lines
+    )
+    assert any("the longest: " in line and "an estimate from its operations" in line for line in lines)
+    assert "5 of which no time is known, nor can be estimated: speed" in text
+    found = with_operations(estimates(suite, tmp_path / "none", only="benchmark-mnist-ste"), machine)
+    work = row_work(suite.select("benchmark-mnist-ste")[0])
+    assert [e.seconds for e in found] == [pytest.approx(3600 * hours(work, machine))] * 5
+    # by hand: 54,000 examples, 500 epochs, 10.0 M weights; six operations for each weight but four in the first layer
+    first, others = 784 * 2048, 2 * 2048**2 + 2048 * 10
+    assert work.products == 500 * (54_000 * (4 * first + 6 * others) + 16_000 * 2 * (first + others))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_row_is_put_together_once_and_only_when_it_is_complete(tmp_path):
