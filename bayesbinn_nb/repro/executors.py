@@ -5,6 +5,7 @@
 # %% ../../nbs/repro/executors.ipynb #a2ec525b
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -50,12 +51,16 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in named.items() if not set(_NOT_RETURNED) & set(Path(name).parts)}
 
 
+def _digests(files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
 def run_boxed(
     job: dict[str, Any],  # from `unit_job`
     template: str,  # the text of its notebook
     box: str | Path,  # an empty folder
     slots: int = 1,  # how many units share this machine
-) -> dict[str, Any]:  # the answer of `execute_job`, with "files": {path: bytes}
+) -> dict[str, Any]:  # the answer of `execute_job`, with "files": {path: bytes}, and "digests"
     "Run a unit in a folder that nobody else sees"
     folder, notebook = Path(box) / "unit", Path(box) / Path(job["notebook"]).name
     notebook.write_text(template, encoding="utf-8")
@@ -68,6 +73,7 @@ def run_boxed(
     }
     answer = execute_job(job | here)
     answer["files"] = _contents(folder) if answer["error"] is None else {}
+    answer["digests"] = _digests(answer["files"])
     answer.pop("notebook", None)  # its path means nothing elsewhere
     return answer
 
@@ -99,9 +105,12 @@ def put_in_place(
     unit: Unit,
     folder: Path,  # the unit's own, claimed
     files: dict[str, bytes],  # what a worker returned
+    digests: dict[str, str] | None = None,  # of each file, taken where it was made
 ) -> None:  # RunnerError if it is not what was asked for
     "Write what a worker returned, after a look at it"
-    if fault := _fault(unit, files):
+    here = _digests(files)
+    damaged = [name for name, digest in (digests or {}).items() if here.get(name) != digest]
+    if fault := f"{damaged[0]} was damaged on its way" if damaged else _fault(unit, files):
         raise RunnerError(f"what came back for {unit.name} was not kept: {fault}.")
     for name in sorted(files, key=lambda name: name == "row.json"):  # the note last: with it the unit is whole
         write_whole(folder / name, files[name])
@@ -397,7 +406,7 @@ class _Taking(_Starting):
         error, notes = answer["error"], answer.get("notes", [])
         if error is None and "files" in answer:
             try:
-                put_in_place(one.unit, Path(one.job["folder"]), answer["files"])
+                put_in_place(one.unit, Path(one.job["folder"]), answer["files"], answer["digests"])
             except RunnerError as e:
                 error = str(e)
         if error is None:

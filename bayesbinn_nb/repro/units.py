@@ -29,6 +29,7 @@ from bayesbinn_nb.repro.jobs import (
     settled,
     with_precision,
 )
+from .operations import GPUS, Machine, hours, row_work, this_machine
 from .records import load_records
 from .runner import duration_text, folder_lock, row_state
 from .suites import Row, Suite, SuiteError
@@ -36,7 +37,7 @@ from .trace import seeds_to_rehearse
 
 # %% auto #0
 __all__ = ['UNITS', 'Unit', 'units_of', 'parse_shard', 'shard', 'Taken', 'claimed', 'is_whole', 'unit_job', 'gather', 'Estimate',
-           'estimates', 'makespan', 'plan_text']
+           'estimates', 'with_operations', 'makespan', 'plan_text']
 
 # %% ../../nbs/repro/units.ipynb #9ff59c34
 UNITS = "_units"  # folder inside a row's folder
@@ -261,6 +262,26 @@ def estimates(
             found.append(Estimate(unit, state, seconds, source if seconds is not None else "nothing"))
     return found
 
+# %% ../../nbs/repro/units.ipynb #ac9d09c3
+_BY_OPERATIONS = "an estimate from its operations"
+
+
+def with_operations(
+    found: Sequence[Estimate],  # from `estimates`
+    machine: Machine | None = None,  # None: this one, measured now for some seconds, if a time is missing
+) -> list[Estimate]:
+    "The same, where times that no record knows are estimated"
+    works = {e.unit.row.name: row_work(e.unit.row) for e in found if e.seconds is None and e.state == "to run"}
+    if not any(works.values()):
+        return list(found)
+    machine, filled = machine or this_machine(), []
+    for e in found:
+        if (work := works.get(e.unit.row.name)) is not None and e.seconds is None:
+            seconds = 3600 * hours(work, machine) * len(e.unit.seeds)
+            e = replace(e, seconds=seconds, known_from=_BY_OPERATIONS)
+        filled.append(e)
+    return filled
+
 # %% ../../nbs/repro/units.ipynb #b87f8d1f
 def makespan(
     seconds: Sequence[float],  # of the units
@@ -273,30 +294,51 @@ def makespan(
         free[k] += one
     return max(free)
 
+# %% ../../nbs/repro/units.ipynb #6339105c
+def _names(found: Sequence[Estimate]) -> str:
+    names = list(dict.fromkeys(e.unit.row.name for e in found))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more rows" if len(names) > 3 else "")
+
+
+def _on_gpus(left: Sequence[Estimate]) -> list[str]:
+    "One line for all GPUs that are named in `operations`"
+    works = [(e, row_work(e.unit.row)) for e in left]
+    counted = [(work, len(e.unit.seeds)) for e, work in works if work is not None]
+    if not counted:
+        return []
+    texts = [f"{gpu.name} {duration_text(3600 * sum(hours(work, gpu) * n for work, n in counted))}" for gpu in GPUS]
+    return [f"  on one GPU, an estimate from operations and data sheets, not measured: {', '.join(texts)}"]
+
 
 def plan_text(
     suite: Suite,
     out: str | Path,  # its results folder
     only: str | None = None,  # glob over row names
     workers: Sequence[int] = (1, 2, 8, 32),
+    machine: Machine | None = None,  # for estimates; None: this one is measured where a time is missing
 ) -> str:
     "What is done, what is left, how long it takes"
-    units = estimates(suite, out, only)
+    units = with_operations(estimates(suite, out, only), machine)
     left = [e for e in units if e.state == "to run"]
-    known = [e for e in left if e.seconds is not None]
+    times = [e.seconds for e in left if e.seconds is not None]
+    guessed = [e for e in left if e.known_from == _BY_OPERATIONS]
+    unknown = [e for e in left if e.seconds is None]
     lines = [f"{suite.name}: {len(units)} units of {len({e.unit.row.name for e in units})} rows, {len(left)} to run"]
-    if known:
-        times = [e.seconds or 0.0 for e in known]
-        longest = max(known, key=lambda e: e.seconds or 0.0)
+    if recorded := [e.seconds or 0.0 for e in left if e.seconds is not None and e.known_from != _BY_OPERATIONS]:
+        total = duration_text(sum(recorded))
         lines.append(
-            f"  {len(known)} of these, by the times in the records: {duration_text(sum(times))} on this kind of machine"
+            f"  {len(recorded)} of these, by the times in the records: {total} on the machine that they tell of"
         )
-        lines += [f"    {n:3} at a time: {duration_text(makespan(times, n))}" for n in workers]
+    if guessed:
+        total = duration_text(sum(e.seconds or 0.0 for e in guessed))
+        lines.append(f"  {len(guessed)} of which nothing like them has run: {_names(guessed)}")
+        lines.append(f"    an estimate from their operations and {'a' if machine else 'this'} machine's speed: {total}")
+    if times:
+        longest = max((e for e in left if e.seconds is not None), key=lambda e: e.seconds or 0.0)
+        lines += [f"    {n:3} such machines or workers: {duration_text(makespan(times, n))}" for n in workers]
         lines.append(
             f"  the longest: {longest.unit.name}, {duration_text(longest.seconds or 0.0)} ({longest.known_from})"
         )
-    if unknown := len(left) - len(known):
-        names = list(dict.fromkeys(e.unit.row.name for e in left if e.seconds is None))
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more rows" if len(names) > 3 else "")
-        lines.append(f"  {unknown} of which no time is known, since nothing like them has run: {shown}")
-    return "\n".join(lines)
+    if unknown:
+        lines.append(f"  {len(unknown)} of which no time is known, nor can be estimated: {_names(unknown)}")
+    return "\n".join(lines + _on_gpus(left))

@@ -1,5 +1,6 @@
 "Units: a suite by seeds, shared by runners, on workers that share nothing; whole, once, and equal to the run of the row"
 
+import hashlib
 import io
 import json
 import os
@@ -14,10 +15,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+from bayesbinn_nb.library.packing import unpack_model
 from bayesbinn_nb.repro.executors import OnDask, put_in_place, run_units, workers_of
-from bayesbinn_nb.repro.jobs import RunnerError, row_identity
+from bayesbinn_nb.repro.jobs import RunnerError, kept_networks, row_identity
+from bayesbinn_nb.repro.operations import Machine, hours, row_work
 from bayesbinn_nb.repro.records import load_records
 from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
@@ -32,6 +36,7 @@ from bayesbinn_nb.repro.units import (
     plan_text,
     shard,
     units_of,
+    with_operations,
 )
 
 PARAMETERS = 'value: float = 0.5\npause: float = 0.0\nseeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"\n'
@@ -232,17 +237,44 @@ def test_what_comes_back_is_looked_at(tmp_path):
     ):
         with pytest.raises(RunnerError, match=said):
             put_in_place(unit, tmp_path / "none", wrong)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    for wrong in (files | {"a.ipynb": files["a.ipynb"][:-5]}, {k: v for k, v in files.items() if k != "a.ipynb"}):
+        with pytest.raises(RunnerError, match="a.ipynb was damaged on its way"):
+            put_in_place(unit, tmp_path / "none", wrong, digests)
     assert not (tmp_path / "none").exists()
 
 
 def test_the_plan_knows_times_from_records(tmp_path):
     path = two_rows(tmp_path)
     before = plan_text(load_suite(path), tmp_path / "runs")
-    assert "4 units of 2 rows, 4 to run" in before and "no time is known" in before
+    assert (
+        "4 units of 2 rows, 4 to run" in before and "4 of which no time is known, nor can be estimated: a, b" in before
+    )
     run_units(path, only="a", out=tmp_path / "runs", quiet=True)
     found = estimates(load_suite(path), tmp_path / "runs")
     assert [(e.state, e.seconds) for e in found] == [("whole", 2.0)] * 2 + [("to run", None)] * 2
     assert makespan([4, 3, 2], 2) == 5 and makespan([], 3) == 0
+
+
+def test_the_plan_of_a_first_user_has_hours(tmp_path):
+    "No record anywhere: times are estimated from operations, and said to be estimates"
+    suite = load_suite("paper")
+    machine = Machine("here", 1e11, 1e11, 1e8, 1e-3)
+    text = plan_text(suite, tmp_path / "none", workers=[1, 4], machine=machine)
+    lines = text.splitlines()
+    assert any("an estimate from their operations" in line and " h " in line for line in lines), text
+    assert any(
+        line.startswith("  on one GPU, an estimate") and "H100" in line and "not measured" in line for line in lines
+    )
+    assert any("the longest: " in line and "an estimate from its operations" in line for line in lines)
+    assert "5 of which no time is known, nor can be estimated: speed" in text
+    found = with_operations(estimates(suite, tmp_path / "none", only="benchmark-mnist-ste"), machine)
+    work = row_work(suite.select("benchmark-mnist-ste")[0])
+    assert [e.seconds for e in found] == [pytest.approx(3600 * hours(work, machine))] * 5
+    # by hand: 54,000 examples, 500 epochs, 10.0 M weights; six operations for each weight but four in the first layer
+    first, others = 784 * 2048, 2 * 2048**2 + 2048 * 10
+    assert work.products == 500 * (54_000 * (4 * first + 6 * others) + 16_000 * 2 * (first + others))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_row_is_put_together_once_and_only_when_it_is_complete(tmp_path):
@@ -300,6 +332,41 @@ def test_a_suite_on_a_cluster_equals_the_one_here(tmp_path, cluster):
     assert outcome.ok, outcome.rows
     assert numbers(tmp_path / "units") == numbers(tmp_path / "rows")
     assert not [p for p in (tmp_path / "units").rglob("*") if p.name.startswith("_")]
+
+
+KEPT = """
+import torch
+from pathlib import Path
+from bayesbinn_nb import pack_model
+from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    torch.manual_seed(seed)
+    net = torch.nn.Linear(8, 3)
+    net.weight.data = net.weight.data.sign()
+    torch.save({"model": net.state_dict()}, Path(work_dir, f"seed{seed}-last.pt"))
+    pack_model(net, Path(work_dir, f"seed{seed}.packed.safetensors"))
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", parameters=dict(value=value),
+               bundle=dict(name="nothing"), history={"test_accuracy": [value + seed / 100]},
+               baseline=dict(name="chance", metric="test_accuracy", value=.1))
+"""
+
+
+@pytest.mark.parametrize("where", ["local", "cluster"])
+def test_kept_networks_come_back(tmp_path, request, where):
+    "From units here, and as bytes from workers that share no folder with us"
+    executor = "local" if where == "local" else f"dask://{request.getfixturevalue('cluster')[0]}"
+    path = suite_in(tmp_path, [{"row": "a", "seeds": [0, 1], "params": {"value": 0.25}}], code=KEPT)
+    assert run_units(path, out=tmp_path / "runs", executor=executor, keep=True, quiet=True).ok
+    kept = kept_networks(tmp_path / "runs" / "a")
+    assert kept is not None
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        expected = torch.nn.Linear(8, 3).weight.sign()
+        loaded = torch.load(next(kept.rglob(f"seed{seed}-last.pt")), weights_only=True)["model"]
+        net = unpack_model(next(kept.rglob(f"seed{seed}.packed.safetensors")), torch.nn.Linear(8, 3))
+        assert torch.equal(loaded["weight"], expected) and torch.equal(net.weight, expected)
+    assert run_units(path, out=tmp_path / "runs", keep=True, quiet=True).count("kept") == 1
+    assert not list((tmp_path / "runs").rglob("_units"))
 
 
 def busy(folder):
