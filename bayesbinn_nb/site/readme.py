@@ -6,15 +6,24 @@
 __all__ = ['readme_text', 'write_readme']
 
 # %% ../../nbs/site/readme.ipynb #1c41cc17
+import html
 import posixpath
 import re
 from pathlib import Path
 
 from .links import leads_outside
 from .pages import find_root
+from .pictures import svg_size
 from .visible import visible_notebook
 
 # %% ../../nbs/site/readme.ipynb #76f57b2d
+def _shown(path, svg, alt):
+    width, height = svg_size(svg) or (1, 0)
+    if height <= width:
+        return f"![{alt}]({path})"
+    return f'<img align="right" width="{width:g}" alt="{html.escape(alt)}" src="{path}">'
+
+
 def _take_pictures(nb) -> dict[str, str]:
     "Replace the drawings of a notebook by links; returns them by their path in the checkout"
     pictures = {}
@@ -26,7 +35,7 @@ def _take_pictures(nb) -> dict[str, str]:
             if svg:
                 path = f"nbs/images/index-{len(pictures)}.svg"
                 pictures[path] = svg if svg.endswith("\n") else svg + "\n"
-                output["data"] = {"text/markdown": f"![{cell.metadata.site.get('alt') or 'figure'}]({path})"}
+                output["data"] = {"text/markdown": _shown(path, svg, cell.metadata.site.get("alt") or "figure")}
     return pictures
 
 # %% ../../nbs/site/readme.ipynb #764d0697

@@ -7,7 +7,9 @@ __all__ = ['shown_of', 'menu', 'reference_of', 'has_formulas', 'Renderer', 'run_
            'copy_files']
 
 # %% ../../nbs/site/render.ipynb #56caa39c
+import ast
 import base64
+import functools
 import html
 import json
 import posixpath
@@ -16,21 +18,49 @@ import shutil
 from pathlib import Path
 
 from .links import Site, relative_address, resolve_link
-from .pages import Page
+from .pages import Page, find_notebooks
 from .pictures import size_attributes
 from .reference import entry_html, page_entries
 from .search import search_entries
 from .text import PageText
-from .visible import exporting_module, visible_notebook
+from .visible import exporting_module, split_directives, visible_notebook
 
 # %% ../../nbs/site/render.ipynb #ae0c32c5
+def _meaning(source):
+    "Code without its layout and comments; itself, where it cannot be read"
+    try:
+        return ast.dump(ast.parse(source))
+    except SyntaxError:
+        return source
+
+
+@functools.cache
+def _template_alts(checkout):
+    "What the run templates of a checkout say of their figures, by the code that draws them"
+    import nbformat
+
+    found = {}
+    for template in find_notebooks(checkout / "nbs" / "experiments"):
+        for cell in nbformat.read(template, as_version=4).cells:
+            directives, source = split_directives(cell.source)
+            if cell.cell_type == "code" and directives.get("fig-alt"):
+                found[_meaning(source)] = directives["fig-alt"]
+    return found
+
+
 def shown_of(
     page: Page,  # with its notebook read
 ):  # a notebook
     "What a reader sees of a page, in both renderings"
-    is_result = page.source.startswith("results/") and page.origin != "experiments"
-    without = {"parameters", "injected-parameters"} if is_result else set()
-    return visible_notebook(page.nb, exporting_module(page.nb), without)
+    is_run = page.origin == "experiments"
+    checkouts = [folder for folder in page.file.parents if (folder / "nbs" / "experiments").is_dir()] if is_run else []
+    without = {"parameters", "injected-parameters"} if page.source.startswith("results/") and not is_run else set()
+    nb = visible_notebook(page.nb, exporting_module(page.nb), without)
+    alts = _template_alts(checkouts[0]) if checkouts else {}
+    for cell in nb.cells if alts else ():
+        if cell.cell_type == "code" and (alt := alts.get(_meaning(cell.source))):
+            cell.metadata.site["alt"] = alt
+    return nb
 
 # %% ../../nbs/site/render.ipynb #1e538ffa
 def _menu_entry(page, other):
