@@ -99,7 +99,6 @@ def _prefer_wide(typing):
 
 _widest: Any = intrinsic(_prefer_wide)  # the function that says this uses the longest vectors of the processor
 
-
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000009
 @_inlined
 def _exp_negative(x):  # x ≤ 0; e⁻⁴⁰ below -40, which is as good as 0 here
