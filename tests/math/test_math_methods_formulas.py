@@ -1,6 +1,7 @@
 """Displayed formulas on the pages of the methods, read from those pages and evaluated; changed ones must be noticed.
 
-These pages are written around their classes; here only the displays are checked, by tag; one that has moved to another page is named.
+These pages are written around their classes; here only the displays are checked, by tag; one that has moved to
+another page is named.
 """
 
 import math

@@ -808,7 +808,7 @@ from bayesbinn_nb.methods.write_your_own import SignEMA
 def new_trainer(method):
     torch.manual_seed(0)
     return Trainer(build_model("mnist_mlp", in_features=64, hidden=128, layers=1, dropout=0.), device="cpu", seed=0).compile(method=eval(method))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
