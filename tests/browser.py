@@ -5,10 +5,14 @@
     python tests/browser.py --site _docs --only index.html --shots shots   # and keeps a picture of each at every width
     python tests/browser.py --axe axe-core/axe.min.js     # with the accessibility rules of axe-core (npm pack axe-core)
 
-Every page is opened by http and as a file, at 390, 768 and 1400 px, light and dark. A fault is a request to another server
-or one that fails, an error in the console, an id given twice, a link within the page that leads nowhere, a picture that does
-not load or has no alt text or no size, a formula that MathJax refuses, a page wider than the window, and what axe-core calls
-serious or critical. It needs Chromium and websocket-client (JupyterLab brings it); `test_browser.py` looks at a handful of
+Every page is opened by http and as a file, at 390, 768 and 1400 px, light and dark. A fault is a request to another
+server
+or one that fails, an error in the console, an id given twice, a link within the page that leads nowhere, a picture
+that does
+not load or has no alt text or no size, a formula that MathJax refuses, a page wider than the window, and what
+axe-core calls
+serious or critical. It needs Chromium and websocket-client (JupyterLab brings it); `test_browser.py` looks at a
+handful of
 pages in every test run where Chromium is there.
 """
 
@@ -49,7 +53,7 @@ LOOK = """(() => {
   for (const el of document.querySelectorAll('mjx-merror, [data-mjx-error]')) say('a formula fails: ' + short(el.textContent));
   if (document.querySelectorAll('h1').length !== 1) say(`it has ${document.querySelectorAll('h1').length} headings of the first level`);
   return faults;
-})()"""
+})()"""  # noqa: E501
 
 WIDE = """(() => {
   const room = document.documentElement.clientWidth, over = document.documentElement.scrollWidth - room;
@@ -59,12 +63,12 @@ WIDE = """(() => {
   const wide = [...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > room + 1 && !scrolls(e));
   const names = wide.slice(0, 3).map(e => e.tagName.toLowerCase() + (e.className && e.className.baseVal === undefined ? '.' + e.className : ''));
   return [`it scrolls sideways by ${over} px (${names.join(', ')})`];
-})()"""
+})()"""  # noqa: E501
 
 READY = """new Promise(done => {
   const formulas = () => window.MathJax && MathJax.startup && MathJax.startup.promise ? MathJax.startup.promise.then(() => done(1)) : done(1);
   document.readyState === 'complete' ? formulas() : addEventListener('load', formulas);
-})"""
+})"""  # noqa: E501
 
 AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations
   .filter(v => v.impact === 'serious' || v.impact === 'critical')

@@ -1,10 +1,13 @@
-"""A cluster whose workers, scheduler and runner are killed at random points: every unit whole, once, bit-equal to the local run.
+"""A cluster whose workers, scheduler and runner are killed at random points: every unit whole, once, bit-equal to the
+local run.
 
     python tests/cluster_kills.py                # 50 kills
     python tests/cluster_kills.py --kills 5
 
-A scheduler and three workers, each a process in a folder of its own, run a suite of four units. After a random time one of
-them, or the runner, is killed (SIGKILL); what died is started again, and the runner too where it ended. `test_units.py` does
+A scheduler and three workers, each a process in a folder of its own, run a suite of four units. After a random time
+one of
+them, or the runner, is killed (SIGKILL); what died is started again, and the runner too where it ended.
+`test_units.py` does
 five of these in every test run.
 """
 
@@ -140,5 +143,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     print(
         f"{args.kills} kills: {cluster_kills(args.kills, args.seed)} suites, each unit whole, once, equal to "
-        f"the local run"
+        "the local run"
     )

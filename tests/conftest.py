@@ -1,4 +1,5 @@
-"""Shared fixtures: one seed for every test; one thread, so that sums have one order and two processes fit in two cores."""
+"""Shared fixtures: one seed for every test; one thread, so that sums have one order and two processes fit in two
+cores."""
 
 import os
 

@@ -3,9 +3,12 @@
     python tests/kills.py                 # 500 kills: six methods, the runner alone, the runner with two jobs
     python tests/kills.py --kills 40 --seed 3 --only runner
 
-Each life of a run is a forked process, so that no life waits for imports. It is killed (SIGKILL: no clean-up of any kind
-runs) after a random time, or at a random one of its file operations, which lands in the middle of writing. A run is killed
-at least three times, then left alone; what it leaves must be, to the bit, what an undisturbed run leaves, and nothing more.
+Each life of a run is a forked process, so that no life waits for imports. It is killed (SIGKILL: no clean-up of any
+kind
+runs) after a random time, or at a random one of its file operations, which lands in the middle of writing. A run is
+killed
+at least three times, then left alone; what it leaves must be, to the bit, what an undisturbed run leaves, and nothing
+more.
 `test_kills.py` does twenty of these in every test run.
 """
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# tests whose outcome can depend on a processor; the guards of math run again what its notebooks run, which have their turn
+# tests whose outcome can depend on a processor; the guards of math run again what its notebooks run,
+# which have their turn
 NUMERIC = ("bayesbinn", "kernels", "kernels_cuda", "lag", "math_continual", "math_floating_point", "math_foundations")
 NUMERIC += ("math_limits", "math_prediction", "methods_extra", "methods_faults", "methods_twins", "metrics", "models")
 NUMERIC += ("packing", "together", "trainer")

@@ -4,7 +4,8 @@
     python tests/stuck_weights.py --hidden 256 --dataset digits
 
 A weight is counted where |λ| ≤ 9: there float32 noise can still flip it. With the mean of the step before (the released
-code) the next step throws such a weight out again; with the current mean it stays (*The lag*, nbs/methods/bayesbinn.ipynb).
+code) the next step throws such a weight out again; with the current mean it stays (*The lag*,
+nbs/methods/bayesbinn.ipynb).
 `test_lag.py` shows the same on a million weights and made-up gradients in every test run.
 """
 

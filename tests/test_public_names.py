@@ -1,4 +1,5 @@
-"""The public names: each is what its module defines, loads nothing before it is asked for, and needs no notebook tools."""
+"""The public names: each is what its module defines, loads nothing before it is asked for, and needs no notebook
+tools."""
 
 import ast
 import inspect

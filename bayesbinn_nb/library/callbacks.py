@@ -54,7 +54,8 @@ class Callback:
         trainer: Trainer,  # the trainer that trains
         logs: dict[str, Any],  # epoch, step, steps, loss
     ) -> None:
-        "After a training step; `logs` holds epoch, step, steps, loss (a tensor: the mean so far). Called only if overridden"
+        """After a training step; `logs` holds epoch, step, steps, loss (a tensor: the mean so far). Called only
+        if overridden"""
 
     def on_epoch_end(
         self,

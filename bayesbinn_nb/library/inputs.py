@@ -113,7 +113,7 @@ def as_targets(
         if y.ndim == 2 and y.shape[1] > 1:
             raise ValueError(
                 f"y has shape {tuple(y.shape)}, and cross-entropy wants class numbers: give y.argmax(1) of "
-                f"one-hot rows."
+                "one-hot rows."
             )
         if not bool((y == y.round()).all()):
             raise ValueError("y holds class numbers, and some of them are not whole.")

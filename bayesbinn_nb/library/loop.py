@@ -233,7 +233,7 @@ class Following(Prepared):
         if groups and not own:
             warnings.warn(
                 f"The training data have {size} examples and had {before}: N, the weight of the data against "
-                f"the prior, "
+                "the prior, "
                 f"is {size} from now on. prepare(train_size=…) before fit would keep one N.",
                 stacklevel=5,
             )

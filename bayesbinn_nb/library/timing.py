@@ -33,7 +33,7 @@ def ratio(
     ours: Callable[[], Any],
     reference: Callable[[], Any],
     turns: int = 15,
-    least: float = 0.004,  # seconds: a timing is at least so long, repeated where the work is shorter; 0: one call a turn
+    least: float = 0.004,  # seconds: a timing lasts at least so long, by repetition; 0: one call a turn
 ) -> tuple[float, float]:  # the ratio, and the seconds of the reference
     "Median over turns of the time of one in units of the time of the other"
     counts = []

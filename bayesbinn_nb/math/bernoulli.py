@@ -86,7 +86,7 @@ def entropy(
     lam: Tensor,  # natural parameter λ, any shape, ±∞ included
 ) -> Tensor:  # nats, in [0, log 2], same shape
     "Entropy A(λ) - λμ of each weight, in nats"
-    # the sum over both outcomes: in A - λμ two numbers of the size of λ would cancel. Beyond ±1e4 it is 0 in every dtype
+    # the sum over both outcomes: in A - λμ two numbers of the size of λ would cancel. Beyond ±1e4 it is 0
     a = 2 * lam.clamp(-1e4, 1e4)
     return torch.sigmoid(a) * F.softplus(-a) + torch.sigmoid(-a) * F.softplus(a)
 

@@ -28,7 +28,8 @@ def posterior_as_prior(
 def diagonal_fisher(
     grads: Tensor,  # gradient of log p(y|x, w) for each of n examples, (n, …)
 ) -> Tensor:  # mean square over the examples, shape …
-    "Diagonal of the Fisher information, estimated from gradients at labels drawn from the model: EWC's importance of each weight"
+    """Diagonal of the Fisher information, estimated from gradients at labels drawn from the model: EWC's
+    importance of each weight"""
     return grads.square().mean(0)
 
 # %% ../../nbs/math/continual.ipynb #f6e1126c

@@ -824,7 +824,8 @@ class _ReadsFactors(_Reader):
             r"\lVert": self._norm, r"\frac": self._frac, r"\sqrt": self._sqrt, r"\sum": self._big, r"\prod": self._big,
             r"\int": self._big, r"\nabla": self._nabla, r"\lim": self._optimum, r"\min": self._optimum,
             r"\max": self._optimum, r"\arg": self._optimum, r"\underbrace": self._brace, r"\overbrace": self._brace,
-            r"\begin": self._cases, r"\partial": self._nabla, r"\hat": self._accent, r"\tilde": self._accent, r"\bar": self._accent,
+            r"\begin": self._cases, r"\partial": self._nabla, r"\hat": self._accent, r"\tilde": self._accent,
+            r"\bar": self._accent,
         }.get(t if isinstance(t, str) else "")  # fmt: skip
         if t in (r"\max", r"\min") and self.peek() == "(":
             return self._name(t[1:])

@@ -62,7 +62,8 @@ def fractional_probability(
     temperature: float,  # τ > 0
     dtype: torch.dtype = torch.float32,  # dtype in which w = tanh((λ+δ)/τ) is computed
 ) -> Tensor:  # in [0, 1], same shape
-    "P(w is not rounded to ±1) = P(|λ+δ| < τ x), x the saturation threshold, 2δ ~ Logistic; below τ ≈ 1e-9 too small for float32, whose λ+δ lies on a grid"
+    """P(w is not rounded to ±1) = P(|λ+δ| < τ x), x the saturation threshold, 2δ ~ Logistic; below τ ≈ 1e-9 too
+    small for float32, whose λ+δ lies on a grid"""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be > 0")
     half = temperature * saturation_threshold(dtype)

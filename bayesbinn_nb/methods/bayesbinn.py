@@ -438,7 +438,7 @@ class _Stepping(_Learning):
                 self._forget()
                 raise RuntimeError(
                     f"step(closure) with samples={draws} runs the closure {draws} times, and its loss "
-                    f"reaches parameters "
+                    "reaches parameters "
                     "of another optimiser, whose gradients would add up. Take the passes yourself: "
                     f"{draws} times `with opt.sampled_params(): loss.backward()`, divide the other gradients "
                     f"by {draws}, "

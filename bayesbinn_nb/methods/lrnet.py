@@ -298,11 +298,12 @@ class _LRLogits(_LRLayers):
                     if name != "weight" and not any(m is module and n == "weight" for m, n, _ in self.layers):
                         raise ValueError(
                             f"The predicate chose {name!r} of {type(module).__name__} but not its weight: "
-                            f"LR-Net samples whole pre-activations."
+                            "LR-Net samples whole pre-activations."
                         )
                     self.layers.append((module, name, index[id(p)]))
         device = self.parameters[0].device
-        # on a GPU the noise is drawn from torch's own generator, which recorded steps (CUDA graphs) can advance and the trainer seeds and saves
+        # on a GPU the noise is drawn from torch's own generator, which recorded steps (CUDA graphs)
+        # can advance and the trainer seeds and saves
         self.generator = None if device.type == "cuda" else torch.Generator(device).manual_seed(self.seed)
         start = (
             (lambda p: logits_from_weights(p.data, self.ternary))

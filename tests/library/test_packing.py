@@ -175,7 +175,7 @@ def test_inspect_every_kind_of_file(tmp_path):
         assert {name for name, _, what in r["tensors"] if what.startswith("binary")} == {
             f"fc{i}.weight" for i in (1, 2, 3, 4)
         }
-        assert dict((name, shape) for name, shape, _ in r["tensors"])["fc1.weight"] == (24, 784)
+        assert {name: shape for name, shape, _ in r["tensors"]}["fc1.weight"] == (24, 784)
     assert (
         inspect_file(files["packed model"])["arch"]
         == inspect_file(files["model"])["arch"]

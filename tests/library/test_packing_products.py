@@ -28,7 +28,8 @@ def inputs(*shape):
 
 
 def close(ours, theirs, exact, weights):
-    "Each of the two sums n numbers of size about one: the error of each is below n roundings of the largest partial sum"
+    """Each of the two sums n numbers of size about one: the error of each is below n roundings of the largest
+    partial sum"""
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     if exact:
         assert torch.equal(ours, theirs)

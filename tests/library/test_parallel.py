@@ -1,4 +1,5 @@
-"""Several processes train one network: equal to one process, to the bit after a kill, refused where they differ, ended with a sentence."""
+"""Several processes train one network: equal to one process, to the bit after a kill, refused where they differ,
+ended with a sentence."""
 
 import re
 import textwrap
@@ -53,7 +54,7 @@ def numbers_of(model, method):
 def print_line(text):
     sys.stdout.write(text + chr(10))  # in one piece
     sys.stdout.flush()
-"""
+"""  # noqa: E501
 
 EQUAL = """
 found = {}
@@ -186,7 +187,7 @@ if rank() == 0:
         alone.fit(split, **run, checkpoint_dir=folder)
     except ValueError as e:
         print_line(f"alone: {e}")
-"""
+"""  # noqa: E501
 
 
 def test_goes_on_to_the_same_bit(tmp_path):

@@ -1,4 +1,5 @@
-"""Which arithmetic: what is faster here, what was asked for, and a warning where the two differ. The probe is a stub."""
+"""Which arithmetic: what is faster here, what was asked for, and a warning where the two differ. The probe is a
+stub."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Several seeds at once: resumed after a kill, with mini-batches and validation, in bfloat16, and every trainer usable afterwards."""
+"""Several seeds at once: resumed after a kill, with mini-batches and validation, in bfloat16, and every trainer
+usable afterwards."""
 
 import pytest
 import torch

@@ -47,7 +47,7 @@ RUN = textwrap.dedent(
         method, scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 30, 1e-16))
     trainer.fit(digits.train, digits.val, epochs=int(sys.argv[3]), callbacks=[FlipRatio()], progress="line", checkpoint_dir=sys.argv[2])
     print("done")
-    """
+    """  # noqa: E501
 )
 
 
@@ -205,7 +205,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 import bayesbinn_nb.library.trainer, bayesbinn_nb.library.packing, bayesbinn_nb.library.recipes, bayesbinn_nb.library.plots
 import bayesbinn_nb.methods.lrnet, bayesbinn_nb.methods.pmf, bayesbinn_nb.methods.bop
-"""
+"""  # noqa: E501
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

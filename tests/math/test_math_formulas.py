@@ -21,7 +21,8 @@ MATH = Path(__file__).parents[2] / "nbs" / "math"
 GREEK = "alpha|beta|gamma|delta|varepsilon|epsilon|theta|kappa|lambda|mu|sigma|tau"
 LETTER = re.compile(rf"\\(?:{GREEK})(?![A-Za-z])|(?<![\\A-Za-z{{])[A-Za-z](?![A-Za-z])")
 FUNCTIONS = (
-    (r"\tanh", r"\sinh"), (r"\cosh", r"\sinh"), (r"\sinh", r"\cosh"), (r"\log", r"\exp"), (r"\exp", r"\log"), (r"\sum", r"\prod"),
+    (r"\tanh", r"\sinh"), (r"\cosh", r"\sinh"), (r"\sinh", r"\cosh"), (r"\log", r"\exp"), (r"\exp", r"\log"),
+    (r"\sum", r"\prod"),
     (r"\operatorname{sech}", r"\cosh"), (r"\operatorname{artanh}", r"\tanh"), (r"\operatorname{sigmoid}", r"\tanh"),
     (r"\min", r"\max"), (r"\max", r"\min"),
 )  # fmt: skip

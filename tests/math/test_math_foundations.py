@@ -1,4 +1,5 @@
-"""The small functions under every page: dtypes, broadcasting, edge values, errors (the identities are checked on the pages of nbs/math)."""
+"""The small functions under every page: dtypes, broadcasting, edge values, errors (the identities are checked on
+the pages of nbs/math)."""
 
 import math
 

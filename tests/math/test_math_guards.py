@@ -1,9 +1,12 @@
 """Two guards over the derivation pages nbs/math/*.ipynb.
 
-1. Every displayed equation has a check. A display `$$ … \\tag{X} $$` must be followed, before the next `## ` heading, by a code
-   cell that begins `# check (X)` and makes an assertion that can fail (`shown.check("X", …)`, which evaluates the display, is one); a display without a tag must say which checked equation
+1. Every displayed equation has a check. A display `$$ … \\tag{X} $$` must be followed, before the next `## ` heading,
+by a code
+   cell that begins `# check (X)` and makes an assertion that can fail (`shown.check("X", …)`, which evaluates the
+   display, is one); a display without a tag must say which checked equation
    it restates (an \\eqref or a link to a page in the same cell).
-2. Every exported function is pinned. Its results are multiplied by 1.01, then by -1 (bools are negated; tuples and dicts entry by
+2. Every exported function is pinned. Its results are multiplied by 1.01, then by -1 (bools are negated; tuples and
+dicts entry by
    entry), the assertions of the pages are run again, and some cell must notice.
 
 Cells that begin `# figure` or `# slow` are not run here.
@@ -171,7 +174,7 @@ def unchecked(page):
             if n < len(tags):
                 problems.append(
                     f"{page.name}: the cell '{cell.first_line}' names {len(tags)} equations and makes {n} "
-                    f"assertions that can fail"
+                    "assertions that can fail"
                 )
             for t in tags:
                 if t not in seen:

@@ -1,7 +1,8 @@
 """The displayed formulas of the pages of the methods, and the numbers of all displayed formulas.
 
-nbs/methods/formulas.ipynb reads every display of those pages and evaluates it; here each is changed, as those of the derivation
-are in test_math_formulas.py, and the check has to complain. The page itself sees to it that no display is left out.
+nbs/methods/formulas.ipynb reads every display of those pages and evaluates it; here each is changed, as those of the
+derivation are in test_math_formulas.py, and the check has to complain. The page itself sees to it that no display is
+left out.
 """
 
 import re

@@ -1,4 +1,5 @@
-"""The passes over all weights: the same noise in every way of computing, pieces of every kind, agreement with the slow reference."""
+"""The passes over all weights: the same noise in every way of computing, pieces of every kind, agreement with the
+slow reference."""
 
 import importlib.util
 import math

@@ -1,4 +1,5 @@
-"""The Triton kernels: they compile for a GPU target without a GPU, and agree with the CPU's passes where there is one."""
+"""The Triton kernels: they compile for a GPU target without a GPU, and agree with the CPU's passes where there is
+one."""
 
 import pytest
 import torch

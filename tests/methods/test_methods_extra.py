@@ -582,7 +582,7 @@ def test_lrnet_equals_its_reference_for_100_steps(ternary):
     else:
         s = logit(np.clip(0.5 * (1 + w), 0.05, 0.95))
     adam_c, adam_s = AdamReference(5e-2), AdamReference(5e-2)
-    for t in range(100):
+    for _t in range(100):
         x, y = rng.normal(size=(11, 7)), rng.normal(size=(11, 5))
         for p in method.train_passes():
             with p:
@@ -808,7 +808,7 @@ from bayesbinn_nb.methods.write_your_own import SignEMA
 def new_trainer(method):
     torch.manual_seed(0)
     return Trainer(build_model("mnist_mlp", in_features=64, hidden=128, layers=1, dropout=0.), device="cpu", seed=0).compile(method=eval(method))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")

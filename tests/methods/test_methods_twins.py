@@ -1,4 +1,5 @@
-"""The functions of the derivation, stepped beside the real thing: STE and Bop of `math.limits`, LR-Net and PMF of `math`."""
+"""The functions of the derivation, stepped beside the real thing: STE and Bop of `math.limits`, LR-Net and PMF of
+`math`."""
 
 from functools import partial
 

@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
     code = new_code_cell("""from bayesbinn_nb.repro.records import pending_seeds, record_run
 if name == "bad": raise RuntimeError("the network does not learn")
 for seed in pending_seeds(out, seeds):
-    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [rate]}, parameters=dict(rate=rate, name=name))""")
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [rate]}, parameters=dict(rate=rate, name=name))""")  # noqa: E501
     nbformat.write(new_notebook(cells=[cell, code]), tmp_path / "demo.ipynb")
     (tmp_path / "mine.yaml").write_text(
         "about: mine\ndefaults: {template: demo}\nrows: [{row: one, needs: digits}, {row: two, params: {name: bad}}]"
@@ -84,7 +84,7 @@ from bayesbinn_nb.library.checkpoint import save_checkpoint
 from bayesbinn_nb.repro.records import pending_seeds, record_run
 for seed in pending_seeds(out, seeds):
     save_checkpoint({"model": {"w": torch.ones(3)}}, Path(work_dir)/f"seed{seed}"/"last.pt")
-    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={})"""
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={})"""  # noqa: E501
     cell = new_code_cell(
         'seeds: list[int] = [0]\nout: str = "."\nwork_dir: str = "_work"', metadata={"tags": ["parameters"]}
     )
@@ -322,7 +322,7 @@ def test_no_console_loses_a_batch(folder, shell, env):
     code = """from bayesbinn_nb.repro.records import pending_seeds, record_run
 print("τ → 0")
 for seed in pending_seeds(out, seeds):
-    record_run(out, experiment="demo", arm="τ", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.5]}, parameters={})"""
+    record_run(out, experiment="demo", arm="τ", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.5]}, parameters={})"""  # noqa: E501
     nbformat.write(new_notebook(cells=[cell, new_code_cell(code)]), folder / "greek.ipynb")
     (folder / "greek.yaml").write_text("rows: [{row: g, template: greek, trace: true}]")
     process = started("batch", "greek.yaml", "--out", "runs", "--no-pages", shell=shell, env=env)

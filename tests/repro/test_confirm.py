@@ -51,7 +51,7 @@ for seed in pending_seeds(out, seeds):
         data.train, data.val, epochs=epochs, progress="silent", checkpoint_dir=f"{work_dir}/seed{seed}", callbacks=[AtTheEnd()]
     )
     record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={})
-"""
+"""  # noqa: E501
 
 
 def template(folder, code=CODE):

@@ -1,4 +1,5 @@
-"""The runner: whole rows never twice, a failing row hurts only itself, a killed one goes on, nothing finished is lost."""
+"""The runner: whole rows never twice, a failing row hurts only itself, a killed one goes on, nothing finished is
+lost."""
 
 import io
 import json
@@ -58,7 +59,7 @@ for seed in ran:
                baseline=dict(name="chance", metric="test_accuracy", value=.1), extra=dict(resumed=resumed, threads=os.environ["OMP_NUM_THREADS"]))
 print("here:", os.getcwd(), "ran", ran)
 if fault == "large": print("x"*700_000)
-"""
+"""  # noqa: E501
 
 
 def notebook(path, code=CODE, parameters=PARAMETERS):
@@ -463,7 +464,7 @@ data = load_data("digits")
 for seed in pending_seeds(out, seeds):
     trainer = Trainer(build_model("mnist_mlp", in_features=64, hidden=16), device="cpu", seed=seed).compile(STE(lr=1e-2))
     history = trainer.fit(data.train, data.val, epochs=3, progress="silent", checkpoint_dir=f"{work_dir}/seed{seed}", callbacks=[Slowly()])
-    record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={})"""
+    record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={})"""  # noqa: E501
 
 
 def said_of(found):
@@ -517,7 +518,7 @@ def test_a_row_is_confirmed_by_its_numbers(tmp_path, monkeypatch):
 
 COMPANY = """from bayesbinn_nb.repro.records import pending_seeds, record_run
 for seed in pending_seeds(out, seeds):
-    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.5 + 1e-9*len(seeds)]}, parameters={}, extra=dict(trained_together=seeds))"""
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.5 + 1e-9*len(seeds)]}, parameters={}, extra=dict(trained_together=seeds))"""  # noqa: E501
 
 
 def test_seeds_that_train_together_are_confirmed_together(tmp_path):
@@ -560,7 +561,7 @@ trainers = [Trainer(build_model("mnist_mlp", in_features=64, hidden=16), device=
 for t in trainers: t.prepare(len(data.train))
 histories = fit_together(trainers, data.train, data.val, epochs=3, progress="silent", checkpoint_dir=f"{work_dir}/{'-'.join(map(str, seeds))}", callbacks=[Slowly()])
 for seed, history in zip(seeds, histories):
-    if seed in waiting: record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={}, extra=dict(trained_together=seeds))"""
+    if seed in waiting: record_run(out, experiment="demo", arm="ste", seed=seed, method="ste", bundle=data, history=history, parameters={}, extra=dict(trained_together=seeds))"""  # noqa: E501
 )
 
 
@@ -589,7 +590,7 @@ for seed in pending_seeds(out, seeds):
     resumed = file.exists()
     file.parent.mkdir(exist_ok=True)
     file.write_text("a network")
-    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={}, extra=dict(resumed=resumed))"""
+    record_run(out, experiment="demo", arm="a", seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={}, extra=dict(resumed=resumed))"""  # noqa: E501
 
 
 def test_networks_are_kept_on_request(tmp_path):

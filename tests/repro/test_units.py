@@ -1,4 +1,5 @@
-"Units: a suite by seeds, shared by runners, on workers that share nothing; whole, once, and equal to the run of the row"
+"""Units: a suite by seeds, shared by runners, on workers that share nothing; whole, once, and equal to the run of
+the row"""
 
 import hashlib
 import io

@@ -162,9 +162,11 @@ def test_the_sliders_of_one_weight(one_weight):
             w = relaxed_weights(tensors[0], half_logistic(tensors[1]), temperature)
             s = relaxation_scale(w, torch.tanh(tensors[0]), temperature).item()
             assert abs(_number(words, "s") / s - 1) < 0.02 and "NaN" not in words
-            outside = """[...document.querySelectorAll('.one-weight svg')].filter(svg => { const box = svg.getBoundingClientRect();
+            outside = """[...document.querySelectorAll('.one-weight svg')].filter(svg => {
+              const box = svg.getBoundingClientRect();
               return svg.children.length < 4 || [...svg.children].some(e => { const r = e.getBoundingClientRect();
-                return r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 || r.bottom > box.bottom + 1 }) }).length"""
+                return r.left < box.left - 1 || r.right > box.right + 1
+                  || r.top < box.top - 1 || r.bottom > box.bottom + 1 }) }).length"""
             assert one_weight.run(outside) == 0
 
 

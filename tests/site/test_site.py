@@ -305,7 +305,7 @@ for source in config["project"]["render"]:
     page.write_text('<script src="https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js"></script>'
                     '<script src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-chtml-full.js" type="text/javascript"></script>'
                     '<pre>' + text.replace("<", "&lt;") + '</pre>' + ('<a href="gone.html">x</a>' if (folder.parent / "dead-link").exists() else ""))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture

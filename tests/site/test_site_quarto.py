@@ -1,4 +1,5 @@
-"""Quarto gets the same pages: every visible paragraph, formula, figure and table of the real notebooks is prepared for it."""
+"""Quarto gets the same pages: every visible paragraph, formula, figure and table of the real notebooks is
+prepared for it."""
 
 import re
 
