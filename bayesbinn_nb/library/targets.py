@@ -31,14 +31,15 @@ from .trainer import Trainer
 from ..methods.bayesbinn import BayesBiNN, BayesBiNNOptimizer
 from ..methods.bop import Bop
 from ..methods.full_precision import FullPrecision
+from ..methods.kernels import sample_all_, update_all_
 from ..methods.pmf import PMF
 from ..methods.ste import STE
 
 # %% auto #0
 __all__ = ['SIZES', 'METHODS', 'GROUPS', 'Measured', 'Target', 'Outcome', 'NotHere', 'outcome', 'machine', 'bandwidth',
-           'adam_step', 'bayesbinn_step', 'optimiser_target', 'optimiser_targets', 'training_step', 'training_target',
-           'training_targets', 'first_step_targets', 'process_targets', 'packed_inference_targets', 'table', 'record',
-           'main']
+           'adam_step', 'bayesbinn_step', 'arithmetic', 'optimiser_target', 'optimiser_targets', 'training_step',
+           'training_target', 'training_targets', 'first_step_targets', 'process_targets', 'packed_inference_targets',
+           'table', 'record', 'main']
 
 # %% ../../nbs/library/targets.ipynb #db0171c9
 @dataclass(frozen=True)
@@ -168,9 +169,46 @@ def bayesbinn_step(
 
     return step
 
+# %% ../../nbs/library/targets.ipynb #bc4f3991
+_MOVED = 36  # bytes per weight of a step with the lagged mean
+
+
+def arithmetic(
+    regime: str,  # "paper" or "stochastic"
+    n: int = 1 << 15,  # weights, so few that all of them stay in a cache
+) -> float:  # seconds a weight
+    "What the two passes take where no memory is waited for and no call is paid"
+
+    def passes(size: int) -> float:
+        lam = torch.randn(size) * 1e7 if regime == "paper" else torch.empty(size).uniform_(-2, 2)
+        w, mode, mean, g = torch.empty(size), torch.empty(size), torch.tanh(lam), torch.randn(size) * 1e-3
+        tau, lr = (1e-10, 2e-7) if regime == "paper" else (1.0, 1e-9)
+        numbers = dict(lr=lr, data_scale=54_000.0, temperature=tau, beta=0.0, kl_weight=1.0, eps=1e-10)
+
+        def both() -> None:
+            sample_all_([(w, lam, 0)], tau, (1, 2))
+            update_all_([(lam, mode, g, w, None, None, None, mean)], [None], **numbers)
+
+        both()
+        return min(seconds(both, 10) for _ in range(10))
+
+    few = n // 16
+    return max(0.0, passes(n) - passes(few)) / (n - few)
+
+
+def _bounds(n: int, regime: str, tensors: int, adam: float) -> str:
+    "What a step cannot fall below, in units of Adam's seconds: by its bytes, its operations and its calls"
+    found = {"operations": arithmetic(regime) * n / adam}
+    if n >= 10_000_000:  # beyond the caches
+        found["bytes"] = _MOVED * n / max(bandwidth() for _ in range(3)) / adam
+    else:
+        tiny = bayesbinn_step([torch.randn(26) * 1e-3 for _ in range(max(tensors, 1))], regime)
+        tiny()
+        found["calls"] = min(seconds(tiny, 10) for _ in range(5)) / adam
+    return "bounds: " + ", ".join(f"{name} {x:.2f}" for name, x in found.items())
+
 # %% ../../nbs/library/targets.ipynb #2f88a1ef
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
-_MOVED = 36  # bytes per weight of a step with the lagged mean
 
 
 def _room_for(n: int) -> None:
@@ -194,12 +232,7 @@ def optimiser_target(
         _room_for(n)
         gradients = [torch.randn(n // tensors) * 1e-3 for _ in range(tensors)]
         value, adam = ratio(bayesbinn_step(gradients, regime), adam_step(gradients), turns=9 if n > 1e6 else 25)
-        if n < 10_000_000:
-            return Measured(value)
-        bound = _MOVED * n / max(bandwidth() for _ in range(3)) / adam
-        return Measured(
-            value, f"{bound:.2f} is what its {_MOVED} bytes per weight alone would take at this machine's bandwidth"
-        )
+        return Measured(value, _bounds(n, regime, tensors, adam))
 
     shared = "" if tensors == 1 else f" in {tensors} tensors"
     return Target(f"{regime}, {n:,} weights{shared}", 1.5 if n >= 1_000_000 else 3.0, measure)

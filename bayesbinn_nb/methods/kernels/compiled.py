@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -87,17 +87,6 @@ def _bits_of_float(typing, x):
 
 _as_float: Any = intrinsic(_float_with_bits)  # the float32 with these 32 bits
 _as_int: Any = intrinsic(_bits_of_float)  # the 32 bits of a float32
-
-
-def _prefer_wide(typing):
-    def mark(context, builder, sig, args):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite has no name for it
-        return context.get_dummy_value()
-
-    return types.none(), mark
-
-
-_widest: Any = intrinsic(_prefer_wide)  # the function that says this uses the longest vectors of the processor
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000009
 @_inlined
@@ -203,6 +192,17 @@ def _column_for(table, row, column, like):  # the numbers at an address of the t
     if like.dtype == types.float32:
         return lambda table, row, column, like: _floats_at(table[row, column])
     return lambda table, row, column, like: _shorts_at(table[row, column])
+
+
+def _array_of(table, row, column, size, like):
+    raise NotImplementedError
+
+
+@overload(_array_of, inline="always")
+def _array_of_for(table, row, column, size, like):  # the same as an array
+    if like.dtype == types.float32:
+        return lambda table, row, column, size, like: carray(_floats_at(table[row, column]), (size,), np.float32)
+    return lambda table, row, column, size, like: carray(_shorts_at(table[row, column]), (size,), np.int16)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000016
 def _advance(typing, pointer, n):
@@ -325,7 +325,6 @@ def _draw(l, rate, i, key0, key1, spread, unit):
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000020
 @_compiled
 def _sample_open(out, lam, n, rate, key, key1, spread, unit):
-    _widest()
     if rate == 1:  # (K8)
         for i in range(n):
             z = _times_sign_of(_uniform(i32(i), key, key1, spread, unit), lam[i])
@@ -380,7 +379,6 @@ def _scale(t, v, eps):
 
 @_compiled
 def _update_open(lam, mode, grad, w, mean, n, eps, keep, scaled, push):
-    _widest()
     for i in range(n):
         l = lam[i] * keep - _get(grad, i) * scaled * _scale(_mean_of(lam, mean, i), _get(w, i), eps) + push
         if mean is not None:
@@ -639,12 +637,12 @@ def _exp_down(x):  # x ≤ 0; 0 below -87
 
 
 @_compiled
-def _adam_block(x, grad, m, v, n, numbers):
+def _adam_block(x, grad, m, v, numbers):
     step, one_minus_b1, b2, one_minus_b2, root, eps = (
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     )  # fmt: skip
     decay, bound, two_beta = numbers[6], numbers[7], numbers[8]
-    for i in range(n):
+    for i in range(x.size):
         d = _get(grad, i)
         if two_beta > 0:  # (K9)
             e = _exp_down(-abs(x[i] * two_beta))
@@ -667,16 +665,18 @@ _put_latent_signs = _writer(_negative_or_not)
 @_compiled
 def _adam(table, x_like, grad_like, m_like, v_like, mode_like, numbers, plus_at_zero, first, last):
     for row in range(table.shape[0]):
-        end = min(last, table[row, 5])
-        x, grad = _column(table, row, 0, x_like), _column(table, row, 1, grad_like)
-        m, v, mode = _column(table, row, 2, m_like), _column(table, row, 3, v_like), _column(table, row, 4, mode_like)
+        size = table[row, 5]
+        end = min(last, size)
+        x, grad = _array_of(table, row, 0, size, x_like), _array_of(table, row, 1, size, grad_like)
+        m, v = _array_of(table, row, 2, size, m_like), _array_of(table, row, 3, size, v_like)
+        mode = _array_of(table, row, 4, size, mode_like)
         for start in range(first, end, _ROW):
-            n, here = min(end - start, _ROW), _from(x, start)
-            _adam_block(here, _from(grad, start), _from(m, start), _from(v, start), n, numbers)
+            stop = min(start + _ROW, end)
+            _adam_block(x[start:stop], grad[start:stop], m[start:stop], v[start:stop], numbers)
             if plus_at_zero:
-                _put_latent_signs(_from(mode, start), here, n)
+                _put_latent_signs(mode[start:stop], x[start:stop], stop - start)
             else:
-                _put_modes(_from(mode, start), here, n)
+                _put_modes(mode[start:stop], x[start:stop], stop - start)
 
 
 @_compiled
