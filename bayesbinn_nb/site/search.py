@@ -86,7 +86,8 @@ def name_entries(
             arguments = [argument.name.lstrip("*") for argument in item.arguments]
             methods = [method.name.partition(".")[2] for method in item.methods]
             meanings = " ".join(f"{a.name}: {a.comment}." for a in item.arguments if a.comment)
-            text = re.sub(r"\s+", " ", f"{item.doc} {meanings}".replace("`", "")).strip()
+            end = "." if item.doc and item.doc[-1].isalnum() else ""
+            text = re.sub(r"\s+", " ", f"{item.doc}{end} {meanings}".replace("`", "")).strip()
             names = " ".join([*arguments, *methods])
             address = f"{page.href}#api-{item.name}"
             found.append(dict(u=address, h=item.name, p=title, k="name", n=names, t=text))

@@ -42,7 +42,8 @@ const siteSearch = (() => {
   const snippet = (text, asked) => {
     const at = asked.map(w => text.toLowerCase().search(new RegExp('(?<![\\p{L}\\p{N}_])' + w.replace(/[^\p{L}\p{N}_]/gu, ''), 'u'))).filter(k => k >= 0);
     const first = at.length ? Math.min(...at) : 0, start = first < 60 ? 0 : text.indexOf(' ', first - 50) + 1;
-    return (start ? '… ' : '') + text.slice(start, start + 140).replace(/\s\S*$/, '') + (text.length > start + 140 ? ' …' : '');
+    const rest = text.slice(start);
+    return (start ? '… ' : '') + (rest.length > 140 ? rest.slice(0, 140).replace(/\s\S*$/, '') + ' …' : rest);
   };
 
   // entries that hold most of the question, the best first, at most three of one page before the others

@@ -143,6 +143,12 @@ def test_words_have_ends():
     assert not ranked(SMALL, ["stem"])["stem"]
 
 
+def test_a_short_text_is_shown_to_its_last_word_and_a_long_one_is_cut_between_words():
+    long = dict(SMALL[2], t="word " * 40 + "end")
+    shown = {h["entry"]["h"]: h["text"] for h in ranked([*SMALL[:2], long], ["early stop"])["early stop"]}
+    assert shown["Early stopping"] == "Stops early." and shown["EarlyStop"].endswith("word …")
+
+
 def test_most_words_are_enough_and_parts_of_names_are_words():
     found = ranked(SMALL, ["early stopping please", "kl_weight", "weight", "stop early", "nothing of this"])
     assert found["early stopping please"][0]["entry"]["u"] == "b.html"
