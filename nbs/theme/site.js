@@ -97,7 +97,7 @@
       svg.removeAttribute('aria-hidden'); svg.setAttribute('role', 'group');
       const words = svg.parentElement.querySelector('mjx-assistive-mml');
       if (words) { svg.setAttribute('aria-label', words.textContent.trim()); words.setAttribute('aria-hidden', 'true'); words.inert = true; }
-      for (const a of svg.querySelectorAll('a')) a.setAttribute('aria-label', 'equation ' + (a.textContent.trim() || decodeURIComponent((a.getAttribute('href') || '').replace('#mjx-eqn:', ''))));
+      for (const a of svg.querySelectorAll('a')) a.setAttribute('aria-label', 'equation ' + (a.textContent.trim() || decodeURIComponent(a.getAttribute('href') || '').replace(/^#mjx-eqn:(eq:)?/, '')));
     }
   };
   // a formula that is wider than the text may use the room beside it
