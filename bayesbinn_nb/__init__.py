@@ -35,6 +35,7 @@ _PUBLIC = {
     "LambdaCallback": "bayesbinn_nb.library.callbacks:LambdaCallback",
     "LearningRateScheduler": "bayesbinn_nb.library.callbacks:LearningRateScheduler",
     "ModelCheckpoint": "bayesbinn_nb.library.callbacks:ModelCheckpoint",
+    "ParallelTrainer": "bayesbinn_nb.library.parallel:ParallelTrainer",
     "StopWhenStill": "bayesbinn_nb.library.callbacks:StopWhenStill",
     "TensorBoardLogger": "bayesbinn_nb.library.callbacks:TensorBoardLogger",
     "Trainer": "bayesbinn_nb.library.trainer:Trainer",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from bayesbinn_nb.library.packing import load_packed as load_packed
     from bayesbinn_nb.library.packing import pack_model as pack_model
     from bayesbinn_nb.library.packing import unpack_model as unpack_model
+    from bayesbinn_nb.library.parallel import ParallelTrainer as ParallelTrainer
     from bayesbinn_nb.library.pretrained import load_pretrained as load_pretrained
     from bayesbinn_nb.library.recipes import make_method as make_method
     from bayesbinn_nb.library.recipes import recipe as recipe
