@@ -367,11 +367,11 @@ class InGroup(Trainer):
         find_unused_parameters: bool = False,  # of DDP: True if a step may leave parameters out
         **settings: Any,  # of `Trainer`
     ) -> None:
+        if settings.get("cuda_graph"):  # on a CPU too, where it would only be ignored
+            raise ValueError("cuda_graph=True cannot record the talk between processes: leave it out.")
         join_group()
         self._find_unused = find_unused_parameters
         super().__init__(model, **settings)
-        if self.cuda_graph:
-            raise ValueError("cuda_graph=True cannot record the talk between processes: leave it out.")
 
     def _begin(self, train_size: int) -> None:
         if self._prepared:
