@@ -130,11 +130,16 @@ def _attributes(thing: object) -> dict[str, Any]:
     return {k: v for k, v in vars(thing).items() if v is None or isinstance(v, (bool, int, float, str))}
 
 
+def _schedules(trainer: Trainer) -> list[torch.optim.lr_scheduler.LRScheduler]:
+    "Those that it has: its own, and that of the real parameters; both move at the same moments"
+    return [one for one in (trainer.scheduler, trainer.real_scheduler) if one is not None]
+
+
 def snapshot(
     trainer: Trainer,  # prepared, between two epochs
 ) -> dict[str, Any]:
     "A copy of all that steers its training"
-    method, scheduler = _method_of(trainer), trainer.scheduler
+    method = _method_of(trainer)
     groups = [
         {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
         for optimizer in method.optimizers()
@@ -145,7 +150,7 @@ def snapshot(
         "model": {k: v.detach().clone() for k, v in trainer.model.state_dict().items()},
         "attributes": _attributes(method),
         "groups": groups,
-        "scheduler": None if scheduler is None else copy.deepcopy(scheduler.state_dict()),
+        "schedules": [copy.deepcopy(one.state_dict()) for one in _schedules(trainer)],
     }
 
 # %% ../../nbs/library/rehearsal.ipynb #c58faaf7
@@ -163,29 +168,37 @@ def put_back(
         for name in set(group) - set(values) - {"params"}:
             del group[name]
         group.update(copy.deepcopy(values))
-    if trainer.scheduler is not None:
-        trainer.scheduler.load_state_dict(copy.deepcopy(kept["scheduler"]))
+    for one, state in zip(_schedules(trainer), kept["schedules"], strict=True):
+        one.load_state_dict(copy.deepcopy(state))
 
 # %% ../../nbs/library/rehearsal.ipynb #62874556
 _STEPS = 20_000  # steps of the whole run that are counted out
 
 
-def _step(scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+def _step(trainer: Trainer) -> None:
+    "Every schedule takes a step"
     with warnings.catch_warnings():  # a schedule that moves without its optimiser is meant here
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
-        scheduler.step()
+        for one in _schedules(trainer):
+            one.step()
 
 
-def _steps_without_training(trainer: Trainer, steps: int) -> list[float | None]:
-    "Count out the steps of an epoch; the rate in each of them, where a schedule moves with steps"
-    method = _method_of(trainer)
-    advance = getattr(method, "advance", None)
-    moving = trainer.scheduler if trainer.scheduler_step == "step" else None
+def _rates(trainer: Trainer) -> Any:
+    "The rate of the method's own optimiser; where the real parameters have a schedule, theirs behind it"
+    real = trainer.real_scheduler
+    own = first_rate(_method_of(trainer))
+    return own if real is None else (own, float(real.optimizer.param_groups[0]["lr"]))
+
+
+def _steps_without_training(trainer: Trainer, steps: int) -> list[Any]:
+    "Count out the steps of an epoch; the rates in each of them, where a schedule moves with steps"
+    advance = getattr(_method_of(trainer), "advance", None)
+    moving = trainer.scheduler_step == "step" and bool(_schedules(trainer))
     rates = []
-    for _ in range(steps if moving is not None or advance else 0):
-        if moving is not None:
-            rates.append(first_rate(method))
-            _step(moving)
+    for _ in range(steps if moving or advance else 0):
+        if moving:
+            rates.append(_rates(trainer))
+            _step(trainer)
         if advance:
             advance()
     return rates
@@ -199,9 +212,9 @@ def _epoch_without_training(
     watchers: Sequence[Callback],
 ) -> dict[str, Any]:
     "The constants of one epoch"
-    method, scheduler = _method_of(trainer), trainer.scheduler
-    if scheduler is not None and trainer.scheduler_step == "epoch_start":
-        _step(scheduler)
+    method = _method_of(trainer)
+    if trainer.scheduler_step == "epoch_start":
+        _step(trainer)
     method.on_epoch_start(epoch)
     found: dict[str, Any] = {"rate at the start": first_rate(method)}
     rates = _steps_without_training(trainer, steps) if steps and count else []
@@ -212,8 +225,8 @@ def _epoch_without_training(
             watcher.on_batch_end(trainer, {"epoch": epoch, "step": steps - 1, "steps": steps})
     method.on_epoch_end(epoch)
     found |= constants(method)
-    if scheduler is not None and trainer.scheduler_step == "epoch_end":
-        _step(scheduler)
+    if trainer.scheduler_step == "epoch_end":
+        _step(trainer)
     return found
 
 # %% ../../nbs/library/rehearsal.ipynb #9720f062

@@ -155,6 +155,43 @@ def test_a_schedule_by_steps_and_rates_set_by_a_callback(digits):
         assert len(set(listen.rates)) == 5 and column(rehearsal.notes()[0], "optimizer 0: lr") == listen.rates
 
 
+@pytest.mark.parametrize("when", ["epoch_start", "epoch_end", "step"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_schedule_of_the_real_parameters_is_played_through(when, own):
+    "Bias and weight have an optimiser each; both rates are those of the real run, epoch by epoch"
+
+    class Noting(Callback):
+        "The rates with which an epoch ends, before a schedule of epochs moves on"
+
+        def on_epoch_begin(self, trainer, logs):
+            self.rates = [o.param_groups[0]["lr"] for o in trainer.method.optimizers()]
+
+        def on_epoch_end(self, trainer, logs):
+            if when == "step":
+                self.on_epoch_begin(trainer, logs)
+            logs |= {"own": self.rates[0], "real": self.rates[1]}
+
+    def fitted():
+        torch.manual_seed(0)
+        settings = {"real_scheduler": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9)}
+        if own:
+            settings["scheduler"] = lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, 20)
+        trainer = Trainer(torch.nn.Linear(4, 3), device="cpu")
+        trainer.compile(STE(lr=0.01), scheduler_step=when, **settings)
+        x, y = torch.randn(40, 4), torch.arange(40) % 3
+        trainer.fit(x, y, epochs=5, batch_size=10, callbacks=[Noting()], progress="silent")
+        return trainer
+
+    with rehearsing(steps=2) as rehearsal:
+        rehearsed = fitted()
+    noted, real = rehearsal.notes()[0]["constants"], fitted()
+    for name, place in (("own", "optimizer 0: lr"), ("real", "optimizer 1: lr")):
+        column = noted[place]["values"]
+        assert (column * 5 if noted[place]["every"] == 5 else column) == real.history.column(name), name
+    assert len(set(real.history.column("real"))) == 5 and ("rates of the steps" in noted) == (when == "step")
+    assert rehearsed.real_scheduler.last_epoch == {"epoch_start": 1, "epoch_end": 1, "step": 2}[when]
+
+
 def test_several_fits_the_steps_of_each_and_one_that_breaks_off(digits):
     class Explode(Callback):
         def on_batch_end(self, trainer, logs):
