@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,9 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
 from .models import build_model
 from .packed_speed import packed_targets
-from .process import FAST_PROCESS
+from .process import FAST_PROCESS, cores
 from .timing import one_thread, ratio, seconds
 from .trainer import Trainer
 from ..methods.bayesbinn import BayesBiNN, BayesBiNNOptimizer
@@ -39,7 +41,7 @@ from ..methods.ste import STE
 __all__ = ['SIZES', 'METHODS', 'GROUPS', 'Measured', 'Target', 'Outcome', 'NotHere', 'outcome', 'machine', 'bandwidth',
            'adam_step', 'bayesbinn_step', 'arithmetic', 'optimiser_target', 'optimiser_targets', 'training_step',
            'training_target', 'training_targets', 'first_step_targets', 'process_targets', 'packed_inference_targets',
-           'table', 'record', 'main']
+           'table', 'load_average', 'record', 'main']
 
 # %% ../../nbs/library/targets.ipynb #db0171c9
 @dataclass(frozen=True)
@@ -119,9 +121,11 @@ def machine() -> dict[str, Any]:
         instructions=[name for name in _SETS if name in flags],
         capability=torch.backends.cpu.get_cpu_capability(),
         threads=1,
+        cores=cores(),
         python=platform.python_version(),
         torch=torch.__version__,
         numba=importlib.import_module("numba").__version__ if numba else None,
+        bayesbinn_nb=__version__,
     )
 
 
@@ -378,14 +382,22 @@ def table(
     return "\n".join(lines)
 
 # %% ../../nbs/library/targets.ipynb #b896cc82
+def load_average() -> float | None:  # None where the operating system counts none
+    "Processes that ran or waited for a core, on average over the last minute"
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def record(
     rows: Iterable[Outcome],
     path: str | Path,  # a JSON file, overwritten
+    load_before: float | None = None,  # load average when the measurement began
 ) -> None:
-    "The machine and every row"
+    "The machine, when and under which load it was measured, and every row"
     lines = [asdict(row) | {"met": row.met} for row in rows]
-    text = json.dumps({"machine": machine(), "targets": lines}, indent=1, ensure_ascii=False)
-    Path(path).write_text(text + "\n")
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    load = {"before": load_before, "after": load_average()}
+    whole = {"machine": machine(), "date": date, "load": load, "targets": lines}
+    Path(path).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 # %% ../../nbs/library/targets.ipynb #9261e941
 def _parser() -> argparse.ArgumentParser:
@@ -411,7 +423,7 @@ def main(
     argv: list[str] | None = None,  # the words of the command line; None: those of this process
 ) -> int:  # exit status: 1 if a target is not met
     "Print the table, row by row as it is measured"
-    args, rows = _parser().parse_args(argv), []
+    args, rows, load_before = _parser().parse_args(argv), [], load_average()
     for group, make in GROUPS.items():
         for target in make():
             full = f"{group}: {target.name}"
@@ -420,7 +432,7 @@ def main(
             rows.append(outcome(group, target))
             print(table(rows[-1:]).splitlines()[1] if len(rows) > 1 else table(rows), flush=True)
     if args.json:
-        record(rows, args.json)
+        record(rows, args.json, load_before)
     return int(not all(row.met for row in rows))
 
 # %% ../../nbs/library/targets.ipynb #14e6083b
