@@ -334,6 +334,7 @@ def test_quarto_renders_the_pages_that_exist_and_reads_offline(quarto):
         "experiments/row.ipynb",
         "results/runs/short/row/row.ipynb",
         "results/quick/two_moons.ipynb",
+        "names.ipynb",
     ]
     assert config["website"]["sidebar"]["contents"] == [
         {"text": "Home", "href": "index.ipynb"},
