@@ -38,7 +38,7 @@ from .terminal import Display
 from .units import UNITS, Taken, Unit, claimed, estimates, gather, is_whole, shard, unit_job, units_of
 
 # %% auto #0
-__all__ = ['run_boxed', 'put_in_place', 'Workers', 'Here', 'on_worker', 'OnDask', 'workers_of', 'run_units']
+__all__ = ['put_in_place', 'Workers', 'Here', 'on_worker', 'OnDask', 'workers_of', 'run_units']
 
 # %% ../../nbs/repro/executors.ipynb #cb2148d4
 _NOT_RETURNED = ("jupyter", "records", ".lock", "stderr.txt", "log.txt")  # the runner's own, of no use elsewhere
@@ -73,7 +73,7 @@ def run_boxed(
     }
     answer = execute_job(job | here)
     answer["files"] = _contents(folder) if answer["error"] is None else {}
-    answer["digests"] = _digests(answer["files"])
+    answer.get("digests", {}) = _digests(answer["files"])
     answer.pop("notebook", None)  # its path means nothing elsewhere
     return answer
 
