@@ -38,7 +38,7 @@ from .terminal import Display
 from .units import UNITS, Taken, Unit, claimed, estimates, gather, is_whole, shard, unit_job, units_of
 
 # %% auto #0
-__all__ = ['put_in_place', 'Workers', 'Here', 'on_worker', 'OnDask', 'workers_of', 'run_units']
+__all__ = ['run_boxed', 'put_in_place', 'Workers', 'Here', 'on_worker', 'OnDask', 'workers_of', 'run_units']
 
 # %% ../../nbs/repro/executors.ipynb #cb2148d4
 _NOT_RETURNED = ("jupyter", "records", ".lock", "stderr.txt", "log.txt")  # the runner's own, of no use elsewhere
@@ -73,7 +73,7 @@ def run_boxed(
     }
     answer = execute_job(job | here)
     answer["files"] = _contents(folder) if answer["error"] is None else {}
-    answer.get("digests", {}) = _digests(answer["files"])
+    answer["digests"] = _digests(answer["files"])
     answer.pop("notebook", None)  # its path means nothing elsewhere
     return answer
 
@@ -406,7 +406,7 @@ class _Taking(_Starting):
         error, notes = answer["error"], answer.get("notes", [])
         if error is None and "files" in answer:
             try:
-                put_in_place(one.unit, Path(one.job["folder"]), answer["files"], answer["digests"])
+                put_in_place(one.unit, Path(one.job["folder"]), answer["files"], answer.get("digests", {}))
             except RunnerError as e:
                 error = str(e)
         if error is None:
