@@ -78,6 +78,7 @@ def long_description():
             return found[0]
         return f"{picture}[{label}]({cfg['git_url']}/{'raw' if picture else 'blob'}/{cfg['branch']}/{target})"
 
+    text = re.sub(r'(<img[^>]* src=")(?!https?://)', rf"\g<1>{cfg['git_url']}/raw/{cfg['branch']}/", text)
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", absolute, text)
 
 

@@ -70,6 +70,7 @@ def test_links_work_on_an_index_page(built):
     home = settings["DEFAULT"]["git_url"]
     text = re.sub(r"(?s)```.*?```", "", metadata.partition("\n\n")[2])
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", text)
+    links += [("!", target) for target in re.findall(r'<img[^>]* src="([^"]*)"', text)]
     assert len(links) > 20
     for picture, target in links:
         assert re.match(r"https?://|#", target), target

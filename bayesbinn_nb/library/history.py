@@ -104,6 +104,11 @@ class History(list[dict[str, Any]]):
         names = dict.fromkeys(name for row in self for name in row if name != "epoch")
         return {name: self.column(name) for name in names}
 
+    @property
+    def epoch(self) -> list[int]:
+        "The number of every epoch, as Keras keeps it but for the start: ours count from 1"
+        return self.column("epoch")
+
     def table(
         self,
         names: Sequence[str] | None = None,  # columns; default all

@@ -5,6 +5,7 @@
 # %% ../../nbs/library/inputs.ipynb #c9107e9f
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -16,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from .arrays import ArrayData
 
 # %% auto #0
-__all__ = ['tensors_of', 'is_input', 'size_of', 'mapped', 'called', 'is_array', 'as_tensor', 'as_input', 'as_targets', 'Handed',
-           'is_arrays', 'has_embedding', 'as_data', 'loader_of', 'split_off', 'class_table', 'weights_by_class']
+__all__ = ['tensors_of', 'is_input', 'size_of', 'mapped', 'called', 'misfit', 'is_array', 'as_tensor', 'as_input', 'as_targets',
+           'Handed', 'is_arrays', 'has_embedding', 'as_data', 'loader_of', 'split_off', 'class_table',
+           'weights_by_class']
 
 # %% ../../nbs/library/inputs.ipynb #8ee0792e
 def tensors_of(
@@ -59,9 +61,37 @@ def called(
     x: Any,  # an input: a tensor, a tuple (by position) or a dictionary (by name)
 ) -> Any:
     "What a network gives for an input"
-    if isinstance(x, dict):
-        return model(**x)
-    return model(*x) if isinstance(x, tuple) else model(x)
+    named = x if isinstance(x, dict) else {}
+    given = () if isinstance(x, dict) else x if isinstance(x, tuple) else (x,)
+    try:
+        return model(*given, **named)
+    except TypeError as e:
+        if (said := misfit(model, given, named)) is None:
+            raise
+        raise TypeError(said) from e
+
+# %% ../../nbs/library/inputs.ipynb #321c0099
+def misfit(
+    model: nn.Module,
+    given: tuple[Any, ...],  # by position
+    named: dict[str, Any],  # by name
+) -> str | None:  # a sentence; None: they can be its inputs
+    "Why these cannot be the inputs of a network's `forward`"
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*given, **named)
+    except TypeError:
+        names = [n for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
+        needed = [n for n in names if signature.parameters[n].default is inspect.Parameter.empty]
+        few = "" if len(needed) == len(names) else f"{len(needed)} to "
+        got = ", ".join(named) or ("1 tensor" if len(given) == 1 else f"{len(given)} tensors")
+        count, s = len(named) + len(given), "" if len(names) == 1 else "s"
+        return (
+            f"forward of {type(model).__name__} takes {few}{len(names)} input{s} ({', '.join(names)}), and "
+            f"{count} {'was' if count == 1 else 'were'} given ({got}): give a tuple of tensors in that order, or a "
+            "dictionary by those names."
+        )
+    return None
 
 # %% ../../nbs/library/inputs.ipynb #dfef856f
 def is_array(

@@ -572,7 +572,12 @@ class Agreeing(KeptWithin):
 
     _in_parts = False  # each rank scores its own part
 
-    def evaluate(self, data: Any, *rest: Any, **settings: Any) -> dict[str, float]:
+    def evaluate(
+        self,
+        data: Any,  # the whole of it on every rank, as for `Trainer.evaluate`
+        *rest: Any,  # its other arguments
+        **settings: Any,  # by name
+    ) -> dict[str, float]:
         "Loss and metrics over all ranks' shares; every rank must call it"
         if isinstance(data, ArrayData) and len(data) >= processes() and not self.eval_in_train_mode:
             self._in_parts = True

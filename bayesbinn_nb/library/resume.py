@@ -151,8 +151,8 @@ class Saved(Remembering):
             raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
         if (seed := state["seed"]) != self.seed:
             raise ValueError(
-                f"{path} belongs to seed {seed}, this trainer has seed {self.seed}: use another folder or "
-                f"Trainer(seed={seed})."
+                f"{path} belongs to seed {seed}, this trainer has seed {self.seed}, and a run goes on with its own "
+                f"seed: build Trainer(…, seed={seed}), also to evaluate only, or use another folder."
             )
         self._begin(state["train_size"])
         method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed

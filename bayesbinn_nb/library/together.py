@@ -17,6 +17,7 @@ from .arrays import ArrayData
 from .callbacks import Callback
 from .feed import count_examples
 from .history import History
+from .inputs import is_array
 from .loop import StepRules
 from .metrics import total
 from .rehearsal import current
@@ -311,9 +312,9 @@ def joint_trainer(
 # %% ../../nbs/library/together.ipynb #176c7502
 def fit_together(
     trainers: Sequence[Trainer],  # compiled alike, each with its own model and seed, none trained yet
-    train: ArrayData | Iterable[Any],  # as for `Trainer.fit`; every network sees the same batches
-    val: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch, for each network
-    test: ArrayData | Iterable[Any] | None = None,  # evaluated after each epoch too, and never used to choose anything
+    train: Any,  # as for `Trainer.fit`, arrays also as a pair (x, y); every network sees the same batches
+    val: Any = None,  # evaluated after each epoch, for each network; targets, where `train` is an array
+    test: Any = None,  # evaluated after each epoch too, and never used to choose anything
     *,
     epochs: int,  # train until this epoch, ≥ 1
     callbacks: Sequence[Callback] = (),  # they see the joint trainer
@@ -323,10 +324,13 @@ def fit_together(
     trainers = list(trainers)
     if not trainers:
         return []
-    if len(trainers) == 1:
-        return [trainers[0].fit(train, val=val, test=test, epochs=epochs, callbacks=callbacks, **settings)]
     if any(t.method is None for t in trainers):
         raise RuntimeError("Call compile(method=…) of every trainer first.")
+    if is_array(train) and is_array(val):
+        train, val = (train, val), None
+    train, val, test = (trainers[0]._to_score(data) for data in (train, val, test))
+    if len(trainers) == 1:
+        return [trainers[0].fit(train, val=val, test=test, epochs=epochs, callbacks=callbacks, **settings)]
     check_alike(trainers)
     first = trainers[0]
     if isinstance(train, ArrayData):

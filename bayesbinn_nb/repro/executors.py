@@ -406,7 +406,8 @@ class _Taking(_Starting):
         error, notes = answer["error"], answer.get("notes", [])
         if error is None and "files" in answer:
             try:
-                put_in_place(one.unit, Path(one.job["folder"]), answer["files"], answer["digests"])
+                told = dict.fromkeys(answer["files"], "") | answer.get("digests", {})  # none told is none right
+                put_in_place(one.unit, Path(one.job["folder"]), answer["files"], told)
             except RunnerError as e:
                 error = str(e)
         if error is None:

@@ -24,10 +24,10 @@ from .templates import SuiteError
 __all__ = ['RULES', 'ENOUGH', 'VERDICTS', 'ROUNDING', 'EARLIER', 'COLUMNS', 'setting', 'same_value', 'joins', 'on_stand_in',
            'on_another_machine', 'lacks_a_required_setting', 'declares_a_deviation', 'has_another_schedule',
            'stopped_before_the_end', 'stopped_before_that_epoch', 'trained_on_after_the_end',
-           'may_have_missed_the_best_epoch', 'other_settings', 'has_other_settings', 'values_of', 'was_not_measured',
-           'not_comparable', 'tolerance', 'too_few_runs', 'word', 'Verdict', 'judge', 'scorecard', 'verdict_counts',
-           'counted_apart', 'counts_sentence', 'reproduced_what', 'show_value', 'verdict_cells', 'comparison_table',
-           'counts_table', 'collect', 'planned', 'text_report']
+           'may_have_missed_the_best_epoch', 'other_settings', 'has_other_settings', 'follows_recipe', 'values_of',
+           'was_not_measured', 'not_comparable', 'tolerance', 'too_few_runs', 'word', 'Verdict', 'judge', 'scorecard',
+           'verdict_counts', 'counted_apart', 'counts_sentence', 'reproduced_what', 'show_value', 'verdict_cells',
+           'comparison_table', 'counts_table', 'collect', 'planned', 'text_report']
 
 # %% ../../nbs/repro/report.ipynb #f12a36aa
 _ANSWERED_BY = {
@@ -106,9 +106,10 @@ def on_another_machine(published: Published, run: list) -> str | None:
 def lacks_a_required_setting(published: Published, run: list) -> str | None:
     "The published run had a setting that ours has not"
     for name, value in published.requires.items():
-        if not same_value(setting(run[0], name), value):
-            if name == "recipe_of":
+        if name == "recipe_of":
+            if not follows_recipe(published, run[0]):
                 return f"the published number was made with other settings, those of the recipe {value}"
+        elif not same_value(setting(run[0], name), value):
             return f"the published number was made with {name}: {_shown(value)}"
     return None
 
@@ -241,6 +242,24 @@ def has_other_settings(published: Published, run: list) -> str | None:
     if not others:
         return None
     return "other settings than the published ones: " + ", ".join(f"{k} = {_shown(v)}" for k, v in others.items())
+
+# %% ../../nbs/repro/report.ipynb #2a46ce03
+_OF_THE_RUN = ("validation", "batch_size", "model", "mean_samples", "lr_end", "still_epochs")  # looked at elsewhere
+
+
+def follows_recipe(
+    published: Published,  # names a recipe in `requires`
+    record: Record,
+) -> bool:
+    "Was this run made with what that recipe gives to the method, as far as the number does not say otherwise?"
+    name = published.requires["recipe_of"]
+    told = setting(record, "recipe_of")
+    if told is not None:
+        return told == name
+    given, _ = _given_settings(record)
+    wanted = _recipe_settings(published.dataset, published.method, name)
+    own = [key for key in wanted if key not in (*_OF_THE_RUN, *published.params, *published.requires)]
+    return all(same_value(given.get(key), wanted[key][0]) for key in own)
 
 # %% ../../nbs/repro/report.ipynb #e83eead1
 def values_of(

@@ -145,3 +145,15 @@ def test_a_folder_of_other_seeds_is_refused(digits, tmp_path):
         2,
         2,
     ]
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (0,)])
+def test_arrays_as_fit_takes_them(seeds, digits):
+    x, y = (t[:120].numpy() for t in digits.train.tensors())
+    run = dict(epochs=1, progress="silent", batch_size=50)
+    apart, as_pair, validated = (trainers("ste", seeds) for _ in range(3))
+    for made, data in ((apart, (x, y)), (as_pair, ((x, y),)), (validated, ((x, y), (x[:30], y[:30])))):
+        histories = fit_together(made, *data, **run)
+        assert len(histories) == len(seeds) and all(len(h) == 1 for h in histories)
+    assert [t.history[0]["loss"] for t in apart] == [t.history[0]["loss"] for t in as_pair]
+    assert all("val_loss" in t.history[0] for t in validated) and not any("val_loss" in t.history[0] for t in apart)

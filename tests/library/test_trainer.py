@@ -569,3 +569,54 @@ def test_a_stream_without_a_length_trains(tmp_path):
         )
         > 0
     )
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, left, right):
+        return self.layer(left) + right
+
+
+def test_a_wrong_number_of_inputs_is_said():
+    x, y = blobs().tensors()
+    right = torch.zeros(len(x), 3)
+    trainer = Trainer(Two(), device="cpu").compile(STE())
+    said = r"forward of Two takes 2 inputs \(left, right\), and 1 was given \(1 tensor\)"
+    with pytest.raises(TypeError, match=said):
+        trainer.fit(x, y, epochs=1, verbose=0)
+    with pytest.raises(TypeError, match=said):
+        trainer.predict(x)
+    with pytest.raises(TypeError, match=r"3 were given \(3 tensors\)"):
+        trainer.predict((x, right, right))
+    with pytest.raises(TypeError, match=r"1 was given \(left\): give a tuple of tensors in that order"):
+        trainer.predict({"left": x})
+    trainer = Trainer(Two(), device="cpu").compile(STE())
+    trainer.fit((x, right), y, epochs=1, verbose=0)
+    assert trainer.predict({"right": right, "left": x}).shape == (len(x), 3)
+
+
+def test_a_type_error_inside_forward_stays_what_it_was():
+    class Broken(nn.Linear):
+        def forward(self, x):
+            return x + "text"
+
+    with pytest.raises(TypeError) as caught:
+        Trainer(Broken(4, 3), device="cpu").compile(STE()).fit(blobs(), epochs=1, verbose=0)
+    assert "forward of" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_seed_can_be_evaluated_the_way_the_error_says(tmp_path):
+    trained = Trainer(nn.Linear(4, 3), device="cpu", seed=3).compile(STE())
+    trained.fit(blobs(), epochs=1, verbose=0, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"build Trainer\(…, seed=3\), also to evaluate only"):
+        Trainer(nn.Linear(4, 3), device="cpu").compile(STE()).load(tmp_path / "last.pt")
+    again = Trainer(nn.Linear(4, 3), device="cpu", seed=3).compile(STE()).load(tmp_path / "last.pt")
+    assert again.evaluate(blobs()) == trained.evaluate(blobs())
+
+
+def test_a_history_has_the_columns_that_keras_has():
+    history = toy().fit(blobs(), epochs=2, verbose=0)
+    assert history.epoch == [1, 2] and len(history.history["loss"]) == 2 and "epoch" not in history.history

@@ -1,6 +1,9 @@
 """Run templates: each has its parameters, inspects cleanly, and runs at a tiny size through the runner."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +156,30 @@ def test_unknown_method_is_one_clear_error(tmp_path):
     )
     outcome = run_suite(suite, out=tmp_path / "runs", quiet=True)
     assert "sgd" in outcome.failed[0]["error"] and "bayesbinn" in outcome.failed[0]["error"]
+
+
+def test_plain_papermill_names_what_is_in_the_way(tmp_path):
+    pytest.importorskip("papermill")
+
+    def run(method):
+        sizes = {"dataset": "mnist-standin", "epochs": 1, "limit": 64, "eval_limit": 50, "method": method}
+        words = [word for name, value in sizes.items() for word in ("-p", name, str(value))]
+        template = str(experiments_dir() / "benchmark.ipynb")
+        return subprocess.run(
+            [sys.executable, "-m", "papermill", template, "out.ipynb", *words, "--no-progress-bar"],
+            cwd=tmp_path,
+            env=os.environ | {"BAYESBINN_DATA": str(tmp_path / "nothing"), "MPLBACKEND": "Agg"},
+            capture_output=True,
+            text=True,
+            encoding="utf8",
+        )
+
+    first = run("bayesbinn")
+    assert first.returncode == 0, first.stderr
+    kept = (tmp_path / "_work" / "seed0" / "last.pt").read_bytes()
+    second = run("ste")
+    assert second.returncode != 0
+    said = second.stderr.strip().splitlines()[-1]  # below the traceback, the last thing on the screen
+    assert "_work/seed0/last.pt belongs to another run: " in said.replace("\\", "/")
+    assert "Choose another checkpoint_dir, or delete that one." in said
+    assert (tmp_path / "_work" / "seed0" / "last.pt").read_bytes() == kept

@@ -334,11 +334,13 @@ def test_quarto_renders_the_pages_that_exist_and_reads_offline(quarto):
         "experiments/row.ipynb",
         "results/runs/short/row/row.ipynb",
         "results/quick/two_moons.ipynb",
+        "names.ipynb",
     ]
     assert config["website"]["sidebar"]["contents"] == [
         {"text": "Home", "href": "index.ipynb"},
         {"section": "Mathematics", "contents": ["math/coin.ipynb"]},
         {"section": "Your quick run", "contents": ["results/quick/two_moons.ipynb"]},
+        {"section": "Reference", "contents": ["names.ipynb"]},
     ]
     assert "../../../../math/coin.html" in (out / "results/runs/short/row/row.html").read_text()
     page = (out / "results/quick/two_moons.html").read_text()

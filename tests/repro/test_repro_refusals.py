@@ -96,7 +96,7 @@ def test_an_answer_that_is_not_whole_is_not_filed(tmp_path):
     path, log = suite_in(tmp_path, ROW), io.StringIO()
     worker = Elsewhere({"error": None, "files": {"a.ipynb": b"{}"}, "seconds": 0.1})
     assert not run_units(path, executor=worker, out=tmp_path / "o", stream=log).ok
-    assert "a, seed 0: what came back for a, seed 0 was not kept: the row's note is missing" in log.getvalue()
+    assert "a, seed 0: what came back for a, seed 0 was not kept: a.ipynb was damaged on its way" in log.getvalue()
     assert row_state(load_suite(path).rows[0], tmp_path / "o" / "a") != "whole"
 
 
