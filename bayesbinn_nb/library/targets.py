@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -261,7 +261,7 @@ def training_step(
     method: Any,  # unprepared
     hidden: int = 2048,  # units of the MLP's hidden layers
     batch: int = 100,  # examples
-    steps: int = 3,  # in an epoch
+    steps: int = 30,  # in an epoch
 ) -> Callable[[], float]:  # a call trains an epoch and returns the seconds of a step
     "Training steps of the MNIST MLP, by the trainer"
     data = [(torch.randn(batch, 1, 28, 28), torch.randint(0, 10, (batch,)))] * steps
@@ -272,7 +272,7 @@ def training_step(
 # %% ../../nbs/library/targets.ipynb #1f954a87
 def training_target(
     name: str,  # of METHODS
-    turns: int = 9,
+    turns: int = 5,
     **settings: int,  # of `training_step`
 ) -> Target:
     "A method's training step in units of fused Adam's"
@@ -394,7 +394,7 @@ def record(
 ) -> None:
     "The machine, when and under which load it was measured, and every row"
     lines = [asdict(row) | {"met": row.met} for row in rows]
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    date = datetime.now(UTC).isoformat(timespec="seconds")
     load = {"before": load_before, "after": load_average()}
     whole = {"machine": machine(), "date": date, "load": load, "targets": lines}
     Path(path).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf8")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .kernels import compiled_kernels
 from .kernels.memory import is_dense
 from .method import Choice, Method, binary_sign, copied, forget_casts, is_binary_weight
 
@@ -49,6 +50,10 @@ def bop_update_(
     "One step of Bop, (Bop 3) and (Bop 4), in place"
     if grad.stride() != weights.stride():
         grad = torch.empty_like(weights).copy_(grad)
+    loops = compiled_kernels(momentum, weights, grad) if convention in CONVENTIONS else None
+    if loops and momentum.dtype == torch.float32 and momentum.stride() == weights.stride() and is_dense(weights):
+        n = loops.flip_weights_(weights, momentum, grad, adaptivity_rate, threshold, convention == "report")
+        return torch.tensor(float(n))
     agree, scratch = [], None
     for kept, m, g in same_pieces(weights, momentum, grad):
         w, g = kept.to(m.dtype), g.to(m.dtype)  # no copies in float32

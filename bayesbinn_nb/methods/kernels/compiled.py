@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -23,7 +23,7 @@ from .noise import BITS_TO_UNIFORM, GOLDEN, settled_beyond, signed
 
 # %% auto #0
 __all__ = ['f32', 'i32', 'named_by_key', 'can_take', 'sample_all_', 'sample_weights_', 'accumulate_gradient_', 'update_all_',
-           'update_natural_parameter_', 'adam_all_', 'project_all_']
+           'update_natural_parameter_', 'adam_all_', 'project_all_', 'flip_weights_']
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #92ae0366
 def named_by_key(
@@ -193,17 +193,6 @@ def _column_for(table, row, column, like):  # the numbers at an address of the t
         return lambda table, row, column, like: _floats_at(table[row, column])
     return lambda table, row, column, like: _shorts_at(table[row, column])
 
-
-def _array_of(table, row, column, size, like):
-    raise NotImplementedError
-
-
-@overload(_array_of, inline="always")
-def _array_of_for(table, row, column, size, like):  # the same as an array
-    if like.dtype == types.float32:
-        return lambda table, row, column, size, like: carray(_floats_at(table[row, column]), (size,), np.float32)
-    return lambda table, row, column, size, like: carray(_shorts_at(table[row, column]), (size,), np.int16)
-
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000016
 def _advance(typing, pointer, n):
     return pointer(pointer, types.int64), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
@@ -224,10 +213,41 @@ def _from_for(numbers, start):
         return lambda numbers, start: _onward(numbers, types.int64(start))
     return lambda numbers, start: numbers[start:]
 
-# %% ../../../nbs/methods/kernels/compiled.ipynb #00000019
+# %% ../../../nbs/methods/kernels/compiled.ipynb #90a8db1c
 _BLOCK, _ROW = 2048, 128  # weights that are asked once, and weights that are written together
+_AHEAD = 2 * _ROW  # by so many numbers a row is asked for before its turn
 
 
+def _fetch_instruction(typing, pointer):
+    def ask(context, builder, sig, args):
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(fetch, [builder.bitcast(args[0], byte), word(0), word(3), word(1)])  # data, to read, to keep
+        return context.get_dummy_value()
+
+    return types.void(pointer), ask
+
+
+_fetch: Any = intrinsic(_fetch_instruction)
+
+
+def _ask_for_row(numbers, start):
+    raise NotImplementedError
+
+
+@overload(_ask_for_row, inline="always")
+def _ask_for_row_of(numbers, start):
+    if not isinstance(numbers, types.CPointer):
+        return lambda numbers, start: None
+
+    def ask(numbers, start):
+        for first in range(0, _ROW, 16):  # 64 bytes of float32, which come together
+            _fetch(_onward(numbers, types.int64(start + first)))
+
+    return ask
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #00000019
 @_inlined
 def _size_bits(x):  # float bits without a sign are ordered like the numbers, and integers vectorise
     return i32(_as_int(x) & i32(0x7FFFFFFF))
@@ -337,12 +357,12 @@ def _sample_open(out, lam, n, rate, key, key1, spread, unit):
 
 @_compiled
 def _sample_block(out, lam, n, rate, key, key1, spread, unit, bound):
-    if _mostly_open(lam, None, min(n, _ROW), bound):
-        _sample_open(out, lam, n, rate, key, key1, spread, unit)
-        return
+    all_open = _mostly_open(lam, None, min(n, _ROW), bound)
     for start in range(0, n, _ROW):
+        _ask_for_row(out, start + _AHEAD)
+        _ask_for_row(lam, start + _AHEAD)
         o, l, m = _from(out, start), _from(lam, start), min(n - start, _ROW)
-        if _all_settled(l, None, m, bound):
+        if not all_open and _all_settled(l, None, m, bound):
             _put_signs(o, l, m)
         else:
             _sample_open(o, l, m, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
@@ -397,13 +417,17 @@ def _update_settled(lam, mode, grad, mean, n, keep, scaled, push):
 
 @_compiled
 def _update_usual(lam, mode, grad, w, mean, n, eps, keep, scaled, push, bound):
-    if _mostly_open(lam, mean, min(n, _ROW), bound):
-        _update_open(lam, mode, grad, w, mean, n, eps, keep, scaled, push)
-        return
+    all_open = _mostly_open(lam, mean, min(n, _ROW), bound)
     for start in range(0, n, _ROW):
         m = min(n - start, _ROW)
+        _ask_for_row(lam, start + _AHEAD)
+        _ask_for_row(grad, start + _AHEAD)
+        _ask_for_row(mode, start + _AHEAD)
+        _ask_for_row(mean, start + _AHEAD)
+        if all_open:
+            _ask_for_row(w, start + _AHEAD)
         l, o, g, mu = _from(lam, start), _from(mode, start), _from(grad, start), _from(mean, start)
-        if _all_settled(l, mu, m, bound):
+        if not all_open and _all_settled(l, mu, m, bound):
             _update_settled(l, o, g, mu, m, keep, scaled, push)
         else:
             _update_open(l, o, g, _from(w, start), mu, m, eps, keep, scaled, push)
@@ -637,12 +661,12 @@ def _exp_down(x):  # x ≤ 0; 0 below -87
 
 
 @_compiled
-def _adam_block(x, grad, m, v, numbers):
+def _adam_block(x, grad, m, v, n, numbers):
     step, one_minus_b1, b2, one_minus_b2, root, eps = (
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     )  # fmt: skip
     decay, bound, two_beta = numbers[6], numbers[7], numbers[8]
-    for i in range(x.size):
+    for i in range(n):
         d = _get(grad, i)
         if two_beta > 0:  # (K9)
             e = _exp_down(-abs(x[i] * two_beta))
@@ -665,18 +689,23 @@ _put_latent_signs = _writer(_negative_or_not)
 @_compiled
 def _adam(table, x_like, grad_like, m_like, v_like, mode_like, numbers, plus_at_zero, first, last):
     for row in range(table.shape[0]):
-        size = table[row, 5]
-        end = min(last, size)
-        x, grad = _array_of(table, row, 0, size, x_like), _array_of(table, row, 1, size, grad_like)
-        m, v = _array_of(table, row, 2, size, m_like), _array_of(table, row, 3, size, v_like)
-        mode = _array_of(table, row, 4, size, mode_like)
+        end = min(last, table[row, 5])
+        all_x, all_grad = _column(table, row, 0, x_like), _column(table, row, 1, grad_like)
+        all_m, all_v = _column(table, row, 2, m_like), _column(table, row, 3, v_like)
+        all_mode = _column(table, row, 4, mode_like)
         for start in range(first, end, _ROW):
-            stop = min(start + _ROW, end)
-            _adam_block(x[start:stop], grad[start:stop], m[start:stop], v[start:stop], numbers)
+            n, ahead = min(end - start, _ROW), start + _AHEAD
+            _ask_for_row(all_x, ahead)
+            _ask_for_row(all_grad, ahead)
+            _ask_for_row(all_m, ahead)
+            _ask_for_row(all_v, ahead)
+            _ask_for_row(all_mode, ahead)
+            x, mode = _from(all_x, start), _from(all_mode, start)
+            _adam_block(x, _from(all_grad, start), _from(all_m, start), _from(all_v, start), n, numbers)
             if plus_at_zero:
-                _put_latent_signs(mode[start:stop], x[start:stop], stop - start)
+                _put_latent_signs(mode, x, n)
             else:
-                _put_modes(mode[start:stop], x[start:stop], stop - start)
+                _put_modes(mode, x, n)
 
 
 @_compiled
@@ -719,3 +748,62 @@ def project_all_(
     "w = tanh(β h̃)"
     sizes = [row[0].numel() for row in rows if row[0] is not None]
     _walk(rows, [(n,) for n in sizes], sizes, lambda t, likes, a, b: _project(t, *likes, f32(beta), a, b))
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #e81bcaaf
+@_inlined
+def _switched(m, w, threshold, report):
+    if report:
+        return w if w * m < threshold else -w
+    return f32(1) if m - threshold * w <= 0 else f32(-1)
+
+
+@_compiled
+def _average_row(w, m, grad, n, gamma, threshold, report):
+    "Move a row's averages, and count the weights that flip"
+    flips, late = i32(0), gamma >= f32(0.5)
+    for i in range(n):
+        old, g = m[i], _get(grad, i)
+        new = g - (g - old) * (f32(1) - gamma) if late else old + (g - old) * gamma
+        m[i] = new
+        flips = i32(flips + i32(_switched(new, _get(w, i), threshold, report) != _get(w, i)))
+    return flips
+
+
+@_compiled
+def _flip(table, w_like, m_like, grad_like, gamma, threshold, report, first, last):
+    flips = 0
+    for row in range(table.shape[0]):
+        end = min(last, table[row, 3])
+        all_w, all_m = _column(table, row, 0, w_like), _column(table, row, 1, m_like)
+        all_grad = _column(table, row, 2, grad_like)
+        for start in range(first, end, _ROW):
+            n, ahead = min(end - start, _ROW), start + _AHEAD
+            _ask_for_row(all_w, ahead)
+            _ask_for_row(all_m, ahead)
+            _ask_for_row(all_grad, ahead)
+            w, m = _from(all_w, start), _from(all_m, start)
+            here = _average_row(w, m, _from(all_grad, start), n, gamma, threshold, report)
+            if here > 0:
+                for i in range(n):
+                    _put(w, i, _switched(m[i], _get(w, i), threshold, report))
+            flips += here
+    return flips
+
+
+def flip_weights_(
+    weights: Tensor,  # w, ±1, float32 or bfloat16; updated
+    momentum: Tensor,  # m, float32; updated
+    grad: Tensor,  # g
+    adaptivity_rate: float,  # γ in (0, 1]
+    threshold: float,  # τ ≥ 0
+    report: bool = False,  # the rule of the Bop report at |m| = τ
+) -> int:  # flipped weights
+    "One step of Bop; all tensors in one memory layout"
+    limit = max(threshold, torch.finfo(torch.float32).smallest_normal) if report else threshold
+    flips, n = [], weights.numel()
+
+    def part(table: np.ndarray, likes: list, first: int, last: int) -> None:
+        flips.append(_flip(table, *likes, f32(adaptivity_rate), f32(limit), report, first, last))
+
+    _walk([(weights, momentum, grad)], [(n,)], [n], part)
+    return sum(flips)
