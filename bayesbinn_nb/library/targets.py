@@ -31,9 +31,9 @@ from .process import FAST_PROCESS, cores
 from .timing import one_thread, ratio, seconds
 from .trainer import Trainer
 from ..methods.bayesbinn import BayesBiNN, BayesBiNNOptimizer
-from ..methods.bop import Bop
+from ..methods.bop import Bop, bop_update_
 from ..methods.full_precision import FullPrecision
-from ..methods.kernels import sample_all_, update_all_
+from ..methods.kernels import adam_with_signs_, project_all_, sample_all_, update_all_
 from ..methods.pmf import PMF
 from ..methods.ste import STE
 
@@ -174,37 +174,55 @@ def bayesbinn_step(
     return step
 
 # %% ../../nbs/library/targets.ipynb #bc4f3991
-_MOVED = 36  # bytes per weight of a step with the lagged mean
+# bytes per weight of a step; that of fused Adam moves 28
+_MOVED = {"paper": 36, "stochastic": 36, "STE": 36, "Bop": 16, "PMF": 44}
+
+
+def _loops(
+    kind: str,  # of _MOVED
+    n: int,  # weights
+) -> Callable[[], Any]:
+    "The passes of one step over the weights, without what stands around them"
+    g, w, mode, mean = torch.randn(n) * 1e-3, torch.empty(n), torch.ones(n), torch.zeros(n)
+    if kind == "Bop":
+        return lambda: bop_update_(mode, mean, g, 1e-4, 1e-8)
+    if kind in ("STE", "PMF"):
+        x, beta = nn.Parameter(torch.randn(n) * 0.02), 3.0 if kind == "PMF" else 0.0
+        adam = torch.optim.Adam([x], lr=1e-12)
+        project = (lambda: project_all_([w], [x], beta)) if beta else (lambda: True)
+        return lambda: (project(), adam_with_signs_(adam, [x], [g], [mode], beta=beta))
+    lam = torch.randn(n) * 1e7 if kind == "paper" else torch.empty(n).uniform_(-2, 2)
+    mean.copy_(torch.tanh(lam))
+    tau, lr = (1e-10, 2e-7) if kind == "paper" else (1.0, 1e-9)
+    numbers = dict(lr=lr, data_scale=54_000.0, temperature=tau, beta=0.0, kl_weight=1.0, eps=1e-10)
+
+    def both() -> None:
+        sample_all_([(w, lam, 0)], tau, (1, 2))
+        update_all_([(lam, mode, g, w, None, None, None, mean)], [None], **numbers)
+
+    return both
 
 
 def arithmetic(
-    regime: str,  # "paper" or "stochastic"
+    kind: str,  # "paper" or "stochastic" (BayesBiNN), "STE", "Bop", "PMF"
     n: int = 1 << 15,  # weights, so few that all of them stay in a cache
 ) -> float:  # seconds a weight
-    "What the two passes take where no memory is waited for and no call is paid"
+    "What the passes of a step take where no memory is waited for and no call is paid"
 
     def passes(size: int) -> float:
-        lam = torch.randn(size) * 1e7 if regime == "paper" else torch.empty(size).uniform_(-2, 2)
-        w, mode, mean, g = torch.empty(size), torch.empty(size), torch.tanh(lam), torch.randn(size) * 1e-3
-        tau, lr = (1e-10, 2e-7) if regime == "paper" else (1.0, 1e-9)
-        numbers = dict(lr=lr, data_scale=54_000.0, temperature=tau, beta=0.0, kl_weight=1.0, eps=1e-10)
-
-        def both() -> None:
-            sample_all_([(w, lam, 0)], tau, (1, 2))
-            update_all_([(lam, mode, g, w, None, None, None, mean)], [None], **numbers)
-
-        both()
-        return min(seconds(both, 10) for _ in range(10))
+        loops = _loops(kind, size)
+        loops()
+        return min(seconds(loops, 10) for _ in range(10))
 
     few = n // 16
     return max(0.0, passes(n) - passes(few)) / (n - few)
 
-
+# %% ../../nbs/library/targets.ipynb #18424d4b
 def _bounds(n: int, regime: str, tensors: int, adam: float) -> str:
     "What a step cannot fall below, in units of Adam's seconds: by its bytes, its operations and its calls"
     found = {"operations": arithmetic(regime) * n / adam}
     if n >= 10_000_000:  # beyond the caches
-        found["bytes"] = _MOVED * n / max(bandwidth() for _ in range(3)) / adam
+        found["bytes"] = _MOVED[regime] * n / max(bandwidth() for _ in range(3)) / adam
     else:
         tiny = bayesbinn_step([torch.randn(26) * 1e-3 for _ in range(max(tensors, 1))], regime)
         tiny()
@@ -270,6 +288,23 @@ def training_step(
     return lambda: trainer.fit(data, epochs=next(epochs), progress="silent")[-1]["train_seconds"] / steps
 
 # %% ../../nbs/library/targets.ipynb #1f954a87
+_PASSES = {"BayesBiNN": "paper", "BayesBiNN, τ = 1": "stochastic"}  # the others bear their method's name
+
+
+def _bounds_of_training(
+    kind: str,  # as in `arithmetic`
+    model: nn.Module,
+    whole: float,  # seconds of the step by fused Adam
+) -> str:
+    "What the step cannot fall below if all but the optimiser costs the same, in units of `whole`"
+    n = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    step = adam_step([torch.randn(n) * 1e-3])
+    step()
+    adam = median(seconds(step) for _ in range(5))
+    least = {"bytes": _MOVED[kind] / 28 * adam, "operations": arithmetic(kind) * n}
+    return "bounds: " + ", ".join(f"{name} {1 + (t - adam) / whole:.2f}" for name, t in least.items())
+
+
 def training_target(
     name: str,  # of METHODS
     turns: int = 5,
@@ -281,7 +316,8 @@ def training_target(
         ours, adam = training_step(METHODS[name](), **settings), training_step(FullPrecision(), **settings)
         ours(), adam()
         rounds = [(ours(), adam()) for _ in range(turns)]
-        return Measured(median(a / b for a, b in rounds))
+        whole, model = median(b for _, b in rounds), build_model("mnist_mlp", hidden=settings.get("hidden", 2048))
+        return Measured(median(a / b for a, b in rounds), _bounds_of_training(_PASSES.get(name, name), model, whole))
 
     return Target(f"{name}, MNIST MLP, batch {settings.get('batch', 100)}, float32", 1.15, measure)
 
