@@ -99,10 +99,12 @@ def _loops_linear(
         offsets = torch.arange(n).numpy()
         _loops_columns(loops, x, offsets * depth, torch.arange(depth).numpy(), bits, 0, out, offsets * rows, rows, 1)
         return
-    filled = F.pad(x, (0, -depth % 128))
-    for example, product in zip(filled, out, strict=True):
-        e, p = example.numpy(), product.numpy()
-        share(rows, lambda a, b, e=e, p=p: loops.one_column(e, weights, depth, p, torch.empty(4096).numpy(), a, b), 256)
+    if depth % 128:
+        examples = F.pad(x, (0, -depth % 128)).view(-1).numpy()
+    wide = examples.size // n
+    for k in range(n):
+        e, p = examples[k * wide : (k + 1) * wide], products[k * rows : (k + 1) * rows]
+        share(rows, lambda a, b, e=e, p=p: loops.one_column(e, weights, depth, p, a, b), 256)
 
 # %% ../../nbs/library/packed_kernels.ipynb #1082b030
 def _loops_columns(

@@ -128,11 +128,13 @@ def columns(x, starts, steps, bits, first_bit, rows, out, places, stride, tile, 
 
 # %% ../../nbs/library/packed_loops.ipynb #3bbc85e3
 @_compiled
-def one_column(x, bits, depth, out, table, first, last):
+def one_column(x, bits, depth, out, first, last):
     "out[first:last] = W[first:last] x, where x is filled with zeros to a multiple of 128"
+    table, in_bytes, last_word = np.empty(4096, np.float32), depth % 8 == 0, bits.size - 16
     for o in range(first, last):
         out[o] = f32(0)
     for g in range(0, depth, 128):
+        full = in_bytes and g + 64 < depth
         for k in range(16):
             row, eight = table[256 * k : 256 * k + 256], x[g + 8 * k : g + 8 * k + 8]
             row[0] = f32(0)
@@ -142,9 +144,13 @@ def one_column(x, bits, depth, out, table, first, last):
                 for m in range(1 << j):
                     row[(1 << j) + m] = row[m] + f32(2) * eight[j]
         for o in range(first, last):
-            u, v = _bits_at(bits, o * depth + g), u64(0)
-            if g + 64 < depth:
-                v = _bits_at(bits, o * depth + g + 64)
+            at, u, v = o * depth + g, u64(0), u64(0)
+            if full and at >> 3 <= last_word:  # the usual case: words that begin with a byte
+                u, v = _word_at(bits, at >> 3), _word_at(bits, (at >> 3) + 8)
+            else:
+                u = _bits_at(bits, at)
+                if g + 64 < depth:
+                    v = _bits_at(bits, at + 64)
             a, b, c, d = f32(0), f32(0), f32(0), f32(0)
             for k in range(0, 8, 2):
                 a += table[intp(256 * k) + intp((u >> u64(8 * k)) & u64(255))]

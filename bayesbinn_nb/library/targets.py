@@ -389,8 +389,8 @@ def process_targets() -> list[Target]:
 def packed_inference_targets() -> list[Target]:
     "The targets of packed prediction"
 
-    def row(name: str, limit: float, measure: Callable[[], float]) -> Target:
-        return Target(name, limit, lambda: Measured(measure()))
+    def row(name: str, limit: float, measure: Callable[[], tuple[float, str]]) -> Target:
+        return Target(name, limit, lambda: Measured(*measure()))
 
     return [row(*promise) for promise in packed_targets()]
 
