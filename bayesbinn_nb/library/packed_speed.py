@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,15 +49,18 @@ Found = tuple[float, str]  # the ratio, and what it cannot fall below
 def _products_alone(packed: nn.Module) -> float:
     "Seconds of the fully connected layers for one example, each again and again: its bits stay in the cache"
     layers = [layer for layer in packed.modules() if isinstance(layer, PackedLinear)]
-    inputs = [torch.randn(1, layer.shape[1]) for layer in layers]
-    return sum(min(seconds(lambda: layer(x), 10) for _ in range(9)) for layer, x in zip(layers, inputs))
+    works = [partial(layer, torch.randn(1, layer.shape[1])) for layer in layers]
+    return sum(min(seconds(work, 10) for _ in range(9)) for work in works)
 
 
 def _network(name: str, shape: tuple[int, ...], batch: int, turns: int) -> Found:
     model, x = with_random_signs(name), torch.randn(batch, *shape)
     packed = packed_twin(model)
     found, whole = ratio(lambda: packed(x), lambda: model(x), turns, least=0)
-    return found, f"bounds: operations {_products_alone(packed) / whole:.2f}" if name == "mnist_mlp" and batch == 1 else ""
+    return (
+        found,
+        f"bounds: operations {_products_alone(packed) / whole:.2f}" if name == "mnist_mlp" and batch == 1 else "",
+    )
 
 
 def _signs(batch: int, turns: int) -> Found:
