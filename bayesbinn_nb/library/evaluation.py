@@ -221,8 +221,10 @@ class Evaluation(Scoring):
         samples: int = 1,  # draws for "mean"
         batch_size: int = 1000,  # examples at a time, ≥ 1; of arrays, splits and Datasets
         verbose: int = 0,  # 0: quiet; else a line with the scores
-        return_dict: bool = True,  # False: a list, the loss first, then the metrics in their order
-    ) -> Any:  # the metrics by name, and "loss" unless it is a function of your own
+        return_dict: bool | None = None,  # None: as Keras, False, for x and y; True for what has its own targets
+    ) -> (
+        Any
+    ):  # the metrics by name, and "loss" unless it is a function of your own; or a list of them, one alone itself
         "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
         if how not in ("mode", "mean"):
             raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")
@@ -231,4 +233,6 @@ class Evaluation(Scoring):
         found = self._scores(data, how, samples, batch_size)
         if verbose:
             print("  ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
-        return found if return_dict else list(found.values())
+        if return_dict or (return_dict is None and y is None):
+            return found
+        return list(found.values()) if len(found) > 1 else found.popitem()[1]

@@ -252,10 +252,18 @@ class Following(Prepared):
             )
 
 # %% ../../nbs/library/loop.ipynb #17945daf
-def _check_names(method: Any, loss: Any, metrics: Any, scheduler_step: str) -> None:
+def _the_method(method: Any, optimizer: Any) -> Method:
+    "The method, under our name or under the one that it has in Keras"
+    if method is not None and optimizer is not None:
+        raise TypeError("method and optimizer are two words for one thing: give one of them.")
+    found = optimizer if method is None else method
+    if not isinstance(found, Method):
+        raise TypeError(f"method must be a Method such as BayesBiNN() or STE(), not {type(found).__name__}.")
+    return found
+
+
+def _check_names(loss: Any, metrics: Any, scheduler_step: str) -> None:
     "Refuse what `compile` does not know"
-    if not isinstance(method, Method):
-        raise TypeError(f"method must be a Method such as BayesBiNN() or STE(), not {type(method).__name__}.")
     if scheduler_step not in ("epoch_start", "epoch_end", "step"):
         raise ValueError(f"scheduler_step must be 'epoch_start', 'epoch_end' or 'step', not {scheduler_step!r}.")
     if isinstance(loss, str):
@@ -268,7 +276,7 @@ class Compiled(Following):
 
     def compile(
         self,
-        method: Method,  # how the binary weights are trained; it is prepared for the model
+        method: Method | None = None,  # how the binary weights are trained; it is prepared for the model
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # in LOSSES, or (outputs, targets) → mean
         metrics: Iterable[Any] | dict[str, Any] = ("accuracy",),  # names, torchmetrics objects, per-example functions
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -276,6 +284,7 @@ class Compiled(Following):
         scheduler_step: str = "epoch_start",  # "epoch_start" (the authors' order), "epoch_end" (torch's) or "step"
         activation: Callable[[Tensor], Tensor] | None = None,  # outputs → predictions, for a loss that is a function
         *,
+        optimizer: Method | None = None,  # the method, for those who write Keras's word
         real_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
         | None = None,  # optimiser → torch scheduler; drives the optimiser of the real-valued parameters
         global_clipnorm: float | None = None,  # of the gradient of each pass, over all parameters
@@ -283,7 +292,8 @@ class Compiled(Following):
         gradient_accumulation_steps: int = 1,  # mini-batches whose gradients make one step
     ) -> Self:
         "Say how to train; returns the trainer itself"
-        _check_names(method, loss, metrics, scheduler_step)
+        method = _the_method(method, optimizer)
+        _check_names(loss, metrics, scheduler_step)
         self.rules = StepRules(global_clipnorm, clipvalue, gradient_accumulation_steps)
         self.method = method
         self._learn_by(loss, metrics, activation)

@@ -213,7 +213,8 @@ class GoingOn(Saved):
             return False  # this trainer is as far, or farther
         if state.get("settings") is not None and (said := difference(state["settings"], self._settings)):
             raise ValueError(
-                f"{path} belongs to another run: {said}. Choose another checkpoint_dir, or delete that one."
+                f"{path} belongs to another run: {said}. Choose another checkpoint_dir (a run template's parameter "
+                "work_dir), or delete that one."
             )
         self.load(path, callbacks)
         return self.stop_training

@@ -236,7 +236,7 @@ class HandBack(Rows):
         if state.get("seeds", own) != own:
             raise ValueError(
                 f"The checkpoint is of the seeds {state['seeds']}, these are {own}: what a seed gives depends on "
-                "the whole list. Choose another checkpoint_dir."
+                "the whole list. Choose another checkpoint_dir (a run template's parameter work_dir)."
             )
         for trainer, rows in zip(self.trainers, state["histories"], strict=True):
             trainer.history = History(rows)

@@ -278,6 +278,11 @@ def validate(
 _COLUMN = re.compile(r"\[\n[\s\d.eE+\-,nul]*\n\s*\]")  # a list of numbers, one in a line: written in one line
 
 
+def _file_name(seed: int, arm: str | None) -> str:
+    "The file of a seed's record, or of one of its arms"
+    return f"seed{seed}.json" if arm is None else f"seed{seed}-{re.sub(r'[^A-Za-z0-9.+_-]', '_', arm)}.json"
+
+
 def write_record(
     folder: str | Path,  # the row's folder
     record: Record,
@@ -288,8 +293,7 @@ def write_record(
     payload = _plain(dataclasses.asdict(record))
     validate(payload)
     payload["checksum"] = _checksum(payload)
-    arm = f"-{re.sub(r'[^A-Za-z0-9.+_-]', '_', record.arm)}" if several_arms else ""
-    name = name or f"seed{record.seed}{arm}.json"
+    name = name or _file_name(record.seed, record.arm if several_arms else None)
     text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False)
     text = _COLUMN.sub(lambda column: " ".join(column[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
     return write_whole(Path(folder) / name, text + "\n")
@@ -718,6 +722,13 @@ def _same_code_as_at_the_start() -> None:
         )
 
 # %% ../../nbs/repro/records.ipynb #f46e4e99
+def _by_hand(out: str | Path, file: str, run: dict, trained: bool) -> None:
+    "RecordError if a run without a row would write over the record of another run"
+    from bayesbinn_nb.repro.by_hand import refuse_another_run
+
+    refuse_another_run(Path(out) / file, run, trained)
+
+
 def record_run(
     out: str | Path,  # the row's folder: the template's parameter `out`
     several_arms: bool = False,  # more than one record per seed: put the arm into the file's name
@@ -726,6 +737,8 @@ def record_run(
     "Make the record of one finished seed and write it: the one call at the end of a template's loop"
     record = make_record(**kwargs)
     _same_code_as_at_the_start()
+    if not _run_context():
+        _by_hand(out, _file_name(record.seed, record.arm if several_arms else None), dataclasses.asdict(record), True)
     write_record(out, record, several_arms=several_arms)
     return record
 
@@ -734,10 +747,14 @@ def pending_seeds(
     out: str | Path,  # the row's folder
     seeds,  # the seeds asked for
     arms=(None,),  # for templates with several records per seed: every arm's name
+    **run,  # fields of the records to come that are known by now and the same for all: experiment, parameters, …
 ) -> list:  # seeds without a whole record of this very run, in order
-    "The seeds that still have to run; by hand (no run hash), all of them"
+    "The seeds that still have to run; by hand (no run hash), all of them, unless another run is in the way"
     wanted = _run_context().get("hash")
     if not wanted:
+        for seed in seeds:
+            for arm in arms:
+                _by_hand(out, _file_name(seed, arm), _plain(run | ({} if arm is None else {"arm": arm})), False)
         return list(seeds)
     _note_machine()
     done = {(r.seed, arm) for r in load_records(out, problems=[]) if r.hash == wanted for arm in (r.arm, None)}

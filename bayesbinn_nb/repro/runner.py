@@ -125,7 +125,7 @@ def folder_lock(
             who = handle.read().strip() or "an unknown process"
             raise RunnerError(
                 f"another runner ({who}) is at work in {folder}. Wait until it ends, stop it, or choose another "
-                "folder with --out."
+                "folder with --out; runners that are all started with --by-seed share one."
             )
         _write_owner(handle, f"pid {os.getpid()} on {platform.node() or 'this machine'}")
         try:

@@ -38,11 +38,12 @@ def compiled(method=None, model=None, **settings):
 
 def test_the_first_script(capsys):
     model = Trainer(net(), device="cpu")
-    model.compile(BayesBiNN(lr=1e-2, temperature=1.0), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    method = BayesBiNN(lr=1e-2, temperature=1.0)
+    model.compile(optimizer=method, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.summary()
     stop = EarlyStopping(monitor="val_loss", patience=3, restore_best_weights=True)
     history = model.fit(images, labels, batch_size=32, epochs=30, validation_split=0.2, callbacks=[stop], verbose=2)
-    loss, accuracy = model.evaluate(images, labels, verbose=0, return_dict=False)
+    loss, accuracy = model.evaluate(images, labels, verbose=0)
     predicted = np.argmax(model.predict(images, verbose=0), axis=1)
     said = capsys.readouterr().out
     assert "Total params: 163" in said.replace(",", "") and "Binary params: 112" in said and "epoch 1/30  loss" in said
@@ -52,8 +53,28 @@ def test_the_first_script(capsys):
     assert history[-1]["epoch"] == 30 or history[-1]["epoch"] == stop.best_epoch + 3
 
 
+def test_scores_come_as_keras_gives_them():
+    model = compiled(loss="mse", metrics=[])
+    targets = images[:, :3]
+    assert isinstance(model.evaluate(images, targets), float), "one number, where there is one"
+    assert model.evaluate(images, targets, return_dict=True) == {"loss": model.evaluate(images, targets)}
+    both = compiled().evaluate(images, labels)
+    assert both == list(compiled().evaluate(images, labels, return_dict=True).values()) and len(both) == 2
+    assert compiled().evaluate(TensorDataset(torch.tensor(images).float(), torch.tensor(labels[:, 0]).long())).keys()
+
+
+def test_the_method_has_one_name_at_a_time():
+    with pytest.raises(TypeError, match="two words for one thing"):
+        Trainer(net()).compile(STE(), optimizer=STE())
+    with pytest.raises(TypeError, match="must be a Method such as BayesBiNN.* not str"):
+        Trainer(net()).compile(optimizer="adam")
+    with pytest.raises(TypeError, match="not NoneType"):
+        Trainer(net()).compile(loss="mse")
+
+
 def test_every_word_of_it_is_one_of_kerass():
     for call, words in (
+        (Trainer.compile, "optimizer loss metrics"),
         (Trainer.fit, KERAS_FIT),
         (Trainer.evaluate, "x y batch_size verbose return_dict"),
         (Trainer.predict, "x batch_size verbose"),
@@ -98,12 +119,12 @@ def test_whatever_brings_the_data_the_run_is_the_same():
     for way in (Named(), DataLoader(Named(), batch_size=50), [((x[:, :2], x[:, 2:]), y)]):
         trainer = compiled(model=Pair())
         rows = trainer.fit(way, validation_data=way, epochs=2, verbose=0)
-        assert rows[-1]["val_accuracy"] == trainer.evaluate((left, right), labels)["accuracy"]
+        assert rows[-1]["val_accuracy"] == trainer.evaluate((left, right), labels)[1]
         assert np.allclose(trainer.predict([left, right]), trainer.predict(way), atol=1e-6)
     tensors = TensorDataset(x, y)
     rows = compiled().fit(tensors, validation_data=tensors, test=tensors, epochs=2, verbose=0)
     assert rows[-1]["loss"] < 1.5 and rows[-1]["val_loss"] == rows[-1]["test_loss"]
-    assert compiled().evaluate(tensors) == pytest.approx(compiled().evaluate(images, labels))
+    assert compiled().evaluate(tensors) == pytest.approx(compiled().evaluate(images, labels, return_dict=True))
 
 
 def test_words_go_to_an_embedding_whole():
@@ -182,7 +203,7 @@ def test_metrics_by_name_by_object_and_by_function():
     trainer = compiled(metrics=["accuracy", MulticlassF1Score(num_classes=3), margin])
     rows = trainer.fit(images, labels, epochs=4, validation_split=0.3, verbose=0)
     assert list(rows[0])[2:6] == ["loss", "accuracy", "multiclass_f1_score", "margin"]
-    scored, held = trainer.evaluate(images[210:], labels[210:]), labels[210:, 0]
+    scored, held = trainer.evaluate(images[210:], labels[210:], return_dict=True), labels[210:, 0]
     predicted = trainer.predict(images[210:])
     f1 = MulticlassF1Score(num_classes=3)(torch.tensor(predicted), torch.tensor(held).long())
     assert rows[-1]["val_multiclass_f1_score"] == scored["multiclass_f1_score"] == pytest.approx(float(f1))
@@ -263,11 +284,7 @@ def test_the_best_epoch_is_restored_whole_and_can_go_on():
     trainer = compiled(BayesBiNN(lr=1e-2, temperature=1.0))
     rows = trainer.fit(images, labels, epochs=40, validation_split=0.3, callbacks=[stop], verbose=0)
     assert len(rows) == stop.stopped_epoch == stop.best_epoch + 2
-    assert (
-        trainer.evaluate(images[210:], labels[210:])["accuracy"]
-        == stop.best
-        == rows.best("val_accuracy")["val_accuracy"]
-    )
+    assert trainer.evaluate(images[210:], labels[210:])[1] == stop.best == rows.best("val_accuracy")["val_accuracy"]
     assert len(trainer.fit(images[:210], labels[:210], epochs=len(rows) + 1, verbose=0)) == stop.stopped_epoch + 1
 
 

@@ -284,6 +284,31 @@ def test_best_validation_is_the_earliest_best():
     assert r.versions["torch"] and r.commit and r.device.startswith("cpu")
 
 
+def test_by_hand_no_record_of_another_run_is_written_over(tmp_path):
+    def run(rate, /, folder=tmp_path, reached=1, **known):
+        kw = dict(experiment="x", bundle=BUNDLE, method="ste", parameters={"lr": rate})
+        for seed in pending_seeds(folder, [0, 1], ("a", "b"), **known):
+            for arm in ("a", "b"):
+                history = {"val_accuracy": [rate] * reached}
+                record_run(folder, several_arms=True, arm=arm, seed=seed, history=history, **kw)
+
+    run(0.1)
+    run(0.1, reached=2)  # the same run again, and farther
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert len(before) == 4
+    for rate, known, said in (
+        (0.2, {"parameters": {"lr": 0.2}}, r"seed0-a.json is .* lr was 0.1 there and is 0.2 here.*that record away\.$"),
+        (0.2, {}, r"lr was 0.1 there and is 0.2 here.* goes on from them"),  # told nothing, it is noticed at the end
+        (0.1, {"experiment": "y"}, "experiment was 'x' there and is 'y' here"),
+        (0.1, {"epochs": 1}, "it has 2 epochs, and this one only 1"),
+        (0.1, {"rate": 0.1}, "'rate' is no field of a record"),
+    ):
+        with pytest.raises(RecordError, match=said):
+            run(rate, **known)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    run(0.2, folder=tmp_path / "other")  # the way out
+
+
 def test_context_and_pending_seeds(tmp_path, monkeypatch):
     monkeypatch.setenv(
         CONTEXT, json.dumps(dict(suite="quick", row="r", hash="h1", notebook="r.ipynb", deviations=["half the data"]))
@@ -313,4 +338,6 @@ def test_context_and_pending_seeds(tmp_path, monkeypatch):
     record_run(tmp_path, several_arms=True, arm="b", seed=0, **kw)
     assert pending_seeds(tmp_path, [0], arms=("a", "b")) == []
     monkeypatch.delenv(CONTEXT)
-    assert pending_seeds(tmp_path, [0, 1]) == [0, 1]  # by hand everything runs
+    assert pending_seeds(tmp_path / "other", [0, 1]) == [0, 1]  # by hand everything runs …
+    with pytest.raises(RecordError, match="suite was 'quick' there and is '' here"):
+        pending_seeds(tmp_path, [0, 1])  # … but not over the record of a row

@@ -342,7 +342,7 @@ def test_checkpoints_of_other_settings_are_not_used(tmp_path):
 def test_stale_lock_is_taken_over_and_released(tmp_path):
     (tmp_path / ".lock").write_text("pid 999999 on elsewhere")
     with folder_lock(tmp_path):
-        with pytest.raises(RunnerError, match=f"pid {os.getpid()} .*Wait until it ends"):
+        with pytest.raises(RunnerError, match=f"pid {os.getpid()} .*Wait until it ends.* --by-seed share one"):
             with folder_lock(tmp_path):
                 pass
     with folder_lock(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesbinn_nb.repro.records import load_records
+from bayesbinn_nb.repro.records import RecordError, load_records
 from bayesbinn_nb.repro.runner import run_suite
 from bayesbinn_nb.repro.suites import (
     cell_source,
@@ -158,28 +158,67 @@ def test_unknown_method_is_one_clear_error(tmp_path):
     assert "sgd" in outcome.failed[0]["error"] and "bayesbinn" in outcome.failed[0]["error"]
 
 
+def by_hand(tmp_path, **params):
+    "What plain papermill says in the end; empty where all went well"
+    params = {"dataset": "mnist-standin", "epochs": 1, "limit": 64, "eval_limit": 50} | params
+    words = [word for name, value in params.items() for word in ("-p", name, str(value))]
+    template = str(experiments_dir() / "benchmark.ipynb")
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", template, "out.ipynb", *words, "--no-progress-bar"],
+        cwd=tmp_path,
+        env=os.environ | {"BAYESBINN_DATA": str(tmp_path / "nothing"), "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        encoding="utf8",
+    )
+    return done.stderr.strip().splitlines()[-1].replace("\\", "/") if done.returncode else ""
+
+
 def test_plain_papermill_names_what_is_in_the_way(tmp_path):
     pytest.importorskip("papermill")
+    assert by_hand(tmp_path, method="ste") == ""
+    record, kept = tmp_path / "seed0.json", tmp_path / "_work" / "seed0" / "last.pt"
+    before = record.read_bytes(), kept.read_bytes()
 
-    def run(method):
-        sizes = {"dataset": "mnist-standin", "epochs": 1, "limit": 64, "eval_limit": 50, "method": method}
-        words = [word for name, value in sizes.items() for word in ("-p", name, str(value))]
-        template = str(experiments_dir() / "benchmark.ipynb")
-        return subprocess.run(
-            [sys.executable, "-m", "papermill", template, "out.ipynb", *words, "--no-progress-bar"],
-            cwd=tmp_path,
-            env=os.environ | {"BAYESBINN_DATA": str(tmp_path / "nothing"), "MPLBACKEND": "Agg"},
-            capture_output=True,
-            text=True,
-            encoding="utf8",
-        )
+    # another run in the same folder, with checkpoints of its own: the record is in the way, before anything is trained
+    said = by_hand(tmp_path, method="bayesbinn", work_dir="fresh")
+    assert "seed0.json is the record of another run: arm was 'ste' there and is 'bayesbinn' here." in said
+    assert said.endswith("Choose another folder (the parameter out), or move that record away.")
+    assert not (tmp_path / "fresh").exists()
 
-    first = run("bayesbinn")
-    assert first.returncode == 0, first.stderr
-    kept = (tmp_path / "_work" / "seed0" / "last.pt").read_bytes()
-    second = run("ste")
-    assert second.returncode != 0
-    said = second.stderr.strip().splitlines()[-1]  # below the traceback, the last thing on the screen
-    assert "_work/seed0/last.pt belongs to another run: " in said.replace("\\", "/")
-    assert "Choose another checkpoint_dir, or delete that one." in said
-    assert (tmp_path / "_work" / "seed0" / "last.pt").read_bytes() == kept
+    # records of its own, but the same checkpoints: those are in the way, under the name that the notebook has for them
+    said = by_hand(tmp_path, method="bayesbinn", out="fresh")
+    assert "_work/seed0/last.pt belongs to another run: " in said
+    assert said.endswith("Choose another checkpoint_dir (a run template's parameter work_dir), or delete that one.")
+    assert (record.read_bytes(), kept.read_bytes()) == before and not (tmp_path / "fresh").exists()
+
+    # the run's own continuation is what the folder is for
+    assert by_hand(tmp_path, method="ste", epochs=2) == ""
+    assert [r.epochs for r in load_records(tmp_path)] == [2]
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_by_hand_a_template_runs_again_in_its_own_folder(tmp_path, monkeypatch, name):
+    "What a template says of its records beforehand is what it then writes"
+    monkeypatch.setenv("BAYESBINN_DATA", str(tmp_path / "nothing"))
+    notebook = read_notebook(experiments_dir() / f"{name}.ipynb")
+    cells = [cell_source(c) for c in notebook["cells"] if c["cell_type"] == "code"]
+    cells = cells[: 1 + max(i for i, source in enumerate(cells) if "record_run(" in source)]
+    given = TINY[name] | {"out": str(tmp_path / "out"), "work_dir": str(tmp_path / "work")}
+    place = next(i for i, source in enumerate(cells) if "work_dir: str" in source)
+
+    def run(**more):
+        space = {"__name__": "template"}
+        for source in [*cells[: place + 1], "", *cells[place + 1 :]]:
+            exec(source, space) if source else space.update(given | more)
+
+    for _ in range(2):
+        run()
+    written = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    other = {"mean_samples": 3} if "mean_samples" in TINY[name] else {"limit": 40}
+    if name in ("two_moons", "snelson", "snelson_temperature"):
+        other = {"steps": 10}
+    with pytest.raises(RecordError, match="is the record of another run"):
+        run(**other, work_dir=str(tmp_path / "fresh"))
+    assert not (tmp_path / "fresh").exists()
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == written
