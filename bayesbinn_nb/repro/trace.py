@@ -458,13 +458,17 @@ def _in_order(
 ) -> dict:  # place: (kind, value); kinds are settings, loss, number, signs, rates, digest
     "Everything in a trace that can be compared, in the order of time"
     found = {}
-    for i, fit in enumerate(trace["fits"], 1):
-        for place, kind, value in _of_fit(fit):
-            found[f"fit {i} ({fit['method']}), {place}"] = (kind, value)
-    for record in trace["records"]:
-        name = f"record of seed {record['seed']}, {record['arm']}: "
-        for place, value in leaves({k: v for k, v in record.items() if k not in ("seed", "arm")}):
-            found[name + place] = (_kind_in_record(place, value), value)
+    try:
+        dict.keys(trace["machine"])  # what stands around the comparison needs it
+        for i, fit in enumerate(trace["fits"], 1):
+            for place, kind, value in _of_fit(fit):
+                found[f"fit {i} ({fit['method']}), {place}"] = (kind, value)
+        for record in trace["records"]:
+            name = f"record of seed {record['seed']}, {record['arm']}: "
+            for place, value in leaves({k: v for k, v in record.items() if k not in ("seed", "arm")}):
+                found[name + place] = (_kind_in_record(place, value), value)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as why:
+        raise TraceError(f"a trace is damaged ({type(why).__name__}: {why}); run its row again.") from None
     return found
 
 

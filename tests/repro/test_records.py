@@ -2,8 +2,11 @@
 
 import dataclasses
 import errno
+import importlib.util
 import json
 import os
+import platform
+import types
 
 import numpy as np
 import pytest
@@ -97,6 +100,16 @@ def test_numpy_and_torch_become_plain(tmp_path):
         (dict(notebook="/a/b.ipynb"), "absolute path"),
         (dict(baseline={"name": "majority class"}), "baseline"),
         (dict(extra={"x": object()}), "object"),
+        (dict(wall_seconds=-1.0), "a time in seconds"),
+        (dict(metrics={"last": {"test_loss": 10**400}}), "finite"),
+        (dict(deviations=["half the epochs", 7]), "must be sentences; one is 7"),
+        (dict(parameters={"schedule": "cosine"}), "must hold names and values"),
+        (dict(machines=["a laptop"]), "one dict for each process"),
+        (dict(versions={"torch": 2}), "must be a text, not 2"),
+        (dict(epochs=-1), "it counts epochs"),
+        (dict(schedule_epochs=10**12), "it counts epochs"),
+        (dict(metrics={"last": {}, "best_validation": [0.9]}), "must be a dict of numbers"),
+        (dict(history={"epoch": 3}), "a list with one entry per epoch"),
     ],
 )
 def test_invalid_is_refused_before_writing(tmp_path, change, message):
@@ -341,3 +354,25 @@ def test_context_and_pending_seeds(tmp_path, monkeypatch):
     assert pending_seeds(tmp_path / "other", [0, 1]) == [0, 1]  # by hand everything runs …
     with pytest.raises(RecordError, match="suite was 'quick' there and is '' here"):
         pending_seeds(tmp_path, [0, 1])  # … but not over the record of a row
+
+
+def test_where_the_code_comes_from(monkeypatch, tmp_path):
+    "A commit in a checkout; the release without one, without git, and without an installation"
+    monkeypatch.delenv("BAYESBINN_COMMIT", raising=False)
+    inside = importlib.util.find_spec("bayesbinn_nb")
+    elsewhere = types.SimpleNamespace(origin=str(tmp_path / "site" / "bayesbinn_nb" / "__init__.py"))
+    monkeypatch.setattr(records.importlib.util, "find_spec", lambda name: elsewhere)
+    release = records._code_commit.__wrapped__()
+    assert release.startswith("release ") and release == f"release {records._version('bayesbinn_nb')}"
+    monkeypatch.setattr(records.importlib.util, "find_spec", lambda name: inside)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert records._code_commit.__wrapped__() == release
+    assert records._version("no such distribution") == ""
+
+
+def test_a_processor_without_its_file(monkeypatch):
+    def missing(self, *args, **kwargs):
+        raise FileNotFoundError(str(self))
+
+    monkeypatch.setattr(records.Path, "read_text", missing)
+    assert records.processor.__wrapped__() in (platform.processor(), platform.machine())

@@ -284,7 +284,7 @@ PRETRAINED = {
 
 @pytest.fixture(scope="module")
 def moons():
-    return rehearse("two_moons", {"mean_samples": 2}, [0, 1], threads=1)
+    return rehearse("two_moons", {"mean_samples": 2}, [0, 1], threads=1, seconds=120)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +358,14 @@ def loss_of_step(trace, step, fit=0, factor=None):
     losses = trace["fits"][fit]["losses"][step - 1]
     value = float.fromhex(losses[-1])
     losses[-1] = (nudge(value) if factor is None else value * factor).hex()
+
+
+@pytest.mark.parametrize("part", ["row", "signs", "constants", "losses", "fits", "records", "machine"])
+def test_a_damaged_trace_is_said_to_be_damaged(moons, part):
+    damaged = copy.deepcopy(moons)
+    (damaged if part in damaged else damaged["fits"][0])[part] = 5
+    with pytest.raises(TraceError, match="a trace is damaged"):
+        first_difference(moons, damaged)
 
 
 def test_the_first_difference_is_the_first_in_time(moons):
