@@ -7,7 +7,7 @@
   };
 
   // the menu on narrow screens covers the page: what it covers cannot be reached, Escape closes it, focus comes back to its button
-  const opener = $('button.menu'), side = $('nav.side'), covered = [$('main'), $('aside.toc'), $('.search'), $('.brand'), $('button.theme')];
+  const opener = $('button.menu'), side = $('nav.side'), covered = [$('.skip'), $('main'), $('aside.toc'), $('.search'), $('.brand'), $('button.theme')];
   const narrow = matchMedia('(max-width: 52rem)');
   const menu = open => {
     document.body.classList.toggle('menu-open', open);
