@@ -71,7 +71,7 @@ PRINTED = """(() => {
     const over = el.scrollWidth - el.clientWidth;
     if (over > 2) faults.push(`${named(el)} is cut by ${over} px: ${el.textContent.trim().slice(0, 60)}`);
   }
-  for (const menu of document.querySelectorAll('header, nav, aside.toc')) if (menu.checkVisibility()) faults.push(`${named(menu)} is there`);
+  for (const menu of document.querySelectorAll('header.top, #quarto-header, nav, aside.toc')) if (menu.checkVisibility()) faults.push(`${named(menu)} is there`);
   const ground = getComputedStyle(document.body).backgroundColor;
   if (!['rgb(255, 255, 255)', 'rgba(0, 0, 0, 0)'].includes(ground)) faults.push(`the ground is ${ground}`);
   return faults;
@@ -165,6 +165,9 @@ class Browser:
     def theme(self, name: str) -> None:
         "The site in light or dark, as its button sets it"
         self.run(f"document.documentElement.dataset.theme = {name!r}; 1")
+        is_dark = "document.body.classList.contains('quarto-dark')"
+        if self.run(f"!!window.quartoToggleColorScheme && {is_dark} !== {json.dumps(name == 'dark')}"):
+            self.run("quartoToggleColorScheme(); 1")
 
     def media(self, name: str) -> None:
         "How the page is shown: 'screen' or 'print'"
