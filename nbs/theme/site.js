@@ -118,6 +118,14 @@
     }
   };
 
+  // a table that no sheet of paper is wide enough for is printed as cards; where tables are cards already, there is nothing to measure
+  const forPaper = () => {
+    const tables = [...document.querySelectorAll('table.cards')], wide = matchMedia('(min-width: 50.01rem)').matches;
+    for (const table of tables) table.style.width = wide ? 0 : '';  // it is then as narrow as its words allow
+    const narrowest = tables.map(table => wide ? table.scrollWidth : Infinity);  // on paper its letters are three quarters as large
+    tables.forEach((table, k) => { table.style.width = ''; table.classList.toggle('paper', narrowest[k] * .78 > 690); });
+  };
+
   // whatever scrolls sideways can be reached and scrolled by keyboard
   const reach = () => {
     for (const el of document.querySelectorAll('main pre, main table, main figure, main .out-html, main mjx-container[display=true]')) {
@@ -125,7 +133,7 @@
       else if (el.tabIndex === 0) el.removeAttribute('tabindex');
     }
   };
-  const fit = () => { tighten(); reach(); };
+  const fit = () => { tighten(); forPaper(); reach(); };
   addEventListener('resize', fit); addEventListener('load', () => {
     fit();
     if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(() => { speak(); spread(); fit(); });

@@ -19,7 +19,7 @@ from bayesbinn_nb.site.render import render_site
 
 pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="Chromium is not installed")
 
-# of every kind one: home, formulas, a page with a script of its own, a long reference, wide tables, a run notebook
+# of every kind one: home, formulas, a page with a script of its own, a long reference, wide tables, wider than paper
 PAGES = [
     "index",
     "math/floating_point",
@@ -27,6 +27,7 @@ PAGES = [
     "methods/bayesbinn",
     "library/loop",
     "results/scorecard",
+    "results/speed",
     "repro/tables",
 ]
 
