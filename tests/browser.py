@@ -264,6 +264,7 @@ def look_at(
                 faults += [f"{theme}, {width} px: {fault}" for fault in browser.run(AXE)]
             if shots:
                 browser.picture(shots / f"{page.replace('/', '-').removesuffix('.html')}-{width}-{theme}.png", True)
+    browser.run("addEventListener('resize', event => event.stopImmediatePropagation(), true); 1")  # none comes on paper
     browser.media("print")
     browser.resize(PAPER)
     faults += [f"printed in the {THEMES[-1]} theme: {fault}" for fault in browser.run(PRINTED)]

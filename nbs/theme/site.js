@@ -121,9 +121,11 @@
   // a table that no sheet of paper is wide enough for is printed as cards; where tables are cards already, there is nothing to measure
   const forPaper = () => {
     const tables = [...document.querySelectorAll('table.cards')], wide = matchMedia('(min-width: 50.01rem)').matches;
-    for (const table of tables) table.style.width = wide ? 0 : '';  // it is then as narrow as its words allow
-    const narrowest = tables.map(table => wide ? table.scrollWidth : Infinity);  // on paper its letters are three quarters as large
-    tables.forEach((table, k) => { table.style.width = ''; table.classList.toggle('paper', narrowest[k] * .78 > 690); });
+    for (const table of tables) { table.classList.remove('tight'); table.style.width = wide ? 0 : ''; }  // it is then as narrow as its words allow
+    const narrowest = tables.map(table => wide ? table.scrollWidth : Infinity);
+    tables.forEach((table, k) => {  // on paper letters are .805 as large, and a column has 13 px of margins instead of 26
+      table.style.width = ''; table.classList.toggle('paper', narrowest[k] * .805 - table.rows[0].cells.length * 7.8 > 700);
+    });
   };
 
   // whatever scrolls sideways can be reached and scrolled by keyboard
@@ -133,7 +135,7 @@
       else if (el.tabIndex === 0) el.removeAttribute('tabindex');
     }
   };
-  const fit = () => { tighten(); forPaper(); reach(); };
+  const fit = () => { forPaper(); tighten(); reach(); };
   addEventListener('resize', fit); addEventListener('load', () => {
     fit();
     if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(() => { speak(); spread(); fit(); });
