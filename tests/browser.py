@@ -5,15 +5,12 @@
     python tests/browser.py --site _docs --only index.html --shots shots   # and keeps a picture of each at every width
     python tests/browser.py --axe axe-core/axe.min.js     # with the accessibility rules of axe-core (npm pack axe-core)
 
-Every page is opened by http and as a file, at 390, 768 and 1400 px, light and dark. A fault is a request to another
-server
-or one that fails, an error in the console, an id given twice, a link within the page that leads nowhere, a picture
-that does
-not load or has no alt text or no size, a formula that MathJax refuses, a page wider than the window, and what
-axe-core calls
-serious or critical. It needs Chromium and websocket-client (JupyterLab brings it); `test_browser.py` looks at a
-handful of
-pages in every test run where Chromium is there.
+Every page is opened by http and as a file, at 390, 768 and 1400 px, light and dark, and as it is printed. A fault is
+a request to another server or one that fails, an error in the console, an id given twice, a link within the page that
+leads nowhere, a picture that does not load or has no alt text or no size, a formula that MathJax refuses, a page wider
+than the window, a line cut on paper, a dark ground or a menu there, and what axe-core calls serious or critical. It
+needs Chromium and websocket-client (JupyterLab brings it); `test_browser.py` looks at a handful of pages in every test
+run where Chromium is there.
 """
 
 import argparse
@@ -32,6 +29,7 @@ from pathlib import Path
 
 WIDTHS = (390, 768, 1400)
 THEMES = ("light", "dark")
+PAPER = 718  # px of a line on A4 between the margins that browsers leave
 PATIENCE = 60  # seconds for one page
 
 # What is asked of a page once it is there; every answer is a list of sentences.
@@ -63,6 +61,20 @@ WIDE = """(() => {
   const wide = [...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > room + 1 && !scrolls(e));
   const names = wide.slice(0, 3).map(e => e.tagName.toLowerCase() + (e.className && e.className.baseVal === undefined ? '.' + e.className : ''));
   return [`it scrolls sideways by ${over} px (${names.join(', ')})`];
+})()"""  # noqa: E501
+
+# What is wrong on paper, where nothing scrolls and nothing can be clicked
+PRINTED = """(() => {
+  const faults = [], named = e => e.tagName.toLowerCase() + (e.classList.length ? '.' + e.classList[0] : '');
+  for (const el of document.querySelectorAll('main *')) {
+    if (el.clientWidth < 2 || el.closest('mjx-assistive-mml') || getComputedStyle(el).overflowX === 'visible') continue;
+    const over = el.scrollWidth - el.clientWidth;
+    if (over > 2) faults.push(`${named(el)} is cut by ${over} px: ${el.textContent.trim().slice(0, 60)}`);
+  }
+  for (const menu of document.querySelectorAll('header.top, #quarto-header, nav, aside.toc')) if (menu.checkVisibility()) faults.push(`${named(menu)} is there`);
+  const ground = getComputedStyle(document.body).backgroundColor;
+  if (!['rgb(255, 255, 255)', 'rgba(0, 0, 0, 0)'].includes(ground)) faults.push(`the ground is ${ground}`);
+  return faults;
 })()"""  # noqa: E501
 
 READY = """new Promise(done => {
@@ -153,6 +165,13 @@ class Browser:
     def theme(self, name: str) -> None:
         "The site in light or dark, as its button sets it"
         self.run(f"document.documentElement.dataset.theme = {name!r}; 1")
+        is_dark = "document.body.classList.contains('quarto-dark')"
+        if self.run(f"!!window.quartoToggleColorScheme && {is_dark} !== {json.dumps(name == 'dark')}"):
+            self.run("quartoToggleColorScheme(); 1")
+
+    def media(self, name: str) -> None:
+        "How the page is shown: 'screen' or 'print'"
+        self.call("Emulation.setEmulatedMedia", media=name)
 
     def picture(self, file: Path, whole: bool = False, most: int = 6000) -> None:
         "A picture of the window, or of the whole page down to `most` pixels"
@@ -245,6 +264,11 @@ def look_at(
                 faults += [f"{theme}, {width} px: {fault}" for fault in browser.run(AXE)]
             if shots:
                 browser.picture(shots / f"{page.replace('/', '-').removesuffix('.html')}-{width}-{theme}.png", True)
+    browser.run("addEventListener('resize', event => event.stopImmediatePropagation(), true); 1")  # none comes on paper
+    browser.media("print")
+    browser.resize(PAPER)
+    faults += [f"printed in the {THEMES[-1]} theme: {fault}" for fault in browser.run(PRINTED)]
+    browser.media("screen")
     return list(dict.fromkeys(faults + _event_faults(browser.events, base)))
 
 

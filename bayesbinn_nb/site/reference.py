@@ -112,6 +112,6 @@ def names_page(
         letters.setdefault(name[0].upper(), []).append(lines[name])
     promise = f"{len(lines)} public functions, classes and constants, each with the page that explains it."
     text = [f"# All names\n\n> {promise}"]
-    text += [f"## {letter}\n\n<ul>" + "\n".join(found) + "</ul>" for letter, found in letters.items()]
+    text += [f"## {letter}\n\n<ul class='names'>" + "\n".join(found) + "</ul>" for letter, found in letters.items()]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n\n".join(text))])
     return Page(file, NAMES_PAGE, "Reference", title="All names", promise=promise, nb=nb)

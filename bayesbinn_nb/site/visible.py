@@ -80,6 +80,17 @@ def _only_imports(source: str) -> bool:
         return False
 
 
+def _helpers(source: str) -> str:
+    "The names that a cell without public ones defines: a page of many folds says what is in each"
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return "Helpers"
+    names = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    names += [t.id for node in body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)]
+    return ": ".join(["Helpers", ", ".join(names)] if names else ["Helpers"])
+
+
 def _folding(source, directives, items):
     "How an exported cell is folded; an empty dictionary where it is not"
     shown, only_imports = "exports" in directives, _only_imports(source)
@@ -92,7 +103,7 @@ def _folding(source, directives, items):
     return {
         "fold": True,
         "open": shown and not only_imports,
-        "summary": summary or ("Imports" if only_imports else "Helpers"),
+        "summary": summary or ("Imports" if only_imports else _helpers(source)),
     }
 
 # %% ../../nbs/site/visible.ipynb #27c14d5f

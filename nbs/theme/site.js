@@ -7,7 +7,7 @@
   };
 
   // the menu on narrow screens covers the page: what it covers cannot be reached, Escape closes it, focus comes back to its button
-  const opener = $('button.menu'), side = $('nav.side'), covered = [$('main'), $('aside.toc'), $('.search'), $('.brand'), $('button.theme')];
+  const opener = $('button.menu'), side = $('nav.side'), covered = [$('.skip'), $('main'), $('aside.toc'), $('.search'), $('.brand'), $('button.theme')];
   const narrow = matchMedia('(max-width: 52rem)');
   const menu = open => {
     document.body.classList.toggle('menu-open', open);
@@ -22,7 +22,8 @@
   narrow.addEventListener('change', () => { if (!narrow.matches && isOpen()) menu(false); });
   side.addEventListener('click', ev => { if (isOpen() && ev.target.closest('a[aria-current]')) menu(false); });
   const here = $('nav.side [aria-current]');
-  if (here && here.offsetTop > innerHeight - 120) here.scrollIntoView({block: 'center'});
+  // only the menu scrolls: scrollIntoView would scroll the page, too, and hide its title
+  if (here && here.offsetTop > side.clientHeight - 60) side.scrollTop = here.offsetTop - side.clientHeight / 2;
 
   // copy buttons
   for (const block of document.querySelectorAll('main div.highlight')) {
@@ -60,6 +61,7 @@
     box.className = 'toc-small';
     box.append(Object.assign(document.createElement('summary'), {textContent: 'On this page'}), contents.cloneNode(true));
     box.addEventListener('click', ev => { if (ev.target.closest('a')) box.open = false; });
+    box.addEventListener('keydown', ev => { if (ev.key === 'Escape' && box.open) { box.open = false; box.querySelector('summary').focus(); } });
     if (after) after.after(box);
   }
 
@@ -85,6 +87,9 @@
     }
   }
 
+  // output in columns keeps them and scrolls; other output is text, and its lines are broken
+  for (const out of document.querySelectorAll('main pre.out')) out.classList.toggle('columns', /\S {3,}\S|[─━═]{4}/.test(out.textContent));
+
   // wide pictures scroll in themselves on a phone rather than shrink until nobody can read them
   for (const img of document.querySelectorAll('main figure img[width]')) if (img.width > 560) {
     img.closest('figure').classList.add('wide');
@@ -105,6 +110,24 @@
     for (const p of document.querySelectorAll('main > p')) p.classList.toggle('wide', [...p.querySelectorAll('mjx-container[display=true]')].some(f => f.scrollWidth > f.clientWidth + 1));
   };
 
+  // a table that is wider than the text is set closer before it has to scroll
+  const tighten = () => {
+    for (const table of document.querySelectorAll('main table')) {
+      table.classList.remove('tight');
+      table.classList.toggle('tight', table.scrollWidth > table.clientWidth + 1);
+    }
+  };
+
+  // a table that no sheet of paper is wide enough for is printed as cards; where tables are cards already, there is nothing to measure
+  const forPaper = () => {
+    const tables = [...document.querySelectorAll('table.cards')], wide = matchMedia('(min-width: 50.01rem)').matches;
+    for (const table of tables) { table.classList.remove('tight'); table.style.width = wide ? 0 : ''; }  // it is then as narrow as its words allow
+    const narrowest = tables.map(table => wide ? table.scrollWidth : Infinity);
+    tables.forEach((table, k) => {  // on paper letters are .805 as large, and a column has 13 px of margins instead of 26
+      table.style.width = ''; table.classList.toggle('paper', narrowest[k] * .805 - table.rows[0].cells.length * 7.8 > 700);
+    });
+  };
+
   // whatever scrolls sideways can be reached and scrolled by keyboard
   const reach = () => {
     for (const el of document.querySelectorAll('main pre, main table, main figure, main .out-html, main mjx-container[display=true]')) {
@@ -112,9 +135,10 @@
       else if (el.tabIndex === 0) el.removeAttribute('tabindex');
     }
   };
-  addEventListener('resize', reach); addEventListener('load', () => {
-    reach();
-    if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(() => { speak(); spread(); reach(); });
+  const fit = () => { forPaper(); tighten(); reach(); };
+  addEventListener('resize', fit); addEventListener('load', () => {
+    fit();
+    if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(() => { speak(); spread(); fit(); });
   });
 
   // search: index and ranking are scripts, so that they also load from a folder opened without a server
@@ -139,13 +163,20 @@
   box.oninput = () => load().then(show);
   box.onkeydown = ev => {
     const all = [...hits.querySelectorAll('a')];
-    if (ev.key === 'Escape') { box.value = ''; hits.hidden = true; box.blur(); }
-    else if (ev.key === 'Enter' && all.length) location.href = all[Math.max(0, chosen)].href;
+    if (ev.key === 'Enter' && all.length) location.href = all[Math.max(0, chosen)].href;
     else if ((ev.key === 'ArrowDown' || ev.key === 'ArrowUp') && all.length) {
       chosen = (chosen + (ev.key === 'ArrowDown' ? 1 : all.length - 1) + (chosen < 0 && ev.key === 'ArrowUp' ? 1 : 0)) % all.length;
       all.forEach((a, i) => a.classList.toggle('now', i === chosen)); ev.preventDefault();
     }
   };
+  // Escape closes the list from wherever one is in it; an empty box is left. Who tabs on does not leave the list over the page
+  const search = $('.search');
+  search.addEventListener('keydown', ev => {
+    if (ev.key !== 'Escape') return;
+    if (!box.value) box.blur(); else { box.value = ''; hits.hidden = true; box.focus(); }
+    ev.preventDefault();
+  });
+  search.addEventListener('focusout', ev => { if (ev.relatedTarget && !search.contains(ev.relatedTarget)) hits.hidden = true; });
   addEventListener('keydown', ev => {
     if (ev.key === '/' && !/INPUT|TEXTAREA/.test(document.activeElement.tagName)) { ev.preventDefault(); box.focus(); }
   });

@@ -19,7 +19,7 @@ from bayesbinn_nb.site.render import render_site
 
 pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="Chromium is not installed")
 
-# of every kind one: home, formulas, a page with a script of its own, a long reference, wide tables, a run notebook
+# of every kind one: home, formulas, a page with a script of its own, a long reference, wide tables, wider than paper
 PAGES = [
     "index",
     "math/floating_point",
@@ -27,6 +27,7 @@ PAGES = [
     "methods/bayesbinn",
     "library/loop",
     "results/scorecard",
+    "results/speed",
     "repro/tables",
 ]
 
@@ -62,7 +63,8 @@ def test_faults_are_seen(tmp_path):
         '<h1 id="a">A</h1><h1 id="a">A</h1><a href="#gone">x</a><img '
         'src="gone.png"><script>console.error("oh")</script>'
         '<script src="http://127.0.0.1:9/x.js"></script><script>undefined_name()</script><p '
-        'style="width:500px">wide</p>'
+        'style="width:500px">wide</p><nav>menu</nav><main><pre style="overflow: auto; width: 99px">'
+        "a line that is longer than its room</pre></main><style>body { background: #111 }</style>"
     )
     (tmp_path / "good.html").write_text(good)
     (tmp_path / "bad.html").write_text(good.replace('<h1 id="a">Good</h1>', bad))
@@ -72,6 +74,7 @@ def test_faults_are_seen(tmp_path):
         "given 2 times", "#gone leads "
             "nowhere", "no alt text", "answers 404", "oh", "outside the site", "a script fails",
         "at 390 px it scrolls sideways", "no width and height", "2 headings of the first level",
+        "pre is cut by", "nav is there", "the ground is rgb(17, 17, 17)",
     ):  # fmt: skip
         assert words in faults, words
 
@@ -99,6 +102,115 @@ def test_the_menu_of_a_phone(phone):
     assert phone.run(opened) == "false"
     assert phone.run("document.activeElement === document.querySelector('button.menu')")
     assert not phone.run("document.querySelector('main').inert")
+
+
+# The element that has the focus: what it is, and whether one sees that it has it
+FOCUS = """(() => {
+  const el = document.activeElement, style = getComputedStyle(el), box = el.getBoundingClientRect();
+  const x = Math.max(1, Math.min(innerWidth - 2, box.left + box.width / 2));
+  const y = Math.max(1, Math.min(innerHeight - 2, box.top + box.height / 2)), top = document.elementFromPoint(x, y);
+  return {tag: el.tagName, name: el.className || el.type || '', text: el.textContent.trim().slice(0, 40),
+    where: el.closest('nav.side') ? 'menu' : el.closest('.toc-small') ? 'contents' : el.closest('.hits') ? 'hits' : '',
+    seen: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1 && !!top && (el.contains(top) || top.contains(el))};
+})()"""  # noqa: E501
+
+
+def _tab(window, until, most=60):
+    "Tab until a stop is as wanted; every stop on the way has a focus that one sees"
+    stops = []
+    for _ in range(most):
+        window.key("Tab", 9)
+        stops.append(stop := window.run(FOCUS))
+        assert stop["seen"] or stop["tag"] == "BODY", f"the focus is not seen on {stop}"
+        if until(stop):
+            return stops
+    raise AssertionError(f"not reached by Tab: {stops}")
+
+
+def test_tab_reaches_the_parts_of_a_page_on_a_phone(phone):
+    "Skip link, menu, search, theme, contents, in this order, before the text; Enter opens the contents, Escape closes"
+    stops = _tab(phone, lambda stop: stop["where"] == "contents")
+    order = [stop["name"] for stop in stops]
+    assert [order.index(name) for name in ("skip", "menu", "search", "theme")] == [0, 1, 3, 4]
+    assert len(stops) < 9, stops
+    is_open = "document.querySelector('.toc-small').open"
+    phone.key("Enter", 13, "\r")
+    assert phone.run(is_open)
+    assert _tab(phone, lambda stop: stop["tag"] == "A")[-1]["where"] == "contents"
+    phone.key("Escape", 27)
+    assert not phone.run(is_open) and phone.run(FOCUS)["tag"] == "SUMMARY"
+
+
+def test_the_keyboard_in_the_menu_of_a_phone(phone):
+    "Enter opens it, Tab goes through it and nowhere else, a collapsed section opens by Enter, Escape closes from there"
+    phone.run("document.querySelector('button.menu').focus()")
+    phone.key("Enter", 13, "\r")
+    assert phone.run(FOCUS)["where"] == "menu"
+    closed = "!document.activeElement.parentElement.open"
+    stops = _tab(phone, lambda stop: stop["tag"] == "SUMMARY" and phone.run(closed))
+    assert {stop["where"] or stop["name"] for stop in stops} <= {"menu", "menu-open"}, stops
+    section = phone.run("document.activeElement.textContent")
+    phone.key("Enter", 13, "\r")
+    phone.key("Tab", 9)
+    stop = phone.run(FOCUS)
+    assert stop["tag"] == "A" and stop["where"] == "menu" and stop["seen"]
+    assert phone.run("document.activeElement.closest('details').querySelector('summary').textContent") == section
+    around = _tab(phone, lambda stop: stop["name"] == "menu")
+    assert {stop["where"] for stop in around if stop["tag"] not in ("BODY", "BUTTON")} == {"menu"}, around
+    phone.key("Escape", 27)
+    assert phone.run("document.querySelector('button.menu').getAttribute('aria-expanded')") == "false"
+    assert phone.run(FOCUS)["name"] == "menu"
+
+
+def _search(window, words):
+    "Type into the box by keyboard, and wait for the hits"
+    window.key("/", 191, "/")
+    window.call("Input.insertText", text=words)
+    window.run(
+        "new Promise(done => { const t = setInterval(() => { if (document.querySelector('.hits a')) { "
+        "clearInterval(t); done(1) } }, 20) })"
+    )
+
+
+def test_the_keyboard_in_the_search(phone):
+    "'/' leads there, Tab into the hits, Escape closes them and gives the box back; who tabs on leaves no list behind"
+    shown = "!document.querySelector('.hits').hidden"
+    _search(phone, "TrainError")
+    phone.key("Tab", 9)
+    stop = phone.run(FOCUS)
+    assert stop["where"] == "hits" and stop["seen"]
+    phone.key("Escape", 27)
+    assert not phone.run(shown) and phone.run("document.activeElement.type") == "search"
+    assert phone.run("document.activeElement.value") == ""
+    phone.key("Escape", 27)
+    assert phone.run("document.activeElement === document.body")
+    _search(phone, "TrainError")
+    _tab(phone, lambda stop: stop["name"] == "theme")
+    assert not phone.run(shown)
+
+
+def test_the_menu_scrolls_to_its_page_and_the_page_stays_at_its_top(rendered):
+    with browser.Browser() as window, browser.Server(rendered) as address:
+        window.resize(1400, 300)  # so low that the current page of the menu is below the edge
+        window.open(address + "results/scorecard.html")
+        here = "document.querySelector('nav.side [aria-current]').getBoundingClientRect()"
+        assert window.run("scrollY") == 0
+        assert window.run(f"{here}.top > 0 && {here}.bottom <= innerHeight")
+
+
+def test_a_dark_page_is_printed_on_white_without_menus(rendered):
+    "What Chromium writes as PDF is not empty, and its rules for paper hold in the dark theme"
+    with browser.Browser() as window, browser.Server(rendered) as address:
+        window.open(address + "math/floating_point.html")
+        window.theme("dark")
+        assert len(window.call("Page.printToPDF", printBackground=True)["data"]) > 100_000
+        window.media("print")
+        window.resize(browser.PAPER)
+        assert window.run(browser.PRINTED) == []
+        ink = "getComputedStyle(document.body).color.match(/\\d+/g).every(part => +part < 80)"
+        assert window.run(ink)
+        unbroken = "[...document.querySelectorAll('main pre')].filter(e => getComputedStyle(e).whiteSpace === 'pre')"
+        assert window.run(f"{unbroken}.length") == 0
 
 
 def test_rows_are_cards_and_the_page_has_contents_on_a_phone(phone):
