@@ -19,7 +19,7 @@ from .packing import PackedLinear, load_packed, memory_bytes, pack_bits, pack_mo
 from .timing import one_thread, ratio, seconds
 
 # %% auto #0
-__all__ = ['Found', 'with_random_signs', 'packed_twin', 'packed_targets', 'measure_packed']
+__all__ = ['with_random_signs', 'packed_twin', 'packed_targets', 'measure_packed']
 
 # %% ../../nbs/library/packed_speed.ipynb #b1d11a53
 def with_random_signs(
@@ -43,7 +43,7 @@ def packed_twin(
         return load_packed(pack_model(model, f"{folder}/m"))
 
 # %% ../../nbs/library/packed_speed.ipynb #b282b978
-Found = tuple[float, str]  # the ratio, and what it cannot fall below
+_Found = tuple[float, str]  # the ratio, and what it cannot fall below
 
 
 def _products_alone(packed: nn.Module) -> float:
@@ -53,7 +53,7 @@ def _products_alone(packed: nn.Module) -> float:
     return sum(min(seconds(work, 10) for _ in range(9)) for work in works)
 
 
-def _network(name: str, shape: tuple[int, ...], batch: int, turns: int) -> Found:
+def _network(name: str, shape: tuple[int, ...], batch: int, turns: int) -> _Found:
     model, x = with_random_signs(name), torch.randn(batch, *shape)
     packed = packed_twin(model)
     found, whole = ratio(lambda: packed(x), lambda: model(x), turns, least=0)
@@ -63,18 +63,18 @@ def _network(name: str, shape: tuple[int, ...], batch: int, turns: int) -> Found
     )
 
 
-def _signs(batch: int, turns: int) -> Found:
+def _signs(batch: int, turns: int) -> _Found:
     w, x = (torch.randint(0, 2, (n, 2048)) * 2.0 - 1 for n in (2048, batch))
     packed = PackedLinear(pack_bits(w), (2048, 2048), torch.float32)
     return ratio(lambda: packed(x), lambda: nn.functional.linear(x, w), turns, least=0)[0], ""
 
 
-def _memory() -> Found:
+def _memory() -> _Found:
     model = with_random_signs("mnist_mlp")
     return (memory_bytes(packed_twin(model)) + 4 * BLOCK) / memory_bytes(model), ""
 
 
-def packed_targets() -> list[tuple[str, float, Callable[[], Found]]]:  # (name, limit, how to measure it)
+def packed_targets() -> list[tuple[str, float, Callable[[], _Found]]]:  # (name, limit, how to measure it)
     "What is promised of packed prediction, on one thread, in units of the float network"
     return [
         ("MNIST MLP, batch 1", 0.5, lambda: _network("mnist_mlp", (1, 28, 28), 1, 25)),

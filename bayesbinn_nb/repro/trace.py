@@ -459,7 +459,7 @@ def _in_order(
     "Everything in a trace that can be compared, in the order of time"
     found = {}
     try:
-        dict.keys(trace["machine"])  # what stands around the comparison needs it
+        dict.keys(trace.get("machine", {}))  # what stands around the comparison needs it
         for i, fit in enumerate(trace["fits"], 1):
             for place, kind, value in _of_fit(fit):
                 found[f"fit {i} ({fit['method']}), {place}"] = (kind, value)
