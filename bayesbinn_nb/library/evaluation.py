@@ -222,9 +222,7 @@ class Evaluation(Scoring):
         batch_size: int = 1000,  # examples at a time, ≥ 1; of arrays, splits and Datasets
         verbose: int = 0,  # 0: quiet; else a line with the scores
         return_dict: bool | None = None,  # None: as Keras, False, for x and y; True for what has its own targets
-    ) -> (
-        Any
-    ):  # the metrics by name, and "loss" unless it is a function of your own; or a list of them, one alone itself
+    ) -> Any:  # the metrics by name, with "loss" unless it is your own function; or their list, a single one alone
         "Loss and metrics of the predictions; for the mean, of the averaged probabilities"
         if how not in ("mode", "mean"):
             raise ValueError(f"evaluate scores one prediction per example: how must be 'mode' or 'mean', not {how!r}.")

@@ -577,7 +577,7 @@ class Agreeing(KeptWithin):
         data: Any,  # the whole of it on every rank, as for `Trainer.evaluate`
         *rest: Any,  # its other arguments
         **settings: Any,  # by name
-    ) -> dict[str, float]:
+    ) -> Any:  # as `Trainer.evaluate`
         "Loss and metrics over all ranks' shares; every rank must call it"
         if isinstance(data, ArrayData) and len(data) >= processes() and not self.eval_in_train_mode:
             self._in_parts = True

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import Any
 
 from .markup import Markdown, plain
 from .places import printable, results_dir
-from .records import Table
+from .records import Table, _bad_number
 
 # %% auto #0
 __all__ = ['target_faults', 'TargetsError', 'targets_dir', 'machine_name', 'load_targets', 'targets_table', 'targets_finding']
 
 # %% ../../nbs/repro/measured_targets.ipynb #4aa293c6
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return not _bad_number(value) and value >= 0
 
 
 def _text(value: Any) -> bool:

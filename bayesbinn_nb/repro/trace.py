@@ -459,7 +459,8 @@ def _in_order(
     "Everything in a trace that can be compared, in the order of time"
     found = {}
     try:
-        dict.keys(trace.get("machine", {}))  # what stands around the comparison needs it
+        if not isinstance(trace.get("machine", {}), dict):
+            raise TypeError("its machine has no fields")
         for i, fit in enumerate(trace["fits"], 1):
             for place, kind, value in _of_fit(fit):
                 found[f"fit {i} ({fit['method']}), {place}"] = (kind, value)

@@ -57,6 +57,7 @@ def put(*path_and_value):
 FAULTS = [
     (lambda c: c.pop("load"), "the field 'load' is missing."),
     (lambda c: c["machine"].pop("torch"), "machine lacks the field 'torch'."),
+    (put("load", "before", 10**400), "load: before is 1000"),
     (put("machine", []), "machine must be an object with the fields processor,"),
     (put("machine", "processor", " "), "machine: processor is ' ', it must be a text."),
     (put("machine", "cores", 0), "machine: cores is 0, it must be a whole number from 1."),
