@@ -190,9 +190,13 @@ def signs_with_signs(x, bits, depth, out, rows, first, last):
     words = -(-depth // 64)
     row, inside = np.empty(words, np.uint64), ~u64(0) >> u64(64 * words - depth)
     for o in range(first, last):
-        for w in range(words):
-            row[w] = _bits_at(bits, o * depth + 64 * w)
-        row[words - 1] &= inside
+        if depth % 64 == 0:  # every word is eight whole bytes of this row: no shift, and the loop becomes vectors
+            for w in range(words):
+                row[w] = _word_at(bits, (o * words + w) * 8)
+        else:
+            for w in range(words):
+                row[w] = _bits_at(bits, o * depth + 64 * w)
+            row[words - 1] &= inside
         for n in range(x.size // words):
             example, differ = x[n * words : (n + 1) * words], u64(0)
             for w in range(words):

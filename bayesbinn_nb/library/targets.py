@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -38,8 +40,8 @@ from ..methods.pmf import PMF
 from ..methods.ste import STE
 
 # %% auto #0
-__all__ = ['SIZES', 'METHODS', 'GROUPS', 'Measured', 'Target', 'Outcome', 'NotHere', 'outcome', 'machine', 'bandwidth',
-           'adam_step', 'bayesbinn_step', 'arithmetic', 'optimiser_target', 'optimiser_targets', 'training_step',
+__all__ = ['TOUCHED', 'SIZES', 'METHODS', 'GROUPS', 'Measured', 'Target', 'Outcome', 'NotHere', 'outcome', 'machine', 'adam_step',
+           'bayesbinn_step', 'arithmetic', 'memory_floor', 'optimiser_target', 'optimiser_targets', 'training_step',
            'training_target', 'training_targets', 'first_step_targets', 'process_targets', 'packed_inference_targets',
            'table', 'load_average', 'record', 'main']
 
@@ -128,15 +130,6 @@ def machine() -> dict[str, Any]:
         bayesbinn_nb=__version__,
     )
 
-
-def bandwidth(
-    n: int = 1 << 25,  # float32 numbers; 128 MB is beyond the caches
-) -> float:  # bytes a second, read and written
-    "What a copy or a scaling in place moves, whichever is faster"
-    source, target = torch.ones(n), torch.empty(n)
-    works = (lambda: target.copy_(source), lambda: target.mul_(1.0))
-    return 8 * n / min(median(seconds(work) for _ in range(5)) for work in works)
-
 # %% ../../nbs/library/targets.ipynb #66992d1e
 def _parameters(n: int, tensors: int) -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(n // tensors)) for _ in range(tensors)]
@@ -174,12 +167,8 @@ def bayesbinn_step(
     return step
 
 # %% ../../nbs/library/targets.ipynb #bc4f3991
-# bytes per weight of a step; that of fused Adam moves 28
-_MOVED = {"paper": 36, "stochastic": 36, "STE": 36, "Bop": 16, "PMF": 44}
-
-
 def _loops(
-    kind: str,  # of _MOVED
+    kind: str,  # of `TOUCHED`
     n: int,  # weights
 ) -> Callable[[], Any]:
     "The passes of one step over the weights, without what stands around them"
@@ -217,17 +206,88 @@ def arithmetic(
     few = n // 16
     return max(0.0, passes(n) - passes(few)) / (n - few)
 
+# %% ../../nbs/library/targets.ipynb #6d3d7bb0
+# of each pass of a step: arrays that are read, that are read and written in most rows, that are read and written
+TOUCHED = {
+    "paper": ((1, 1, 0), (1, 2, 1)),
+    "stochastic": ((1, 0, 1), (3, 0, 2)),
+    "STE": ((2, 0, 3),),
+    "Bop": ((2, 0, 1),),
+    "PMF": ((1, 0, 1), (2, 0, 3)),
+}
+
+
+@functools.cache
+def _compiled_walk() -> Callable[[Any, Any, Any], float]:
+    "A loop over arrays that does nothing but read and write"
+    try:
+        from numba import njit  # pyright: ignore[reportPrivateImportUsage]
+    except ImportError:
+        raise NotHere("Numba is not installed") from None
+    compiled: Any = njit(nogil=True, fastmath=True)
+
+    @compiled
+    def total(row: Any) -> Any:
+        s = row[0] - row[0]
+        for i in range(row.size):
+            s += row[i]
+        return s
+
+    @compiled
+    def add(row: Any, x: Any) -> None:
+        for i in range(row.size):
+            row[i] += x
+
+    @compiled
+    def fill(row: Any, x: Any) -> None:
+        for i in range(row.size):
+            row[i] = x
+
+    @compiled
+    def walk(read: Any, changed: Any, written: Any) -> Any:  # each (arrays, numbers)
+        s = read[0, 0]
+        for start in range(0, read.shape[1], 128):
+            for k in range(read.shape[0]):
+                s += total(read[k, start : start + 128])
+            for k in range(changed.shape[0]):
+                s += total(changed[k, start : start + 128])
+                if start & 384:  # three rows of four
+                    fill(changed[k, start : start + 128], s)
+            for k in range(written.shape[0]):
+                add(written[k, start : start + 128], s)
+        return s
+
+    return walk
+
+# %% ../../nbs/library/targets.ipynb #f61ab167
+def memory_floor(
+    kind: str,  # of `TOUCHED`
+    n: int,  # weights
+) -> float:  # seconds; raises NotHere without Numba
+    "What passes take that read and write the arrays of a step and compute nothing"
+    passes = [tuple(torch.ones(k, n).numpy() for k in counts) for counts in TOUCHED[kind]]
+    return sum(min(seconds(lambda p=p: _compiled_walk()(*p)) for _ in range(7)) for p in passes)
+
+
+def _said(bounds: dict[str, Callable[[], float]]) -> str:
+    "Bounds as a note, without those that cannot be measured here"
+    found = {}
+    for name, measure in bounds.items():
+        with contextlib.suppress(NotHere):
+            found[name] = measure()
+    return "bounds: " + ", ".join(f"{name} {x:.2f}" for name, x in found.items())
+
 # %% ../../nbs/library/targets.ipynb #18424d4b
 def _bounds(n: int, regime: str, tensors: int, adam: float) -> str:
-    "What a step cannot fall below, in units of Adam's seconds: by its bytes, its operations and its calls"
-    found = {"operations": arithmetic(regime) * n / adam}
-    if n >= 10_000_000:  # beyond the caches
-        found["bytes"] = _MOVED[regime] * n / max(bandwidth() for _ in range(3)) / adam
-    else:
-        tiny = bayesbinn_step([torch.randn(26) * 1e-3 for _ in range(max(tensors, 1))], regime)
+    "What a step cannot fall below, in units of Adam's seconds: by its operations and its memory, or its calls"
+
+    def calls() -> float:
+        tiny = bayesbinn_step([torch.randn(26) * 1e-3 for _ in range(tensors)], regime)
         tiny()
-        found["calls"] = min(seconds(tiny, 10) for _ in range(5)) / adam
-    return "bounds: " + ", ".join(f"{name} {x:.2f}" for name, x in found.items())
+        return min(seconds(tiny, 10) for _ in range(5)) / adam
+
+    more = {"memory": lambda: memory_floor(regime, n) / adam} if n >= 1_000_000 else {"calls": calls}
+    return _said({"operations": lambda: arithmetic(regime) * n / adam, **more})
 
 # %% ../../nbs/library/targets.ipynb #2f88a1ef
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
@@ -301,8 +361,8 @@ def _bounds_of_training(
     step = adam_step([torch.randn(n) * 1e-3])
     step()
     adam = median(seconds(step) for _ in range(5))
-    least = {"bytes": _MOVED[kind] / 28 * adam, "operations": arithmetic(kind) * n}
-    return "bounds: " + ", ".join(f"{name} {1 + (t - adam) / whole:.2f}" for name, t in least.items())
+    least = {"memory": lambda: memory_floor(kind, n), "operations": lambda: arithmetic(kind) * n}
+    return _said({name: lambda f=f: 1 + (f() - adam) / whole for name, f in least.items()})
 
 
 def training_target(
@@ -332,26 +392,36 @@ import time
 t0 = time.perf_counter()
 import torch
 t1 = time.perf_counter()
-from bayesbinn_nb.library.targets import bayesbinn_step
+from bayesbinn_nb.library.targets import adam_step, bayesbinn_step
 torch.set_num_threads(1)
+gradients = [torch.randn(5000) * 1e-3, torch.randn(300)]
 t2 = time.perf_counter()
-for regime in ("paper", "stochastic"):
-    bayesbinn_step([torch.randn(5000) * 1e-3, torch.randn(300)], regime)()
+{}
 print((time.perf_counter() - t2) / (t1 - t0))
 """
+_OURS = 'for regime in ("paper", "stochastic"): bayesbinn_step(gradients, regime)()'
+
+
+def _first_steps(code: str, processes: int) -> list[float]:
+    "What `code` takes in fresh processes, in units of `import torch`"
+    found = []
+    for _ in range(processes):
+        done = subprocess.run([sys.executable, "-c", _FIRST.format(code)], capture_output=True, text=True)
+        if done.returncode:
+            raise NotHere(done.stderr.strip().splitlines()[-1])
+        found.append(float(done.stdout))
+    return found
 
 
 def first_step_targets() -> list[Target]:
     "The first steps of a process, machine code being kept from the process before"
 
     def measure() -> Measured:
-        found = []
-        for _ in range(4):  # the first may have to compile
-            done = subprocess.run([sys.executable, "-c", _FIRST], capture_output=True, text=True)
-            if done.returncode:
-                raise NotHere(done.stderr.strip().splitlines()[-1])
-            found.append(float(done.stdout))
-        return Measured(median(found[1:]), f"the first of four processes: {found[0]:.2f}")
+        found = _first_steps(_OURS, 4)  # the first may have to compile
+        adam = min(_first_steps("adam_step(gradients)()", 3))
+        return Measured(
+            median(found[1:]), f"bounds: fused Adam {adam:.2f}; the first of four processes: {found[0]:.2f}"
+        )
 
     return [Target("first steps in a process, in units of `import torch`", 1.0, measure)]
 

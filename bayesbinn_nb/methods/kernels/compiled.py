@@ -318,7 +318,40 @@ def _writer(sign: Any) -> Any:
     return put_signs
 
 
-_put_modes, _put_signs = _writer(_positive_or_not), _writer(_sign_bit)
+_put_modes = _writer(_positive_or_not)
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #71efa8a9
+@_compiled
+def _state(signs, lam, n, bound):
+    "(negative if a |λ| is not beyond the bound, 0 if the signs are those of λ)"
+    any_open, differ = i32(0), i32(0)
+    for i in range(n):
+        l = lam[i]
+        any_open = i32(any_open | i32(_size_bits(l) - bound - i32(1)))
+        differ = i32(differ | i32(_as_int(_get(signs, i)) ^ _as_int(_sign_bit(l))))
+    return any_open, differ
+
+
+def _settle(signs, lam, n, bound, of_means):
+    raise NotImplementedError
+
+
+@overload(_settle, jit_options=_OPTIONS)
+def _settle_for(signs, lam, n, bound, of_means):
+    "True: the row is settled, and `signs` holds its signs; False: it is not, and nothing was written"
+    if isinstance(signs, types.NoneType):
+        return lambda signs, lam, n, bound, of_means: _all_settled(lam, None, n, bound)
+
+    def settle(signs, lam, n, bound, of_means):
+        any_open, differ = _state(signs, lam, n, bound)
+        if any_open < 0 or (of_means and differ != 0 and not _all_settled(lam, signs, n, bound)):
+            return False
+        if differ != 0:
+            for i in range(n):
+                _put(signs, i, _sign_bit(lam[i]))
+        return True
+
+    return settle
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #0000001e
 @_inlined
@@ -362,9 +395,7 @@ def _sample_block(out, lam, n, rate, key, key1, spread, unit, bound):
         _ask_for_row(out, start + _AHEAD)
         _ask_for_row(lam, start + _AHEAD)
         o, l, m = _from(out, start), _from(lam, start), min(n - start, _ROW)
-        if not all_open and _all_settled(l, None, m, bound):
-            _put_signs(o, l, m)
-        else:
+        if all_open or not _settle(o, l, m, bound, False):
             _sample_open(o, l, m, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
 
 
@@ -407,14 +438,29 @@ def _update_open(lam, mode, grad, w, mean, n, eps, keep, scaled, push):
     _put_modes(mode, lam, n)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000025
-@_compiled
-def _update_settled(lam, mode, grad, mean, n, keep, scaled, push):
-    _put_signs(mean, lam, n)
-    for i in range(n):
-        lam[i] = lam[i] * keep - _get(grad, i) * scaled + push
-    _put_modes(mode, lam, n)
+def _update_settled(lam, mode, grad, n, keep, scaled, push):
+    raise NotImplementedError
 
 
+@overload(_update_settled, jit_options=_OPTIONS)
+def _update_settled_for(lam, mode, grad, n, keep, scaled, push):
+    def update(lam, mode, grad, n, keep, scaled, push):
+        for i in range(n):
+            lam[i] = lam[i] * keep - _get(grad, i) * scaled + push
+
+    def update_with_mode(lam, mode, grad, n, keep, scaled, push):
+        differ = i32(0)
+        for i in range(n):
+            l = lam[i] * keep - _get(grad, i) * scaled + push
+            lam[i] = l
+            differ = i32(differ | i32(_as_int(_get(mode, i)) ^ _as_int(_positive_or_not(l))))
+        if differ != 0:
+            for i in range(n):
+                _put(mode, i, _positive_or_not(lam[i]))
+
+    return update if isinstance(mode, types.NoneType) else update_with_mode
+
+# %% ../../../nbs/methods/kernels/compiled.ipynb #3591676d
 @_compiled
 def _update_usual(lam, mode, grad, w, mean, n, eps, keep, scaled, push, bound):
     all_open = _mostly_open(lam, mean, min(n, _ROW), bound)
@@ -427,8 +473,8 @@ def _update_usual(lam, mode, grad, w, mean, n, eps, keep, scaled, push, bound):
         if all_open:
             _ask_for_row(w, start + _AHEAD)
         l, o, g, mu = _from(lam, start), _from(mode, start), _from(grad, start), _from(mean, start)
-        if not all_open and _all_settled(l, mu, m, bound):
-            _update_settled(l, o, g, mu, m, keep, scaled, push)
+        if not all_open and _settle(mu, l, m, bound, True):
+            _update_settled(l, o, g, m, keep, scaled, push)
         else:
             _update_open(l, o, g, _from(w, start), mu, m, eps, keep, scaled, push)
 
