@@ -207,7 +207,7 @@ def arithmetic(
     return max(0.0, passes(n) - passes(few)) / (n - few)
 
 # %% ../../nbs/library/targets.ipynb #6d3d7bb0
-# of each pass of a step: arrays that are read, that are read and written in most rows, that are read and written
+# of each pass of a step: arrays that are read, that are read and written in every other row, that are read and written
 TOUCHED = {
     "paper": ((1, 1, 0), (1, 2, 1)),
     "stochastic": ((1, 0, 1), (3, 0, 2)),
@@ -246,15 +246,15 @@ def _compiled_walk() -> Callable[[Any, Any, Any], float]:
     @compiled
     def walk(read: Any, changed: Any, written: Any) -> Any:  # each (arrays, numbers)
         s = read[0, 0]
-        for start in range(0, read.shape[1], 128):
+        for start in range(0, read.shape[1], 64):
             for k in range(read.shape[0]):
-                s += total(read[k, start : start + 128])
+                s += total(read[k, start : start + 64])
             for k in range(changed.shape[0]):
-                s += total(changed[k, start : start + 128])
-                if start & 384:  # three rows of four
-                    fill(changed[k, start : start + 128], s)
+                s += total(changed[k, start : start + 64])
+                if start & 64:
+                    fill(changed[k, start : start + 64], s)
             for k in range(written.shape[0]):
-                add(written[k, start : start + 128], s)
+                add(written[k, start : start + 64], s)
         return s
 
     return walk

@@ -214,8 +214,8 @@ def _from_for(numbers, start):
     return lambda numbers, start: numbers[start:]
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #90a8db1c
-_BLOCK, _ROW = 2048, 128  # weights that are asked once, and weights that are written together
-_AHEAD = 2 * _ROW  # by so many numbers a row is asked for before its turn
+_BLOCK, _ROW = 2048, 64  # weights that are asked once, and weights that are written together
+_AHEAD = 4 * _ROW  # by so many numbers a row is asked for before its turn
 
 
 def _fetch_instruction(typing, pointer):
