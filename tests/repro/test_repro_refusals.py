@@ -1,5 +1,6 @@
 """Every refusal and every rescue that no other test reaches: what a user meets, and the sentence that is said."""
 
+import ast
 import errno
 import importlib.util
 import inspect
@@ -17,12 +18,27 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from bayesbinn_nb.repro import jobs, notebooks, places, published, report, runner, suites, tables, templates, terminal
+from bayesbinn_nb.repro import (
+    claims,
+    cli,
+    executors,
+    jobs,
+    notebooks,
+    places,
+    published,
+    report,
+    runner,
+    suites,
+    tables,
+    templates,
+    terminal,
+)
 from bayesbinn_nb.repro import trace as traces
+from bayesbinn_nb.repro.by_hand import refuse_another_run
 from bayesbinn_nb.repro.executors import run_units, workers_of
 from bayesbinn_nb.repro.identity import own_modules
 from bayesbinn_nb.repro.jobs import RunnerError
-from bayesbinn_nb.repro.records import make_record
+from bayesbinn_nb.repro.records import RecordError, make_record
 from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
 from bayesbinn_nb.repro.units import claimed, gather, parse_shard, units_of
@@ -393,3 +409,92 @@ def test_bounds_need_two_levels_that_differ_in_amounts_only(monkeypatch):
         traces.TraceError, match="two_moons: the levels differ in more than an amount: .*in one of the traces only"
     ):
         traces.measure_bound("two_moons", [{}], levels={"one": {}, "other": {}})
+
+
+# ---- what no other test reaches
+
+
+def test_a_row_that_is_no_row(tmp_path):
+    with pytest.raises(ValueError, match="the claim judge has no docstring; it must say its rule in one sentence"):
+
+        @claims.claim(page="index", text="…", says="…")
+        def judge(records):
+            return None
+
+    (tmp_path / "seed0.json").write_text("{")
+    with pytest.raises(RecordError, match="would be written over, and it is no record that can be read"):
+        refuse_another_run(tmp_path / "seed0.json", {})
+
+
+def test_words_of_a_batch_that_do_not_go_together(tmp_path, capsys):
+    assert cli.main(["batch", str(suite_in(tmp_path, ROW)), "--by-seed", "--keep-older"]) == 2
+    assert "--keep-older is for batches of whole rows" in capsys.readouterr().err
+
+
+def test_clusters_that_are_not_there(monkeypatch):
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "distributed", None)
+        with pytest.raises(RunnerError, match="units on a cluster need Dask: pip install"):
+            executors.OnDask()
+
+    def silent(command, **settings):
+        raise subprocess.TimeoutExpired(command, settings["timeout"])
+
+    monkeypatch.setattr(executors.subprocess, "run", silent)
+    with pytest.raises(RunnerError, match="Slurm has not answered for a minute: ask `sinfo`"):
+        executors._slurm_takes("#!/bin/sh")
+
+
+@pytest.mark.filterwarnings("ignore:.*unclosed cluster", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_slurm_of_which_dask_knows_nothing():
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue")
+    with dask.config.set({"jobqueue.slurm.cores": None, "jobqueue.slurm.memory": None}):
+        with pytest.raises(RunnerError, match="Say so in Dask's configuration, under jobqueue.slurm"):
+            workers_of("slurm")
+
+
+def test_templates_and_folders_that_the_runner_cannot_use(tmp_path):
+    path = template_in(tmp_path, parameters="value: float = 0.5\n")
+    with pytest.raises(SuiteError, match="template demo must declare 'seeds' in its parameter cell"):
+        jobs._check_driven(templates.load_template(path))
+    (tmp_path / "_work").mkdir()
+    (tmp_path / "_work" / "job.json").write_text(json.dumps({"source": "other 12345678"}))
+    with pytest.raises(SuiteError, match="holds results of another notebook called other. Choose another folder"):
+        jobs._check_folder("a", tmp_path, "demo 12345678")
+    with pytest.raises(SuiteError, match="'out' is given by the runner; choose the folder with --out"):
+        runner.run_template(template_in(tmp_path, CODE), {"out": "here"}, out=tmp_path / "o")
+    batch = types.SimpleNamespace(
+        rows=[types.SimpleNamespace(pages=["../index"])], suite=types.SimpleNamespace(pages=[])
+    )
+    with pytest.raises(SuiteError, match="it must be the name of a notebook, without folders"):
+        runner._page_names(batch)
+
+
+def test_an_installation_without_templates(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "package_dir", lambda: tmp_path / "package")
+    with pytest.raises(FileNotFoundError, match="the run templates are missing from this installation; reinstall"):
+        places.experiments_dir()
+    assert report.planned(["no such suite"]) == {}
+
+
+def test_a_suite_of_too_many_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "MOST_ROWS", 3)
+    twice = [{"row": f"{name}{{value}}", "each": {"value": [0.1, 0.2]}} for name in "ab"]
+    with pytest.raises(SuiteError, match="a suite has at most 3 rows; make several suites of it"):
+        load_suite(suite_in(tmp_path, *twice))
+
+
+def test_parameter_cells_that_say_nothing(tmp_path, monkeypatch):
+    assert templates.in_brief(10**5000) == "a int of enormous size"
+    assert templates._named_literals(["%load_ext Literal"]) == {}
+    assert templates._default(ast.parse("{[]: 1}", mode="eval").body) == ("{[]: 1}", False)
+    with pytest.raises(SuiteError, match="demo"):
+        templates.load_template(template_in(tmp_path, parameters='value: "a b" = 1\n'))
+
+    def locked(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", locked)
+    with pytest.raises(SuiteError, match="demo.ipynb cannot be read: Permission denied"):
+        templates.read_text(tmp_path / "demo.ipynb", "notebook")
