@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from bayesbinn_nb.repro import (
     claims,
     cli,
+    confirm,
     executors,
     jobs,
     notebooks,
@@ -498,3 +500,86 @@ def test_parameter_cells_that_say_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", locked)
     with pytest.raises(SuiteError, match="demo.ipynb cannot be read: Permission denied"):
         templates.read_text(tmp_path / "demo.ipynb", "notebook")
+
+
+def test_a_record_that_was_damaged_on_its_way(tmp_path, monkeypatch):
+    unit = units_of(load_suite(suite_in(tmp_path, ROW)).rows[0])[0]
+    monkeypatch.setattr(executors, "read_note", lambda folder, problems: {"hash": "a"})
+    monkeypatch.setattr(executors, "row_identity", lambda row, gpu: types.SimpleNamespace(hash="a"))
+    assert "seed0.json" in executors._fault(unit, {"seed0.json": b"{"})
+
+
+def test_a_rehearsal_without_end():
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        with pytest.raises(traces.TraceError, match="the rehearsal of demo did not end within 0 seconds"):
+            traces._wait(process, 0.01, "demo")
+
+
+# ---- confirming, and the command line
+
+
+def test_a_trace_that_cannot_be_replayed_confirms_nothing(tmp_path, monkeypatch):
+    def refused(*of_row):
+        raise traces.TraceError("nothing was trained.")
+
+    monkeypatch.setattr(confirm, "_replay", refused)
+    (tmp_path / "_work").mkdir()
+    for folder in (tmp_path, tmp_path / "_work"):
+        (folder / "trace.json").write_text(json.dumps({"marks": {"a": 1}, "fits": [1]}))
+    job = {"folder": str(tmp_path), "notebook": "demo.ipynb", "given": {}, "seeds": [0]}
+    assert confirm.replays_alike(job, None) is False
+    row = types.SimpleNamespace(template=Path("demo.ipynb"), params={}, seeds=[0])
+    assert confirm._confirm_by_trace(row, tmp_path) == confirm.Confirmation("unknown", "nothing was trained.")
+
+
+def test_a_confirmation_that_is_interrupted_stops_its_run(tmp_path, monkeypatch):
+    stopped = threading.Event()
+
+    def interrupted(*of_job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(confirm, "replace", lambda row, **changed: row)
+    monkeypatch.setattr(confirm, "row_job", lambda row, folder: {"folder": folder, "threads": 1})
+    monkeypatch.setattr(confirm, "execute_job", lambda job: stopped.wait(60))
+    monkeypatch.setattr(confirm, "stop_jobs", lambda folder: stopped.set())
+    monkeypatch.setattr(confirm, "_stop_after", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        confirm._run_for(None, str(tmp_path), 1.0, None)
+    assert stopped.is_set()
+
+
+def test_records_that_are_damaged_are_not_brought_along(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "seed0.json").write_text("{")
+    jobs._stage_records({"folder": str(tmp_path / "new"), "seeds": [0], "hash": "a"}, tmp_path / "old", None)
+    assert not [*tmp_path.rglob("new/**/seed0.json")]
+
+
+def test_a_value_that_is_no_yaml_is_a_text(tmp_path):
+    with pytest.raises(SuiteError, match="value"):
+        cli._value(template_in(tmp_path), "value", "[")
+
+
+def test_what_the_command_does_when_nobody_reads_on(monkeypatch, capsys):
+    def verb(failure):
+        def run(args):
+            raise failure
+
+        monkeypatch.setitem(cli.VERBS, "report", types.SimpleNamespace(run=run))
+        return types.SimpleNamespace(command="report", debug=isinstance(failure, KeyboardInterrupt))
+
+    assert cli._called(verb(BrokenPipeError())) == 0
+    with pytest.raises(KeyboardInterrupt):
+        cli._called(verb(KeyboardInterrupt()))
+    left = []
+    monkeypatch.setattr(cli, "abandon", left.append)
+    for failure, code in ((BrokenPipeError(), 0), (OSError(errno.ENOSPC, "No space left on device"), 1)):
+
+        def flush(failure=failure):
+            raise failure
+
+        with monkeypatch.context() as here:
+            here.setattr(sys, "stdout", types.SimpleNamespace(flush=flush))
+            assert cli._flushed(0, "report") == code
+    assert len(left) == 2 and "bayesbinn report: No space left on device" in capsys.readouterr().err
