@@ -686,6 +686,14 @@ def test_what_cannot_be_measured_says_why():
         targets._first_steps("raise OSError('no')", 1)
 
 
+def test_no_bound_of_memory_without_compiled_loops(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    targets._compiled_walk.cache_clear()
+    assert (
+        targets._said({"memory": lambda: targets.memory_floor("STE", 10), "other": lambda: 0.5}) == "bounds: other 0.50"
+    )
+
+
 def test_loops_where_no_folder_can_be_written(monkeypatch):
     def no_folder(loop):
         raise RuntimeError("no locator available")

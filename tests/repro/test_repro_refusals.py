@@ -516,6 +516,16 @@ def test_a_rehearsal_without_end():
             traces._wait(process, 0.01, "demo")
 
 
+def test_a_rehearsal_that_is_refused_answers_with_a_sentence(tmp_path, monkeypatch):
+    def refused(job):
+        raise traces.TraceError("nothing was trained.")
+
+    monkeypatch.setattr(traces, "_rehearsed", refused)
+    (tmp_path / "job.json").write_text(json.dumps({"result": str(tmp_path / "result.json")}))
+    traces._child(str(tmp_path / "job.json"))
+    assert json.loads((tmp_path / "result.json").read_text()) == {"trace": None, "error": "nothing was trained."}
+
+
 # ---- confirming, and the command line
 
 
