@@ -1,9 +1,11 @@
 """Every refusal of the library is met once: its kind, and the words that name the value and the next step."""
 
 import errno
+import linecache
 import math
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,25 +18,33 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from bayesbinn_nb.library import (
+    arguments,
     callbacks,
     checkpoint,
     data,
     evaluation,
     feed,
     history,
+    inputs,
     loop,
     metrics,
     models,
+    packed_loops,
+    packing,
+    parallel,
     plots,
+    recipes,
     rehearsal,
     resume,
     sources,
+    targets,
     together,
 )
 from bayesbinn_nb.library.arrays import ArrayData, Dihedral
 from bayesbinn_nb.library.trainer import Callback, FlipRatio, Progress, StopWhenStill, Trainer
 from bayesbinn_nb.methods.bayesbinn import BayesBiNN
 from bayesbinn_nb.methods.bop import Bop
+from bayesbinn_nb.methods.full_precision import FullPrecision
 from bayesbinn_nb.methods.lrnet import LRNet
 from bayesbinn_nb.methods.ste import STE
 
@@ -60,6 +70,19 @@ def logits_of(model):
 
 pair_ = [new(), new()]
 toys = [new(model=models.build_model("toy_mlp", hidden=2), loss="mse", metrics=()) for _ in range(2)]
+
+others = parallel.Cut(4, 2, rank=1, processes=2)
+
+
+def constant(optimizer):
+    return torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+
+def with_loss_of_a_batch():
+    trainer = new()
+    trainer.losses = lambda outputs, targets: outputs.sum()
+    return trainer
+
 
 REFUSED = {
     # arrays
@@ -254,6 +277,68 @@ REFUSED = {
     "no step": (lambda: rehearsal.Rehearsal(steps=0), ValueError, "steps must be positive integers"),
     "no example to look at": (lambda: rehearsal.Rehearsal(examples=0), ValueError, "cannot be evaluated"),
     "two rehearsals": (lambda: two_rehearsals(), RuntimeError, "A rehearsal is on already"),
+    # inputs
+    "words for an input": (lambda: inputs.as_tensor(np.array(["a"]), "x"), TypeError, "x holds <U1, not numbers"),
+    "one feature, flat": (lambda: inputs.as_input(torch.zeros(3), torch.float32, False), ValueError, r"x\[:, None\]"),
+    "half a class": (lambda: inputs.as_targets(torch.tensor([0.5]), torch.float32, True), ValueError, "are not whole"),
+    "arrays of nothing": (lambda: inputs.Handed(torch.zeros(0, 2)), ValueError, "no example in x"),
+    "weights beside a loader": (lambda: inputs.as_data([(x, y)], None, y, net()), ValueError, "belongs to arrays"),
+    "a negative weight": (lambda: inputs.as_data(x, y, y - 1.0, net()), ValueError, "one number ≥ 0 per example"),
+    "nothing to train on": (lambda: inputs.split_off(blobs.subset(slice(2)), 0.9), ValueError, "leaves nothing to"),
+    "classes in a grid": (
+        lambda: inputs.weights_by_class(torch.zeros(3, 2), torch.ones(2)),
+        ValueError,
+        r"one class per example; the targets have shape \(3, 2\)",
+    ),
+    # steps and schedules
+    "no batch to a step": (
+        lambda: loop.StepRules(gradient_accumulation_steps=0),
+        ValueError,
+        "positive integer, not 0",
+    ),
+    "two schedules of one optimiser": (
+        lambda: fit(new(FullPrecision(), scheduler=constant, real_scheduler=constant)),
+        ValueError,
+        "give scheduler or real_scheduler, not both",
+    ),
+    "a rate twice": (
+        lambda: fit(new(scheduler=constant), callbacks=[callbacks.LearningRateScheduler(lambda epoch: 0.1)]),
+        ValueError,
+        "both set the learning rate",
+    ),
+    "a schedule's unit": (
+        lambda: recipes.check_schedule(dict(kind="cosine", start=1.0, end=0.0, t_max=3, when="step", unit="year")),
+        ValueError,
+        "unit must be 'epoch' or 'step', got 'year'",
+    ),
+    "an optimiser's kind": (lambda: recipes.make_optimizer_factory({"kind": "lion"}), ValueError, "got 'lion'"),
+    "a loss of a batch": (lambda: with_loss_of_a_batch()._mean_loss(x, y, torch.ones(12)), ValueError, r"gave \(\)"),
+    "clipping together": (
+        lambda: together.check_alike([new(global_clipnorm=1.0), new()]),
+        ValueError,
+        "are of one network alone",
+    ),
+    # metrics and history
+    "five of three": (lambda: metrics.top_5_accuracy(torch.zeros(2, 3), y[:2]), ValueError, r"K > 5 classes"),
+    "a metric of two": (
+        lambda: metrics.collected({"two": SimpleNamespace(compute=lambda: torch.zeros(2))}),
+        ValueError,
+        r"'two' gave \(2,\) numbers",
+    ),
+    "every zeroth row": (lambda: history.History([{"epoch": 1}]).table(every=0), ValueError, "positive integer, not 0"),
+    "a picture of nothing": (lambda: history._figure(history.History(), {}), ValueError, "There is nothing to draw"),
+    "a way in place of targets": (
+        lambda: new().prepare(12).evaluate(x, "mean"),
+        TypeError,
+        "give how='mean' by its name",
+    ),
+    # processes
+    "no time to wait": (lambda: parallel.join_group(timeout=0), ValueError, "timeout must be > 0 seconds, not 0"),
+    "a share of others": (
+        lambda: parallel._need_shares(SimpleNamespace(batch_sampler=parallel.ShareSampler(4, 2, cut=others))),
+        ValueError,
+        "the share of rank 1 of 2, and this is rank 0 of 1",
+    ),
 }
 
 
@@ -592,3 +677,57 @@ def test_what_data_and_models_say_of_themselves_can_be_pickled():
     summary, bundle = models.model_summary(models.toy_mlp()), data.load_data("digits")
     assert str(pickle.loads(pickle.dumps(summary))) == str(summary)
     assert pickle.loads(pickle.dumps(bundle)).fingerprint == bundle.fingerprint
+
+
+def test_what_cannot_be_measured_says_why():
+    huge = targets.outcome("optimiser", targets.optimiser_target(10**15, "paper"))
+    assert not huge.met and re.search("not measured: 1,000,000.* GB of memory, .* GB are free", huge.note)
+    with pytest.raises(targets.NotHere, match="OSError: no$"):
+        targets._first_steps("raise OSError('no')", 1)
+
+
+def test_no_bound_of_memory_without_compiled_loops(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    targets._compiled_walk.cache_clear()
+    assert (
+        targets._said({"memory": lambda: targets.memory_floor("STE", 10), "other": lambda: 0.5}) == "bounds: other 0.50"
+    )
+
+
+def test_loops_where_no_folder_can_be_written(monkeypatch):
+    def no_folder(loop):
+        raise RuntimeError("no locator available")
+
+    monkeypatch.setattr(packed_loops, "named_by_key", no_folder)
+    assert packed_loops._compiled(abs_of)(np.float32(-2)) == 2
+
+
+def abs_of(x):
+    return abs(x)
+
+
+def test_a_source_that_is_no_python_names_no_argument():
+    linecache.cache["<cut>"] = (12, None, ["def f(a,  # a number\n"], "<cut>")
+    scope = {}
+    exec(compile("def f(a): pass", "<cut>", "exec"), scope)
+    assert arguments._definition(scope["f"]) == ([], "")
+
+
+def test_a_convolution_that_pads_with_its_picture(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular", bias=False))
+    nn.init.ones_(model[0].weight)
+    path = packing.pack_model(model, tmp_path / "m")
+    with pytest.raises(ValueError, match="0 pads with 'circular'; packed convolutions pad with zeros only"):
+        packing.load_packed(path, model)
+
+
+def test_a_checkpoint_of_something_else(tmp_path):
+    path = checkpoint.save_checkpoint({"model": 3}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="c.pt is a torch file but not a training checkpoint of this package"):
+        packing.inspect_file(path)
+
+
+def test_a_checkpoint_of_two_processes_in_one(tmp_path):
+    path = checkpoint.save_checkpoint({"random_state": {"ranks": [0, 0]}}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="belongs to a run of 2 processes, and these are 1: start as many"):
+        parallel.ParallelTrainer(net(), device="cpu")._read(path)

@@ -1,5 +1,6 @@
 """Every refusal and every rescue that no other test reaches: what a user meets, and the sentence that is said."""
 
+import ast
 import errno
 import importlib.util
 import inspect
@@ -8,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,12 +19,28 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from bayesbinn_nb.repro import jobs, notebooks, places, published, report, runner, suites, tables, templates, terminal
+from bayesbinn_nb.repro import (
+    claims,
+    cli,
+    confirm,
+    executors,
+    jobs,
+    notebooks,
+    places,
+    published,
+    report,
+    runner,
+    suites,
+    tables,
+    templates,
+    terminal,
+)
 from bayesbinn_nb.repro import trace as traces
+from bayesbinn_nb.repro.by_hand import refuse_another_run
 from bayesbinn_nb.repro.executors import run_units, workers_of
 from bayesbinn_nb.repro.identity import own_modules
 from bayesbinn_nb.repro.jobs import RunnerError
-from bayesbinn_nb.repro.records import make_record
+from bayesbinn_nb.repro.records import RecordError, make_record
 from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
 from bayesbinn_nb.repro.units import claimed, gather, parse_shard, units_of
@@ -393,3 +411,185 @@ def test_bounds_need_two_levels_that_differ_in_amounts_only(monkeypatch):
         traces.TraceError, match="two_moons: the levels differ in more than an amount: .*in one of the traces only"
     ):
         traces.measure_bound("two_moons", [{}], levels={"one": {}, "other": {}})
+
+
+# ---- what no other test reaches
+
+
+def test_a_row_that_is_no_row(tmp_path):
+    with pytest.raises(ValueError, match="the claim judge has no docstring; it must say its rule in one sentence"):
+
+        @claims.claim(page="index", text="…", says="…")
+        def judge(records):
+            return None
+
+    (tmp_path / "seed0.json").write_text("{")
+    with pytest.raises(RecordError, match="would be written over, and it is no record that can be read"):
+        refuse_another_run(tmp_path / "seed0.json", {})
+
+
+def test_words_of_a_batch_that_do_not_go_together(tmp_path, capsys):
+    assert cli.main(["batch", str(suite_in(tmp_path, ROW)), "--by-seed", "--keep-older"]) == 2
+    assert "--keep-older is for batches of whole rows" in capsys.readouterr().err
+
+
+def test_clusters_that_are_not_there(monkeypatch):
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "distributed", None)
+        with pytest.raises(RunnerError, match="units on a cluster need Dask: pip install"):
+            executors.OnDask()
+
+    def silent(command, **settings):
+        raise subprocess.TimeoutExpired(command, settings["timeout"])
+
+    monkeypatch.setattr(executors.subprocess, "run", silent)
+    with pytest.raises(RunnerError, match="Slurm has not answered for a minute: ask `sinfo`"):
+        executors._slurm_takes("#!/bin/sh")
+
+
+@pytest.mark.filterwarnings("ignore:.*unclosed cluster", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_slurm_of_which_dask_knows_nothing():
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue")
+    with dask.config.set({"jobqueue.slurm.cores": None, "jobqueue.slurm.memory": None}):
+        with pytest.raises(RunnerError, match="Say so in Dask's configuration, under jobqueue.slurm"):
+            workers_of("slurm")
+
+
+def test_templates_and_folders_that_the_runner_cannot_use(tmp_path):
+    path = template_in(tmp_path, parameters="value: float = 0.5\n")
+    with pytest.raises(SuiteError, match="template demo must declare 'seeds' in its parameter cell"):
+        jobs._check_driven(templates.load_template(path))
+    (tmp_path / "_work").mkdir()
+    (tmp_path / "_work" / "job.json").write_text(json.dumps({"source": "other 12345678"}))
+    with pytest.raises(SuiteError, match="holds results of another notebook called other. Choose another folder"):
+        jobs._check_folder("a", tmp_path, "demo 12345678")
+    with pytest.raises(SuiteError, match="'out' is given by the runner; choose the folder with --out"):
+        runner.run_template(template_in(tmp_path, CODE), {"out": "here"}, out=tmp_path / "o")
+    batch = types.SimpleNamespace(
+        rows=[types.SimpleNamespace(pages=["../index"])], suite=types.SimpleNamespace(pages=[])
+    )
+    with pytest.raises(SuiteError, match="it must be the name of a notebook, without folders"):
+        runner._page_names(batch)
+
+
+def test_an_installation_without_templates(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "package_dir", lambda: tmp_path / "package")
+    with pytest.raises(FileNotFoundError, match="the run templates are missing from this installation; reinstall"):
+        places.experiments_dir()
+    assert report.planned(["no such suite"]) == {}
+
+
+def test_a_suite_of_too_many_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "MOST_ROWS", 3)
+    twice = [{"row": f"{name}{{value}}", "each": {"value": [0.1, 0.2]}} for name in "ab"]
+    with pytest.raises(SuiteError, match="a suite has at most 3 rows; make several suites of it"):
+        load_suite(suite_in(tmp_path, *twice))
+
+
+def test_parameter_cells_that_say_nothing(tmp_path, monkeypatch):
+    assert templates.in_brief(10**5000) == "a int of enormous size"
+    assert templates._named_literals(["%load_ext Literal"]) == {}
+    assert templates._default(ast.parse("{[]: 1}", mode="eval").body) == ("{[]: 1}", False)
+    with pytest.raises(SuiteError, match="demo"):
+        templates.load_template(template_in(tmp_path, parameters='value: "a b" = 1\n'))
+
+    def locked(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", locked)
+    with pytest.raises(SuiteError, match="demo.ipynb cannot be read: Permission denied"):
+        templates.read_text(tmp_path / "demo.ipynb", "notebook")
+
+
+def test_a_record_that_was_damaged_on_its_way(tmp_path, monkeypatch):
+    unit = units_of(load_suite(suite_in(tmp_path, ROW)).rows[0])[0]
+    monkeypatch.setattr(executors, "read_note", lambda folder, problems: {"hash": "a"})
+    monkeypatch.setattr(executors, "row_identity", lambda row, gpu: types.SimpleNamespace(hash="a"))
+    assert "seed0.json" in executors._fault(unit, {"seed0.json": b"{"})
+
+
+def test_a_rehearsal_without_end():
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        with pytest.raises(traces.TraceError, match="the rehearsal of demo did not end within 0 seconds"):
+            traces._wait(process, 0.01, "demo")
+
+
+def test_a_rehearsal_that_is_refused_answers_with_a_sentence(tmp_path, monkeypatch):
+    def refused(job):
+        raise traces.TraceError("nothing was trained.")
+
+    monkeypatch.setattr(traces, "_rehearsed", refused)
+    (tmp_path / "job.json").write_text(json.dumps({"result": str(tmp_path / "result.json")}))
+    traces._child(str(tmp_path / "job.json"))
+    assert json.loads((tmp_path / "result.json").read_text()) == {"trace": None, "error": "nothing was trained."}
+
+
+# ---- confirming, and the command line
+
+
+def test_a_trace_that_cannot_be_replayed_confirms_nothing(tmp_path, monkeypatch):
+    def refused(*of_row):
+        raise traces.TraceError("nothing was trained.")
+
+    monkeypatch.setattr(confirm, "_replay", refused)
+    (tmp_path / "_work").mkdir()
+    for folder in (tmp_path, tmp_path / "_work"):
+        (folder / "trace.json").write_text(json.dumps({"marks": {"a": 1}, "fits": [1]}))
+    job = {"folder": str(tmp_path), "notebook": "demo.ipynb", "given": {}, "seeds": [0]}
+    assert confirm.replays_alike(job, None) is False
+    row = types.SimpleNamespace(template=Path("demo.ipynb"), params={}, seeds=[0])
+    assert confirm._confirm_by_trace(row, tmp_path) == confirm.Confirmation("unknown", "nothing was trained.")
+
+
+def test_a_confirmation_that_is_interrupted_stops_its_run(tmp_path, monkeypatch):
+    stopped = threading.Event()
+
+    def interrupted(*of_job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(confirm, "replace", lambda row, **changed: row)
+    monkeypatch.setattr(confirm, "row_job", lambda row, folder: {"folder": folder, "threads": 1})
+    monkeypatch.setattr(confirm, "execute_job", lambda job: stopped.wait(60))
+    monkeypatch.setattr(confirm, "stop_jobs", lambda folder: stopped.set())
+    monkeypatch.setattr(confirm, "_stop_after", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        confirm._run_for(None, str(tmp_path), 1.0, None)
+    assert stopped.is_set()
+
+
+def test_records_that_are_damaged_are_not_brought_along(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "seed0.json").write_text("{")
+    jobs._stage_records({"folder": str(tmp_path / "new"), "seeds": [0], "hash": "a"}, tmp_path / "old", None)
+    assert not [*tmp_path.rglob("new/**/seed0.json")]
+
+
+def test_a_value_that_is_no_yaml_is_a_text(tmp_path):
+    with pytest.raises(SuiteError, match="value"):
+        cli._value(template_in(tmp_path), "value", "[")
+
+
+def test_what_the_command_does_when_nobody_reads_on(monkeypatch, capsys):
+    def verb(failure):
+        def run(args):
+            raise failure
+
+        monkeypatch.setitem(cli.VERBS, "report", types.SimpleNamespace(run=run))
+        return types.SimpleNamespace(command="report", debug=isinstance(failure, KeyboardInterrupt))
+
+    assert cli._called(verb(BrokenPipeError())) == 0
+    with pytest.raises(KeyboardInterrupt):
+        cli._called(verb(KeyboardInterrupt()))
+    left = []
+    monkeypatch.setattr(cli, "abandon", left.append)
+    for failure, code in ((BrokenPipeError(), 0), (OSError(errno.ENOSPC, "No space left on device"), 1)):
+
+        def flush(failure=failure):
+            raise failure
+
+        with monkeypatch.context() as here:
+            here.setattr(sys, "stdout", types.SimpleNamespace(flush=flush))
+            assert cli._flushed(0, "report") == code
+    assert len(left) == 2 and "bayesbinn report: No space left on device" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bayesbinn_nb.site import build, quarto, reference, visible
+from bayesbinn_nb.site import build, pictures, quarto, reference, render, visible
 from bayesbinn_nb.site.pages import SiteError, site_config
 
 
@@ -37,3 +37,13 @@ def test_quarto_that_ends_well_and_writes_nothing(tmp_path, monkeypatch):
 def test_a_cell_that_is_no_python_has_no_names(source):
     assert reference.reference_entries(source) == []
     assert not visible._only_imports(source)
+    assert visible._helpers(source) == "Helpers"
+    assert render._meaning(source) == source
+
+
+@pytest.mark.parametrize(
+    "data", ["iVBORw0KGgo=", "not base 64 at al"]
+)  # the first bytes of a PNG; what cannot be decoded
+def test_a_damaged_picture_has_no_size(data):
+    assert pictures.picture_size("image/png", data) is None
+    assert pictures.size_attributes(data, "image/png") == ""
