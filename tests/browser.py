@@ -82,6 +82,15 @@ READY = """new Promise(done => {
   document.readyState === 'complete' ? formulas() : addEventListener('load', formulas);
 })"""  # noqa: E501
 
+# The colours of a theme are there once its sheets are, and once what fades has faded
+SETTLED = """(async () => {
+  const sheets = () => [...document.querySelectorAll('link[rel=stylesheet]')].every(link => link.sheet || link.disabled);
+  const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  for (const end = performance.now() + 10000; !sheets() && performance.now() < end;) await frame();
+  await frame();
+  await Promise.allSettled(document.getAnimations().map(fading => fading.finished));
+})()"""  # noqa: E501
+
 AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations
   .filter(v => v.impact === 'serious' || v.impact === 'critical')
   .map(v => `axe: ${v.id}, ${v.nodes.length} times (${v.help}), first ${v.nodes[0].target.join(' ').slice(0, 120)}`
@@ -168,6 +177,7 @@ class Browser:
         is_dark = "document.body.classList.contains('quarto-dark')"
         if self.run(f"!!window.quartoToggleColorScheme && {is_dark} !== {json.dumps(name == 'dark')}"):
             self.run("quartoToggleColorScheme(); 1")
+        self.run(SETTLED)
 
     def media(self, name: str) -> None:
         "How the page is shown: 'screen' or 'print'"
