@@ -82,13 +82,13 @@ READY = """new Promise(done => {
   document.readyState === 'complete' ? formulas() : addEventListener('load', formulas);
 })"""  # noqa: E501
 
+# A page hears of its new size when the next frame is drawn
+FRAME = "new Promise(done => { requestAnimationFrame(() => setTimeout(done)); setTimeout(done, 500); })"
+
 # The colours of a theme are there once its sheets are, and once what fades has faded
 SETTLED = """(async () => {
-  const sheets = () => [...document.querySelectorAll('link[rel=stylesheet]')].every(link => link.sheet || link.disabled);
-  const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
-  for (const end = performance.now() + 10000; !sheets() && performance.now() < end;) await frame();
-  await frame();
-  await Promise.allSettled(document.getAnimations().map(fading => fading.finished));
+  const waiting = () => document.getAnimations().length || [...document.querySelectorAll('link[rel=stylesheet]')].some(link => !link.sheet);
+  for (const end = performance.now() + 5000; waiting() && performance.now() < end;) await new Promise(done => setTimeout(done, 20));
 })()"""  # noqa: E501
 
 AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations
@@ -170,6 +170,7 @@ class Browser:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
+        self.run(FRAME)
 
     def theme(self, name: str) -> None:
         "The site in light or dark, as its button sets it"
