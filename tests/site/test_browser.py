@@ -296,12 +296,13 @@ def test_the_sliders_move_by_keys(one_weight):
 LIKE_QUARTO = """<!DOCTYPE html><html lang="en"><head><title>Like Quarto</title><link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="quarto.css">
 <style>pre { overflow: auto } td { white-space: nowrap }
-details:not([open]) > pre { display: none }</style>
+details:not([open]) > pre { display: none } #title-block-header a { text-decoration: none }</style>
 HEAD<script defer src="tex-svg-full.js"></script>
 <script>addEventListener('load', () => { document.getElementById('quarto-search').innerHTML =
   '<div class="aa-Autocomplete" role="combobox"><button class="aa-DetachedSearchButton"></button></div>' })</script>
 </head><body><div id="quarto-sidebar-glass"></div><div id="quarto-search"></div><div id="quarto-search-results"></div>
-<main><h1>Like Quarto</h1><p>$$\\begin{equation}\\label{sum}a+b\\end{equation}$$ says \\eqref{sum}.</p>
+<main><header id="title-block-header"><h1>Like Quarto</h1><div class="description">A <a href="">link</a>.</div></header>
+<p>$$\\begin{equation}\\label{sum}a+b\\end{equation}$$ says \\eqref{sum}.</p>
 <pre id="output">WORDS</pre><table id="table" class="table-sm"><tbody><tr><td>WORDS</td></tr></tbody></table>
 <pre id="short">short</pre><details><summary>Code</summary><pre id="folded">WORDS</pre></details>
 </main></body></html>"""
@@ -331,6 +332,11 @@ def test_what_scrolls_in_quarto_is_reached_by_keyboard(like_quarto):
     assert like_quarto.run(reached) == "output,table,folded"
     like_quarto.resize(1800)
     assert like_quarto.run(reached) == ""
+
+
+def test_a_link_in_the_promise_of_a_page_of_quarto_is_seen_without_its_colour(like_quarto):
+    link = "document.querySelector('.description a')"
+    assert like_quarto.run(f"getComputedStyle({link}).textDecorationLine") == "underline"
 
 
 def test_links_of_formulas_and_the_search_of_quarto_have_names(like_quarto):
