@@ -82,6 +82,15 @@ READY = """new Promise(done => {
   document.readyState === 'complete' ? formulas() : addEventListener('load', formulas);
 })"""  # noqa: E501
 
+# A page hears of its new size when the next frame is drawn
+FRAME = "new Promise(done => { requestAnimationFrame(() => setTimeout(done)); setTimeout(done, 500); })"
+
+# The colours of a theme are there once its sheets are, and once what fades has faded
+SETTLED = """(async () => {
+  const waiting = () => document.getAnimations().length || [...document.querySelectorAll('link[rel=stylesheet]')].some(link => !link.sheet);
+  for (const end = performance.now() + 5000; waiting() && performance.now() < end;) await new Promise(done => setTimeout(done, 20));
+})()"""  # noqa: E501
+
 AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations
   .filter(v => v.impact === 'serious' || v.impact === 'critical')
   .map(v => `axe: ${v.id}, ${v.nodes.length} times (${v.help}), first ${v.nodes[0].target.join(' ').slice(0, 120)}`
@@ -161,6 +170,7 @@ class Browser:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
+        self.run(FRAME)
 
     def theme(self, name: str) -> None:
         "The site in light or dark, as its button sets it"
@@ -168,6 +178,7 @@ class Browser:
         is_dark = "document.body.classList.contains('quarto-dark')"
         if self.run(f"!!window.quartoToggleColorScheme && {is_dark} !== {json.dumps(name == 'dark')}"):
             self.run("quartoToggleColorScheme(); 1")
+        self.run(SETTLED)
 
     def media(self, name: str) -> None:
         "How the page is shown: 'screen' or 'print'"

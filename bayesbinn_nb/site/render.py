@@ -194,7 +194,7 @@ def render_site(
         (out / page.href).parent.mkdir(parents=True, exist_ok=True)
         (out / page.href).write_text(renderer.render(page), encoding="utf-8")
     (out / "theme").mkdir(exist_ok=True)
-    for name in ("site.css", "site.js", "ranking.js", "favicon.svg"):
+    for name in ("site.css", "site.js", "reach.js", "ranking.js", "favicon.svg"):
         shutil.copy(renderer.theme / name, out / "theme" / name)
     copy_files(site, out)
     index = json.dumps(renderer.search, ensure_ascii=False)

@@ -96,15 +96,6 @@
     img.style.setProperty('--natural', img.getAttribute('width') + 'px');
   }
 
-  // a formula with links must not be hidden from those who listen or use the keyboard: its drawing is read, not its copy in MathML
-  const speak = () => {
-    for (const svg of document.querySelectorAll('mjx-container > svg[aria-hidden]')) if (svg.querySelector('a')) {
-      svg.removeAttribute('aria-hidden'); svg.setAttribute('role', 'group');
-      const words = svg.parentElement.querySelector('mjx-assistive-mml');
-      if (words) { svg.setAttribute('aria-label', words.textContent.trim()); words.setAttribute('aria-hidden', 'true'); words.inert = true; }
-      for (const a of svg.querySelectorAll('a')) a.setAttribute('aria-label', 'equation ' + (a.textContent.trim() || decodeURIComponent(a.getAttribute('href') || '').replace(/^#mjx-eqn:(eq:)?/, '')));
-    }
-  };
   // a formula that is wider than the text may use the room beside it
   const spread = () => {
     for (const p of document.querySelectorAll('main > p')) p.classList.toggle('wide', [...p.querySelectorAll('mjx-container[display=true]')].some(f => f.scrollWidth > f.clientWidth + 1));
@@ -128,17 +119,10 @@
     });
   };
 
-  // whatever scrolls sideways can be reached and scrolled by keyboard
-  const reach = () => {
-    for (const el of document.querySelectorAll('main pre, main table, main figure, main .out-html, main mjx-container[display=true]')) {
-      if (el.scrollWidth > el.clientWidth + 1 && getComputedStyle(el).overflowX !== 'visible') el.tabIndex = 0;
-      else if (el.tabIndex === 0) el.removeAttribute('tabindex');
-    }
-  };
-  const fit = () => { forPaper(); tighten(); reach(); };
+  const fit = () => { forPaper(); tighten(); reach.scrolling(); };
   addEventListener('resize', fit); addEventListener('load', () => {
     fit();
-    if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(() => { speak(); spread(); fit(); });
+    if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(() => { reach.formulas(); spread(); fit(); });
   });
 
   // search: index and ranking are scripts, so that they also load from a folder opened without a server

@@ -289,3 +289,74 @@ def test_the_sliders_move_by_keys(one_weight):
     one_weight.key("ArrowRight", 39)
     assert one_weight.run("document.querySelector('[data-out=lam]').textContent") == "0.5"
     assert _words(one_weight) != before
+
+
+# A page with the parts of Quarto's that its scripts leave open: it makes the search by script. What is folded has no
+# width, as in browsers that do not lay it out
+LIKE_QUARTO = """<!DOCTYPE html><html lang="en"><head><title>Like Quarto</title><link rel="icon" href="data:,">
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="quarto.css">
+<style>pre { overflow: auto } td { white-space: nowrap }
+details:not([open]) > pre { display: none } #title-block-header a { text-decoration: none }</style>
+HEAD<script defer src="tex-svg-full.js"></script>
+<script>addEventListener('load', () => { document.getElementById('quarto-search').innerHTML =
+  '<div class="aa-Autocomplete" role="combobox"><button class="aa-DetachedSearchButton"></button></div>' })</script>
+</head><body><div id="quarto-sidebar-glass"></div><div id="quarto-search"></div><div id="quarto-search-results"></div>
+<main><header id="title-block-header"><h1>Like Quarto</h1><div class="description">A <a href="">link</a>.</div></header>
+<p>$$\\begin{equation}\\label{sum}a+b\\end{equation}$$ says \\eqref{sum}.</p>
+<pre id="output">WORDS</pre><table id="table" class="table-sm"><tbody><tr><td>WORDS</td></tr></tbody></table>
+<pre id="short">short</pre><details><summary>Code</summary><pre id="folded">WORDS</pre></details>
+</main></body></html>"""
+
+
+@pytest.fixture
+def like_quarto(tmp_path):
+    theme = find_root() / "nbs" / "theme"
+    for file in (theme / "reach.js", theme / "quarto.css", mathjax_file()):
+        shutil.copy(file, tmp_path)
+    head = "".join((theme / name).read_text() for name in ("mathjax.html", "quarto.html")).replace("/theme/", "")
+    page = LIKE_QUARTO.replace("HEAD", head).replace("WORDS", "a line that is wider than a phone " * 4)
+    (tmp_path / "page.html").write_text(page)
+    assert browser.look_at_site(tmp_path, ["page.html"], ("http",)) == []
+    with browser.Browser() as window, browser.Server(tmp_path) as address:
+        window.resize(390)
+        window.open(address + "page.html")
+        yield window
+
+
+def test_what_scrolls_in_quarto_is_reached_by_keyboard(like_quarto):
+    "Where it scrolls and as long as it does; what was folded, too"
+    reached = "[...document.querySelectorAll('main [tabindex=\"0\"]:not(mjx-container)')].map(e => e.id).join()"
+    assert like_quarto.run(reached) == "output,table"
+    like_quarto.run("document.querySelector('details').open = true; 1")
+    like_quarto.run(browser.FRAME)
+    assert like_quarto.run(reached) == "output,table,folded"
+    like_quarto.resize(1800)
+    assert like_quarto.run(reached) == ""
+
+
+def test_a_link_in_the_promise_of_a_page_of_quarto_is_seen_without_its_colour(like_quarto):
+    link = "document.querySelector('.description a')"
+    assert like_quarto.run(f"getComputedStyle({link}).textDecorationLine") == "underline"
+
+
+def test_links_of_formulas_and_the_search_of_quarto_have_names(like_quarto):
+    assert like_quarto.run("document.querySelectorAll('mjx-container a').length") == 1
+    assert like_quarto.run("document.querySelectorAll('mjx-container svg[aria-hidden] a').length") == 0
+    assert like_quarto.run("document.querySelector('mjx-container a').getAttribute('aria-label')") == "equation sum"
+    unnamed = "document.querySelectorAll('#quarto-search [class^=aa-]:not([aria-label=Search])').length"
+    assert like_quarto.run(unnamed) == 0
+    assert like_quarto.run("document.getElementById('quarto-sidebar-glass').getAttribute('aria-hidden')") == "true"
+
+
+def test_colours_are_looked_at_when_they_have_settled(tmp_path):
+    "Quarto's switch loads a sheet, and its links fade from one colour to the other"
+    (tmp_path / "dark.css").write_text("p { color: rgb(9, 9, 9) }")
+    (tmp_path / "page.html").write_text(
+        "<!DOCTYPE html><style>p { color: rgb(200, 200, 200); transition: color .3s }</style><p>fades</p><script>"
+        "quartoToggleColorScheme = () => { const sheet = document.createElement('link'); sheet.rel = 'stylesheet';"
+        "sheet.href = 'dark.css'; document.head.append(sheet); document.body.classList.add('quarto-dark') }</script>"
+    )
+    with browser.Browser() as window, browser.Server(tmp_path) as address:
+        window.open(address + "page.html")
+        window.theme("dark")
+        assert window.run("getComputedStyle(document.querySelector('p')).color") == "rgb(9, 9, 9)"

@@ -137,3 +137,35 @@ def test_auto_says_why_quarto_failed_and_renders_without_it(quarto, capsys):  # 
     assert 'class="lead"' in (out / "index.html").read_text() and (out / ".bayesbinn-site").read_text() == "nbconvert\n"
     with pytest.raises(SiteError, match="no such thing"):
         build(quarto, use="quarto")
+
+
+def _luminance(colour):
+    parts = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize(
+    "sheet, ink, ground",
+    [
+        ("dark", "pre-color", "body-bg"),  # what a cell prints
+        ("dark", "pre-color", "code-block-bg"),
+        ("dark", "link-color", "code-bg"),
+        ("dark", "link-color", "body-bg"),  # the contents of the page
+        ("dark", "text-muted", "body-bg"),
+        ("light", "link-color", "#f8f9fa"),  # a name in code on Bootstrap's grey
+        ("light", "link-color", "#ffffff"),
+    ],
+)
+def test_letters_can_be_told_from_their_ground_in_quarto(sheet, ink, ground):
+    "A ratio of 4.5 at least, as for all text; the browser sees the rest where Quarto is there"
+    text = (ROOT / "nbs" / "theme" / f"{sheet}.scss").read_text()
+    colours = {f"${name}": value for name, value in re.findall(r"(?m)^\$([\w-]+): ([^;]+);", text)}
+
+    def colour(name):
+        return colour(colours[name]) if name.startswith("$") else name
+
+    light, dark = sorted((_luminance(colour("$" * (name[0] != "#") + name)) for name in (ink, ground)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    (themes,) = [form["theme"] for form in site_config(ROOT)["format"].values()]
+    assert f"theme/{sheet}.scss" in themes[sheet]
