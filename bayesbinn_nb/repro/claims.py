@@ -13,13 +13,13 @@ from fnmatch import fnmatchcase
 from scipy import stats
 
 from .markup import Markdown, plain
-from .pages import plural
+from .pages import mean_in_use, plural
 from .records import Record, Table, mean_std, runs
 
 # %% auto #0
 __all__ = ['WORDS', 'LEVEL', 'OTHER_MEAN', 'ROOMS', 'Finding', 'word_of', 'Gap', 'paired', 'welch', 'by_seed', 'in_common',
-           'mean_of', 'mean_in_use', 'limits_of', 'Claim', 'claim', 'claims', 'sentence', 'paragraph', 'believe',
-           'front_table', 'words_counted', 'words_explained', 'surprises']
+           'mean_of', 'limits_of', 'Claim', 'claim', 'claims', 'sentence', 'paragraph', 'believe', 'front_table',
+           'words_counted', 'words_explained', 'surprises']
 
 # %% ../../nbs/repro/claims.ipynb #84d4764c
 WORDS = {
@@ -149,18 +149,6 @@ def mean_of(
     return mean_std(list(by_seed(group, metric, factor).values()))[0]
 
 # %% ../../nbs/repro/claims.ipynb #64cfc075
-def mean_in_use(
-    record: Record,
-) -> str | None:  # "lagged" (the released code) or "current" (the paper's formula); None for other methods
-    "Which mean a run of BayesBiNN divides by"
-    if record.method != "bayesbinn":
-        return None
-    for place in (record.settings, record.parameters):
-        if mean := (place.get("method_kwargs") or {}).get("mean") or place.get("mean"):
-            return mean
-    return "current"  # the class's default, and the only one that old records can mean
-
-
 OTHER_MEAN = "BayesBiNN ran with the current mean, the published runs with the lagged one"
 
 

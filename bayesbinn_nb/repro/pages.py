@@ -19,8 +19,8 @@ from .records import Record, load_records, mean_std, runs
 # %% auto #0
 __all__ = ['METHOD_TITLES', 'SPLITS', 'COMMON', 'SWEEPS', 'page_records', 'longest_by', 'longest', 'link', 'published_numbers',
            'published_schedule', 'readable', 'plural', 'smaller_than_published', 'notice', 'own_accuracy', 'undecided',
-           'accuracies_at', 'side_by_side', 'setting_in_use', 'sweep_points', 'common_epoch', 'kind_of_inversion',
-           'inversions']
+           'accuracies_at', 'side_by_side', 'setting_in_use', 'mean_in_use', 'sweep_points', 'common_epoch',
+           'kind_of_inversion', 'inversions']
 
 # %% ../../nbs/repro/pages.ipynb #c53c9356
 def page_records(
@@ -266,16 +266,31 @@ def setting_in_use(record: Record, name: str) -> float | None:
             return float(value)
     return None
 
+# %% ../../nbs/repro/pages.ipynb #ac58eb9b
+def mean_in_use(
+    record: Record,
+) -> str | None:  # "lagged" (the released code) or "current" (the paper's formula); None for other methods
+    "Which mean a run of BayesBiNN divides by"
+    if record.method != "bayesbinn":
+        return None
+    for place in (record.settings, record.parameters):
+        if mean := (place.get("method_kwargs") or {}).get("mean") or place.get("mean"):
+            return mean
+    return "current"  # the class's default, and the only one that old records can mean
+
 
 def sweep_points(
     records: list,  # of the sweeps, and of the benchmark
     sweep: str,  # one of SWEEPS
+    mean: str | None = None,  # "lagged" or "current"; None: the lagged one, if any run of the sweep has it
 ) -> dict:  # value -> the run with that value and the other two settings at the common point
-    "The points of one sweep, in the order of their values (the temperature falls)"
+    "The points of one sweep, all with one mean, in the order of their values (the temperature falls)"
     key, _, experiment, _ = SWEEPS[sweep]
     lengths = {r.schedule_epochs for r in records if r.experiment == experiment}
+    mine = [r for r in records if r.experiment in (experiment, "benchmark") and r.method == "bayesbinn"]
+    mean = mean or ("lagged" if any(mean_in_use(r) == "lagged" for r in mine) else "current")
     found = {}
-    for group in runs([r for r in records if r.experiment in (experiment, "benchmark") and r.method == "bayesbinn"]):
+    for group in runs([r for r in mine if mean_in_use(r) == mean]):
         others = all((setting_in_use(group[0], k) or 0.0) == v for k, v in COMMON.items() if k != key)
         value = setting_in_use(group[0], key)
         if not others or value is None or group[0].schedule_epochs not in lengths:

@@ -33,6 +33,7 @@ from bayesbinn_nb.repro.pages import (
     link,
     longest,
     longest_by,
+    mean_in_use,
     own_accuracy,
     published_numbers,
     sweep_points,
@@ -190,11 +191,12 @@ def sweep_table(
     "Published and measured test accuracies of one sweep"
     _, published_name, experiment, _ = SWEEPS[sweep]
     points, rows = sweep_points(records, sweep), Table()
-    epoch = common_epoch(points)
+    epoch, lagged = common_epoch(points), any(mean_in_use(group[0]) == "lagged" for group in points.values())
+    current = sweep_points(records, sweep, mean="current") if lagged else {}
     theirs = {
         p.params[published_name]: p for p in published_numbers() if p.experiment == experiment and p.split == "test"
     }
-    for value in sorted({*theirs, *points}, reverse=sweep == "temperature"):
+    for value in sorted({*theirs, *points, *current}, reverse=sweep == "temperature"):
         p, group = theirs.get(value), points.get(value, [])
 
         def at(name):
@@ -202,6 +204,9 @@ def sweep_table(
 
         row = {sweep: f"{value:g}", "paper, 500 epochs": show_value(p.value, p.std, p.n) if p else ""}
         row |= {f"ours, epoch {epoch}": spread_cell(group, at("test_accuracy"), seeds=True)} if points else {}
+        if current:
+            other = spread_cell(current.get(value, []), at("test_accuracy"), seeds=True)
+            row |= {f"current mean, epoch {epoch}": other}
         row |= {"entropy [nats]": cell(group, at("posterior_entropy"), "{:.2g}")}
         row |= {"flipped in the epoch": cell(group, at("flipped"), "{:.2g}")}
         rows.append(row | {"run": link(group[0], records_root) if group else ""})
