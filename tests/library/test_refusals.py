@@ -729,5 +729,9 @@ def test_a_checkpoint_of_something_else(tmp_path):
 
 def test_a_checkpoint_of_two_processes_in_one(tmp_path):
     path = checkpoint.save_checkpoint({"random_state": {"ranks": [0, 0]}}, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="belongs to a run of 2 processes, and these are 1: start as many"):
-        parallel.ParallelTrainer(net(), device="cpu")._read(path)
+    trainer = parallel.ParallelTrainer(net(), device="cpu")  # a group of one
+    try:
+        with pytest.raises(ValueError, match="belongs to a run of 2 processes, and these are 1: start as many"):
+            trainer._read(path)
+    finally:
+        parallel.leave_group()
