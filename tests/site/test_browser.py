@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from contextlib import contextmanager
 
 import nbformat
 import pytest
@@ -79,11 +80,18 @@ def test_faults_are_seen(tmp_path):
         assert words in faults, words
 
 
+@contextmanager
+def on_a_phone(folder, page):
+    "A browser of a phone's width that shows a page"
+    with browser.Browser() as window, browser.Server(folder) as address:
+        window.resize(390)
+        window.open(address + page)
+        yield window
+
+
 @pytest.fixture
 def phone(rendered):
-    with browser.Browser() as window, browser.Server(rendered) as address:
-        window.resize(390)
-        window.open(address + "library/loop.html")
+    with on_a_phone(rendered, "library/loop.html") as window:
         yield window
 
 
@@ -317,9 +325,7 @@ def like_quarto(tmp_path):
     page = LIKE_QUARTO.replace("HEAD", head).replace("WORDS", "a line that is wider than a phone " * 4)
     (tmp_path / "page.html").write_text(page)
     assert browser.look_at_site(tmp_path, ["page.html"], ("http",)) == []
-    with browser.Browser() as window, browser.Server(tmp_path) as address:
-        window.resize(390)
-        window.open(address + "page.html")
+    with on_a_phone(tmp_path, "page.html") as window:
         yield window
 
 

@@ -41,9 +41,8 @@ def test_a_cell_that_is_no_python_has_no_names(source):
     assert render._meaning(source) == source
 
 
-@pytest.mark.parametrize(
-    "data", ["iVBORw0KGgo=", "not base 64 at al"]
-)  # the first bytes of a PNG; what cannot be decoded
+@pytest.mark.parametrize("data", ["iVBORw0KGgo=", "not base 64 at al"])
 def test_a_damaged_picture_has_no_size(data):
+    "The first bytes of a PNG; what cannot be decoded"
     assert pictures.picture_size("image/png", data) is None
     assert pictures.size_attributes(data, "image/png") == ""
