@@ -138,6 +138,7 @@ def own_lines(records: list, method: str, records_root: str) -> list:  # of dict
     for group, (selection, text) in product(groups, kinds):
         if cells := accuracy_cells(group, selection):
             arm = f" ({group[0].arm})" if group[0].arm != method else ""
+            arm = arm or " (current mean)" * (mean_in_use(group[0]) == "current")
             source = {"source": link(group[0], records_root, text + arm)}
             lines.append(source | cells | {"epochs": epochs_cell(group), "seeds": len(group)})
     return lines
