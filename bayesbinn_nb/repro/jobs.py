@@ -13,9 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
+import weakref
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,8 +34,8 @@ from .templates import Template, in_brief, load_template
 # %% auto #0
 __all__ = ['ROW_FILE', 'TRACE_FILE', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu', 'identify_template',
            'row_identity', 'identify_job', 'row_job', 'probe_precision', 'asks_for_auto', 'settled', 'begun_with',
-           'with_precision', 'settle', 'discard', 'sweep', 'kept_networks', 'job_environment', 'execute_job',
-           'how_it_ended', 'stop_jobs', 'sentence', 'file_row', 'beat_baseline']
+           'with_precision', 'settle', 'discard', 'sweep', 'kept_networks', 'job_environment', 'file_kernels',
+           'execute_job', 'how_it_ended', 'stop_jobs', 'sentence', 'file_row', 'beat_baseline']
 
 # %% ../../nbs/repro/jobs.ipynb #b91e43b6
 ROW_FILE = "row.json"
@@ -383,6 +385,21 @@ def _kernel_of_our_own(job: dict, env: dict) -> dict:
     path = os.pathsep.join([str(kernels), *filter(None, [env.get("JUPYTER_PATH")])])
     return {"JUPYTER_PATH": path, "IPYTHONDIR": str(kernels / "ipython")}
 
+# %% ../../nbs/repro/jobs.ipynb #0195abf8
+@functools.cache
+def file_kernels() -> type:  # a subclass of `jupyter_client.AsyncKernelManager`, for nbclient's `kernel_manager_class`
+    "Kernels that are spoken to through files where the system has such sockets (all but Windows)"
+    from jupyter_client import AsyncKernelManager
+
+    class FileKernels(AsyncKernelManager):
+        def __init__(self, **kw):
+            folder = tempfile.mkdtemp(prefix="bayesbinn-")
+            transport = "tcp" if os.name == "nt" else "ipc"
+            super().__init__(transport=transport, connection_file=str(Path(folder, "kernel.json")), **kw)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    return FileKernels
+
 # %% ../../nbs/repro/jobs.ipynb #114b93bd
 _RUNNING: dict = {}  # running jobs of this process: folder -> Popen
 
@@ -534,6 +551,7 @@ def _run_notebook(job: dict) -> tuple[dict, list]:
             str(running),
             job["params"],
             kernel_name="python3",
+            kernel_manager_class=file_kernels(),
             language="python",
             cwd=str(job.get("cwd", folder)),
             progress_bar=False,

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from ..library.files import write_whole
 from .executed import clean_notebook, notebook_text
+from .jobs import file_kernels
 
 # %% auto #0
 __all__ = ['DOCUMENTATION', 'ONE_THREAD', 'OTHER_DATA', 'NotebookError', 'documentation_notebooks', 'result_pages', 'Checked',
@@ -126,25 +126,20 @@ def executed(
 ) -> dict:  # the same notebook with new outputs; the file is left alone
     "Execute a notebook where it lies, in a kernel of its own with one thread"
     import nbformat
-    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     path = Path(path)
     nb = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as folder:
-        # sockets that are files: two kernels that start at once may draw the same TCP port, and one of them then dies
-        transport = "tcp" if os.name == "nt" else "ipc"
-        connection = str(Path(folder, "kernel.json"))
-        manager = AsyncKernelManager(kernel_name="python3", transport=transport, connection_file=connection)
-        client = NotebookClient(nb, km=manager, resources={"metadata": {"path": str(path.parent.resolve())}})
-        try:
-            client.execute(env=_own_environment(None), cleanup_kc=True)
-        except CellExecutionError as e:
-            failed = next(i for i, c in enumerate(nb.cells) for o in c.get("outputs", ()) if o.output_type == "error")
-            raise NotebookError(f"cell {failed} does not run:\n{_COLOUR.sub('', str(e)).strip()}") from None
-        except (DeadKernelError, RuntimeError) as e:
-            raise NotebookError(f"its kernel ended, or did not start: {e}") from None
+    place = {"metadata": {"path": str(path.parent.resolve())}}
+    client = NotebookClient(nb, kernel_name="python3", kernel_manager_class=file_kernels(), resources=place)
+    try:
+        client.execute(env=_own_environment(None))
+    except CellExecutionError as e:
+        failed = next(i for i, c in enumerate(nb.cells) for o in c.get("outputs", ()) if o.output_type == "error")
+        raise NotebookError(f"cell {failed} does not run:\n{_COLOUR.sub('', str(e)).strip()}") from None
+    except (DeadKernelError, RuntimeError) as e:
+        raise NotebookError(f"its kernel ended, or did not start: {e}") from None
     return clean_notebook(json.loads(nbformat.writes(nb)))
 
 # %% ../../nbs/repro/notebooks.ipynb #8b25653c

@@ -21,7 +21,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from bayesbinn_nb.library.process import cores
-from bayesbinn_nb.repro import confirm, jobs, records, runner
+from bayesbinn_nb.repro import confirm, jobs, notebooks, records, runner
 from bayesbinn_nb.repro.confirm import confirm_row
 from bayesbinn_nb.repro.executed import clean_notebook, shrink_notebook
 from bayesbinn_nb.repro.jobs import RunnerError, execute_job, kept_networks, row_identity, row_job
@@ -801,6 +801,19 @@ def test_a_working_folder_that_cannot_be_read_is_put_aside(tmp_path):
         assert not work.exists()
         (tmp_path / "runs" / "r" / "row.json").unlink()
         (tmp_path / "runs" / "r" / "seed0.json").unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such sockets")
+def test_no_kernel_listens_at_a_port_that_another_may_take(tmp_path):
+    say = "from ipykernel import get_connection_info\nprint(get_connection_info(unpack=True)['transport'])"
+    template = notebook(tmp_path / "row.ipynb", f"{CODE}\n{say}")
+    outcome = run_template(template, {}, out=tmp_path / "out", quiet=True)
+    assert outcome.ok, outcome.rows
+    (row,) = (tmp_path / "out").rglob("*.ipynb")
+    page = notebooks.executed(notebook(tmp_path / "page.ipynb", say, ""))
+    for executed in (json.loads(row.read_text()), page):
+        (output,) = executed["cells"][-1]["outputs"]
+        assert "".join(output["text"]).endswith("ipc\n")
 
 
 def test_what_kills_leave_behind_is_swept(tmp_path):
