@@ -63,12 +63,18 @@ def write_pretrained(
         if not path.is_file():
             raise FileNotFoundError(f"There is no {path}. Run the row with --keep; seed {seed} must be whole.")
     full, state = json.loads(files[0].read_text(encoding="utf-8")), load_checkpoint(files[1])["model"]
+    accuracy = full["metrics"].get("last", {}).get("test_accuracy@mode")
+    if accuracy is None:
+        raise ValueError(
+            f"{files[0]} holds no test_accuracy@mode of the last epoch, so nothing can be said of its packed network; "
+            "take a row whose method is evaluated at the mode."
+        )
     model = build_model(full["parameters"]["model"]["name"], **full["parameters"]["model"]["kwargs"])
     model.load_state_dict(state)
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = pack_model(model, Path(folder) / f"{name}.safetensors", binary=binary_predicate(model))
     record = {key: full[key] for key in _KEPT} | {
-        "test_accuracy": full["metrics"]["last"]["test_accuracy@mode"],
+        "test_accuracy": accuracy,
         "inputs": f"load_data({full['dataset']!r}): standardised by the published mean and standard deviation",
         "commands": [
             f"bayesbinn run {full['experiment']} -p dataset {full['dataset']} -p method {full['method']} "

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from .files import write_whole
 from .models import build_model
 from .packed_speed import packed_targets
 from .process import FAST_PROCESS, cores
@@ -92,6 +93,9 @@ def outcome(
         try:
             found = target.measure()
         except NotHere as why:
+            return Outcome(group, target.name, target.limit, None, f"not measured: {why}")
+        except Exception as e:  # what is measured so far is worth more than a traceback
+            why = " ".join(f"{type(e).__name__}: {e}".split())
             return Outcome(group, target.name, target.limit, None, f"not measured: {why}")
     return Outcome(group, target.name, target.limit, found.value, found.note)
 
@@ -503,7 +507,7 @@ def record(
     date = datetime.now(UTC).isoformat(timespec="seconds")
     load = {"before": load_before, "after": load_average()}
     whole = {"machine": machine(), "date": date, "load": load, "targets": lines}
-    Path(path).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    write_whole(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 # %% ../../nbs/library/targets.ipynb #9261e941
 def _parser() -> argparse.ArgumentParser:
@@ -525,20 +529,32 @@ def _size(name: str) -> int:
     return max([int(word.replace(",", "")) for word in name.split() if word.replace(",", "").isdigit()], default=0)
 
 
+def _chosen(args: argparse.Namespace, name: str) -> bool:  # of a target, with its group
+    return _size(name) <= args.largest and (not args.only or any(word in name for word in args.only))
+
+
 def main(
     argv: list[str] | None = None,  # the words of the command line; None: those of this process
 ) -> int:  # exit status: 1 if a target is not met
     "Print the table, row by row as it is measured"
-    args, rows, load_before = _parser().parse_args(argv), [], load_average()
-    for group, make in GROUPS.items():
-        for target in make():
-            full = f"{group}: {target.name}"
-            if _size(target.name) > args.largest or (args.only and not any(word in full for word in args.only)):
-                continue
+    parser, rows, load_before = _parser(), [], load_average()
+    args = parser.parse_args(argv)
+    groups = {group: make() for group, make in GROUPS.items()}
+    names = [f"{group}: {target.name}" for group, targets in groups.items() for target in targets]
+    for word in args.only:
+        if not any(word in name for name in names):
+            parser.error(f"no group or target has {word!r} in its name; the groups are {', '.join(groups)}")
+    if not any(_chosen(args, name) for name in names):
+        parser.error(f"no target that was chosen has at most {args.largest:,.0f} weights; give a larger --largest")
+    if args.json and not Path(args.json).resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: there is no such folder; make it first")
+    for group, targets in groups.items():
+        chosen = [target for target in targets if _chosen(args, f"{group}: {target.name}")]
+        for target in chosen:
             rows.append(outcome(group, target))
             print(table(rows[-1:]).splitlines()[1] if len(rows) > 1 else table(rows), flush=True)
-    if args.json:
-        record(rows, args.json, load_before)
+        if args.json and chosen:
+            record(rows, args.json, load_before)
     return int(not all(row.met for row in rows))
 
 # %% ../../nbs/library/targets.ipynb #14e6083b

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -229,7 +230,8 @@ def _unit_options(p) -> None:
 
 
 def _asks_for_units(args) -> bool:
-    chosen = (args.by_seed, args.shard, args.devices, args.only_seed is not None, args.executor != "local")
+    given = (value is not None for value in (args.shard, args.devices, args.only_seed))
+    chosen = (args.by_seed, *given, args.executor != "local")
     return any(chosen)
 
 # %% ../../nbs/repro/cli.ipynb #605ab971
@@ -272,13 +274,26 @@ def _batch_options(p) -> None:
 
 def _what_next(suite) -> str:
     "What one does after a batch that went well"
-    from bayesbinn_nb.repro.places import COMMITTED, checkout_root
+    from bayesbinn_nb.repro.places import COMMITTED, checkout_root, default_out, short_path
+    from bayesbinn_nb.repro.suites import known_suites
 
-    which = "" if suite.name in COMMITTED else f" --suite {suite.name}"
+    # `report` knows the suites of the package by name, others by their folder
+    name = suite.name if suite.name in known_suites() else shlex.quote(short_path(default_out(suite.name)))
+    which = "" if suite.name in COMMITTED else f" --suite {name}"
     site = ", `bayesbinn site` renders the pages." if checkout_root() else "."
     return f"Next: `bayesbinn report{which}` prints the verdicts{site}"
 
 # %% ../../nbs/repro/cli.ipynb #90d006cc
+def _devices(text: str) -> list:
+    "The GPUs that were named"
+    from bayesbinn_nb.repro.suites import SuiteError
+
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise SuiteError(f"--devices {text[:40]!r}: name GPUs of this machine with a comma between them, such as 0,1.")
+    return names
+
+
 def _run_by_units(suite, args, common: dict):
     from bayesbinn_nb.repro.executors import run_units
     from bayesbinn_nb.repro.suites import SuiteError
@@ -290,9 +305,9 @@ def _run_by_units(suite, args, common: dict):
     return run_units(
         suite,
         only_seed=args.only_seed,
-        part=parse_shard(args.shard) if args.shard else (1, 1),
+        part=(1, 1) if args.shard is None else parse_shard(args.shard),
         executor=args.executor,
-        devices=[name.strip() for name in args.devices.split(",")] if args.devices else (),
+        devices=() if args.devices is None else _devices(args.devices),
         **common,
     )
 
@@ -314,7 +329,6 @@ def _run_by_units(suite, args, common: dict):
 )
 def _batch(args) -> int:
     from bayesbinn_nb.repro import runner
-    from bayesbinn_nb.repro.places import default_out
     from bayesbinn_nb.repro.suites import load_suite
 
     if args.suite is None:
@@ -324,7 +338,7 @@ def _batch(args) -> int:
         for row in suite.rows:
             row.seeds = _first(args.seeds)
     if args.list or args.dry_run:
-        return _list_rows(args, suite, Path(args.out) if args.out else default_out(suite.name))
+        return _list_rows(args, suite, runner.suite_folder(suite, args.out))
     common = dict(only=_globs(args), jobs=args.jobs, out=args.out, pages=not args.no_pages, keep=args.keep)
     if _asks_for_units(args):
         outcome = _run_by_units(suite, args, common)
@@ -353,12 +367,12 @@ def _plan_options(p) -> None:
     "that the records of this kind of machine tell, the longest unit, and what several workers would need.",
 )
 def _plan(args) -> int:
-    from bayesbinn_nb.repro.places import default_out
+    from bayesbinn_nb.repro.runner import suite_folder
     from bayesbinn_nb.repro.suites import load_suite
     from bayesbinn_nb.repro.units import plan_text
 
     suite = load_suite(args.suite)
-    out = Path(args.out) if args.out else default_out(suite.name)
+    out = suite_folder(suite, args.out)
     Display(sys.stdout).line(plan_text(suite, out, _globs(args), args.workers))
     return 0
 
@@ -387,11 +401,10 @@ def _confirm_options(p) -> None:
 def _confirm(args) -> int:
     from bayesbinn_nb.repro import runner
     from bayesbinn_nb.repro.confirm import confirm_row
-    from bayesbinn_nb.repro.places import default_out
     from bayesbinn_nb.repro.suites import load_suite
 
     suite, display, wrong, problems = load_suite(args.suite), Display(sys.stdout), 0, []
-    out = Path(args.out) if args.out else default_out(suite.name)
+    out = runner.suite_folder(suite, args.out)
     with runner.folder_lock(out):
         for row in suite.select(_globs(args)):
             runner.row_state(row, out / row.name, problems)

@@ -21,6 +21,7 @@ from bayesbinn_nb.repro.jobs import (
     STAGED,
     TRACE_FILE,
     execute_job,
+    has_gpu,
     read_json,
     read_note,
     row_identity,
@@ -111,17 +112,17 @@ def _confirm_by_trace(
     row: Row,
     folder: Path,  # the row's folder
     precision: str = "float32",  # of its records
-    device: str = "cpu",  # on which it ran; "auto": a GPU
+    gpu: bool = False,  # it ran on a GPU
 ) -> Confirmation:
     "Replay a row's first steps and compare them with its trace"
     before = read_json(folder / TRACE_FILE)
     if not before:
         return Confirmation("unknown", "it has no trace; use --minutes")
-    if lacks_precision(precision, device):
+    if lacks_precision(precision, "auto" if gpu else "cpu"):
         return Confirmation("cannot confirm here", f"this machine lacks {precision}: products in it are slower by far")
     try:
         now = _replay(str(row.template), row.params, row.seeds, before)
-        return _compare_traces(row.template.stem, row_identity(row), before, now)
+        return _compare_traces(row.template.stem, row_identity(row, gpu), before, now)
     except TraceError as e:
         return Confirmation("unknown", str(e))
     except (KeyError, TypeError, ValueError) as e:
@@ -295,12 +296,14 @@ def confirm_row(
     state = row_state(row, folder)
     if state not in ("whole", "older code"):
         return Confirmation("unknown", f"{state}; nothing to compare with")
-    records = [r for r in load_records(folder, problems=[]) if r.hash == note["hash"]]
+    records, gpu = [r for r in load_records(folder, problems=[]) if r.hash == note["hash"]], note.get("gpu", False)
+    if gpu and not has_gpu():
+        return Confirmation("cannot confirm here", "it ran on a GPU, and there is none on this machine")
     if minutes is None:
-        found = _confirm_by_trace(row, folder, records[0].dtype, "auto" if note.get("gpu") else "cpu")
+        found = _confirm_by_trace(row, folder, records[0].dtype, gpu)
     else:
         found = _confirm_by_running(row, folder, minutes)
-    wanted = row_identity(row, note.get("gpu", False)).hash
+    wanted = row_identity(row, gpu).hash
     if found.counts and note["hash"] != wanted:
         confirmed = dict(hash=wanted, compared=found.said, answer=found.answer)
         write_whole(folder / ROW_FILE, json.dumps(note | dict(confirmed=confirmed), indent=1) + "\n")

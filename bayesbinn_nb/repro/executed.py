@@ -31,6 +31,9 @@ def is_progress(
     return stream == "stderr" and (bar or re.search(r"\d+%\|", shown) is not None)
 
 # %% ../../nbs/repro/executed.ipynb #bd29bc10
+_END_OF_NAME = r"(?:(?<=/)|(?!\.?[\w-]))"  # /home/user2 is not in the folder /home/user
+
+
 def clean_text(
     text: str,
     stream: str | None,  # "stdout" or "stderr"; None: a result, which has no progress
@@ -42,7 +45,7 @@ def clean_text(
     if stream == "stderr" and not text.strip():
         return ""
     for old, new in swaps:
-        text = text.replace(old, new)
+        text = re.sub(re.escape(old) + _END_OF_NAME, lambda _, new=new: new, text)
     return re.sub(r"(?<=[ \w]) at 0x[0-9a-f]{6,}", "", text)
 
 # %% ../../nbs/repro/executed.ipynb #36498289

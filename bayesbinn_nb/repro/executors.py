@@ -30,9 +30,19 @@ from bayesbinn_nb.repro.jobs import (
     settled,
     stop_jobs,
 )
-from .places import default_out, install_hint
+from .places import install_hint
 from .records import RecordError, read_record
-from .runner import Outcome, duration_text, folder_lock, mark_untested, row_state, run_suite
+from bayesbinn_nb.repro.runner import (
+    Busy,
+    Outcome,
+    duration_text,
+    end_jobs,
+    folder_lock,
+    mark_untested,
+    row_state,
+    run_suite,
+    suite_folder,
+)
 from .suites import Row, Suite, SuiteError, load_suite
 from .terminal import Display
 from .units import UNITS, Taken, Unit, claimed, estimates, gather, is_whole, shard, unit_job, units_of
@@ -139,11 +149,14 @@ class Here:
         devices: Sequence[str] = (),  # GPUs, one unit on each at a time; then `slots` is their number
     ) -> None:
         self.slots = len(devices) or slots
+        self._futures: list[Future] = []
         self._free = list(devices)
         self._pool = ThreadPoolExecutor(self.slots, thread_name_prefix="unit")
 
     def start(self, unit: Unit, job: dict[str, Any]) -> Future:
-        return self._pool.submit(self._run, job)
+        future = self._pool.submit(self._run, job)
+        self._futures.append(future)
+        return future
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         device = self._free.pop() if self._free else None
@@ -158,7 +171,7 @@ class Here:
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        stop_jobs()
+        end_jobs(self._futures)  # those too that are being started
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -359,6 +372,7 @@ class _Batch:
     running: list[_Running] = field(default_factory=list)
     tries: dict[Unit, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # rows, and why
+    elsewhere: set[str] = field(default_factory=set)  # rows that another runner was putting together
     seconds: dict[str, float] = field(default_factory=dict)  # of a row's units, all together
     began: float = field(default_factory=time.time)
 
@@ -381,6 +395,9 @@ class _Starting(_Batch):
             claim.enter_context(claimed(unit, self.out))
         except Taken:
             self.later[unit] = time.monotonic() + _AGAIN
+            return
+        except RunnerError as e:  # its folder cannot be written, or not be locked
+            self.failed[unit.row.name] = f"{unit.name}: {e}"
             return
         if is_whole(unit, self.out) or row_state(unit.row, self.out / unit.row.name) == "whole":
             claim.close()
@@ -464,9 +481,10 @@ class _Collecting(_Taking):
                     discard(self.out / row.name / UNITS)  # an empty one, made by who came late
                 else:
                     gather(row, self.out, self.keep)
-        except RunnerError as e:  # another runner is at it, or the row does not beat its baseline
-            if "another runner" not in str(e):
-                self.failed[row.name] = str(e)
+        except Busy:  # another runner is at it
+            self.elsewhere.add(row.name)
+        except RunnerError as e:  # its units are of two kinds, or the row does not beat its baseline
+            self.failed[row.name] = str(e)
 
 # %% ../../nbs/repro/executors.ipynb #8e08a074
 class _Working(_Collecting):
@@ -489,6 +507,9 @@ class _Working(_Collecting):
             self.outcome.stopped = True
             self.display.line("  stopping …")
             self.workers.stop()
+        except BaseException:
+            self.workers.stop()  # nobody would take in what they find
+            raise
 
 # %% ../../nbs/repro/executors.ipynb #b67607e1
 def _units_to_run(suite: Suite, rows: Sequence[Row], out: Path, seed: int | None, part: tuple[int, int]) -> list[Unit]:
@@ -506,12 +527,24 @@ def _units_to_run(suite: Suite, rows: Sequence[Row], out: Path, seed: int | None
     )  # stable: those of which nothing is known keep their order
 
 
-def _rows_of(batch: _Batch, rows: Sequence[Row], kept: set[str]) -> None:
+_PATIENCE_WITH_OTHERS = 20.0  # seconds for another runner to put a row together
+
+
+def _is_whole_soon(batch: _Batch, row: Row) -> bool:
+    "Is a row whole, or will it be when another runner has put it together?"
+    end = time.monotonic() + _PATIENCE_WITH_OTHERS * (row.name in batch.elsewhere)
+    while (state := row_state(row, batch.out / row.name)) != "whole" and time.monotonic() < end:
+        time.sleep(0.2)
+    return state == "whole"
+
+
+def _rows_of(batch: _Batch, rows: Sequence[Row], kept: set[str], everything: bool) -> None:
     "What became of each row, for the outcome"
+    unfinished = "failed" if everything and not batch.outcome.stopped else "stopped"
     for row in rows:
-        state = row_state(row, batch.out / row.name)
-        status = "kept" if row.name in kept else "whole" if state == "whole" else "stopped"
-        error = None if state == "whole" else "some of its units are left"
+        whole = _is_whole_soon(batch, row)
+        status = "kept" if row.name in kept else "whole" if whole else unfinished
+        error = None if whole else "some of its units are left; run the same command again"
         if row.name in batch.failed:
             status, error = "failed", batch.failed[row.name]
         batch.outcome.rows.append(
@@ -535,7 +568,7 @@ def run_units(
 ) -> Outcome:
     "Run a suite by units; any number of runners may do so in one folder at once"
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
-    rows, folder = suite.select(only), Path(out) if out else default_out(suite.name)
+    rows, folder = suite.select(only), suite_folder(suite, out)
     display, outcome = Display(stream or sys.stdout, quiet), Outcome(suite.name, folder)
     units = _units_to_run(suite, rows, folder, only_seed, part)
     kept = {row.name for row in rows if row_state(row, folder / row.name) == "whole"}
@@ -546,17 +579,14 @@ def run_units(
         try:
             batch.run()
         finally:
+            if isinstance(executor, str):
+                workers.close()  # before the claims: until then a unit may still be written
             for one in batch.running:
                 one.claim.close()
-            if isinstance(executor, str):
-                workers.close()
-    _rows_of(batch, rows, kept)
+    _rows_of(batch, rows, kept, everything=part == (1, 1) and only_seed is None)
     _last_words(batch)
     if pages and not outcome.stopped and all(row_state(row, folder / row.name) == "whole" for row in rows):
-        try:
-            outcome.pages = run_suite(suite, only=only, out=out, quiet=True).pages
-        except RunnerError:  # others are at work in this folder: the last one draws the pages
-            display.line("  The result pages are left to the runner that ends last.")
+        _draw_pages(batch, only, out)
     return outcome
 
 # %% ../../nbs/repro/executors.ipynb #f38ddc80
@@ -578,3 +608,22 @@ def _last_words(batch: _Batch) -> None:
         say(f"  {row['name']}: {row['error']}")
     if outcome.stopped:
         say("  Stopped. Run the same command again to go on; units that are whole are kept.")
+
+# %% ../../nbs/repro/executors.ipynb #bd31a52b
+def _draw_pages(batch: _Batch, only: str | None, out: str | Path | None) -> None:
+    "Execute the result pages; one that fails is a fault of the batch"
+    outcome, say = batch.outcome, batch.display.line
+    try:
+        drawn = run_suite(batch.suite, only=only, out=out, quiet=True)
+    except Busy:  # others are at work in this folder: the last one draws the pages
+        say("  The result pages are left to the runner that ends last.")
+        return
+    outcome.pages, outcome.stopped = drawn.pages, drawn.stopped
+    outcome.problems += drawn.problems
+    for page in drawn.pages:
+        if page["status"] == "failed":
+            say(f"  page {page['name']} FAILED: {page['error']}")
+    for problem in drawn.problems:
+        say(f"  {problem}")
+    if drawn.stopped:
+        say("  Stopped before every page was drawn. Run the same command again.")

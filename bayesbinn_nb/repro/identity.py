@@ -447,6 +447,14 @@ def _names_a_type(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Subscript) and getattr(value.value, "id", "") in ("Literal", "Optional", "Union")
 
 
+def _parsed(source: str) -> ast.Module:
+    "A cell as a syntax tree; a line that begins with % may be Python, so only what is none is read without commands"
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.parse(_MAGIC.sub("", source))
+
+
 def _template_body(
     cells: list,  # sources of a template's code cells in order, without that of the parameters
 ) -> list:  # statements
@@ -456,7 +464,7 @@ def _template_body(
     body = []
     for i, source in enumerate(cells[: last + 1]):
         try:
-            body += ast.parse(_MAGIC.sub("", source)).body
+            body += _parsed(source).body
         except SyntaxError as e:
             raise SyntaxError(f"code cell {i + 1} cannot be read: {e.msg} (line {e.lineno})") from None
     return [statement for statement in body if not _names_a_type(statement)]

@@ -475,7 +475,12 @@ def file_kernels(
     return FileKernels
 
 # %% ../../nbs/repro/jobs.ipynb #114b93bd
-_RUNNING: dict = {}  # running jobs of this process: folder -> Popen
+_RUNNING: dict = {}  # running jobs of this process: folder -> Popen, or None while it is being started
+_STOPPING: set = set()  # folders of those that are to end
+
+
+class _Stopped(Exception):
+    "A job was stopped before it had a process"
 
 # %% ../../nbs/repro/jobs.ipynb #c4facb16
 def _start(job: dict, work: Path) -> subprocess.Popen:
@@ -496,28 +501,44 @@ def _wait(job: dict, process: subprocess.Popen) -> int:
     "The exit code of a job's process; if the waiting is interrupted, the process is ended"
     _RUNNING[job["folder"]] = process
     try:
+        if job["folder"] in _STOPPING:  # told so while the process was being started
+            os.killpg(process.pid, signal.SIGTERM)
         return process.wait()
     except BaseException:
         os.killpg(process.pid, signal.SIGTERM)
         raise
-    finally:
-        _RUNNING.pop(job["folder"], None)
 
 # %% ../../nbs/repro/jobs.ipynb #ceac1121
+def _run_process(job: dict, work: Path) -> tuple[dict, int]:
+    "Prepare a job's working folder, start its process and wait; the job as it ran and its exit code, or _Stopped"
+    place = job["folder"]
+    _STOPPING.discard(place)  # what was said to an earlier job
+    _RUNNING[place] = None
+    try:
+        sweep(place)
+        if job["kind"] == "row":
+            job = settle(job)
+            identity = identify_job(job)
+            job = _prepare_work(job | dict(hash=identity.hash), identity)
+        else:
+            write_whole(work / "job.json", json.dumps(job))
+        if place in _STOPPING:
+            raise _Stopped
+        return job, _wait(job, _start(job, work))
+    finally:
+        _RUNNING.pop(place, None)
+        _STOPPING.discard(place)
+
+
 def execute_job(
     job: dict,  # from row_job, or a page
 ) -> dict:  # {"name", "error" (None when whole), "seconds", "notebook", "notes"}
     "Run one job in a process of its own; never raises for what goes wrong inside"
     start, work = time.time(), Path(job["folder"]) / "_work"
     try:
-        if job["kind"] == "row":
-            sweep(job["folder"])
-            job = settle(job)
-            identity = identify_job(job)
-            job = _prepare_work(job | dict(hash=identity.hash), identity)
-        else:
-            write_whole(work / "job.json", json.dumps(job))
-        code = _wait(job, _start(job, work))
+        job, code = _run_process(job, work)
+    except _Stopped:
+        return dict(name=job["name"], error="stopped", seconds=time.time() - start, notes=[])
     except (OSError, SuiteError, RecordError, RunnerError) as e:
         seconds = time.time() - start
         return dict(name=job["name"], error=f"the row could not be started: {e}", seconds=seconds, notes=[])
@@ -554,7 +575,9 @@ def stop_jobs(
     folder: str | None = None,  # only the job of this folder
 ) -> None:
     "End the running jobs of this process, gently and then firmly"
-    live = [process for place, process in list(_RUNNING.items()) if folder in (None, place)]
+    places = [place for place in list(_RUNNING) if folder in (None, place)]
+    _STOPPING.update(places)  # those that have no process yet ask before they start one
+    live = [process for place in places if (process := _RUNNING.get(place))]
     for gentle in (True, False):
         for process in live:
             if process.poll() is None:

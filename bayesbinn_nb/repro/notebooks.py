@@ -197,14 +197,26 @@ def compare_outputs(
     return faults
 
 # %% ../../nbs/repro/notebooks.ipynb #80d87469
+def _as_notebook(text):
+    "A notebook from the text of its file"
+    try:
+        nb = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise NotebookError(f"it is not JSON ({e}), so no notebook. Take it from git, or write it anew.") from None
+    if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
+        raise NotebookError("it is no notebook: it has no list of cells. Take it from git, or write it anew.")
+    return nb
+
+
 def check_page(
     path: str | Path,  # a results page
     write: bool = False,  # put the new outputs into the file
 ) -> Checked:
     "Execute a page and compare what it shows with what is committed; or write it"
     begun, path = time.monotonic(), Path(path)
-    committed = json.loads(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8", errors="replace")
     try:
+        committed = _as_notebook(text)
         now = executed(path)
     except NotebookError as e:
         return Checked(path, time.monotonic() - begun, (str(e),))

@@ -5,6 +5,7 @@
 # %% ../../nbs/repro/runner.ipynb #c4e492ae
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -12,7 +13,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,12 +50,13 @@ from bayesbinn_nb.repro.places import (
     short_path,
 )
 from .records import load_records
-from .suites import Row, Suite, SuiteError, check_seeds, find_template, load_suite
+from .suites import Row, Suite, SuiteError, check_seeds, find_template, known_suites, load_suite
 from .templates import cell_source, load_template, read_notebook
 from .terminal import Display
 
 # %% auto #0
-__all__ = ['STATES', 'row_state', 'folder_lock', 'Outcome', 'duration_text', 'run_suite', 'mark_untested', 'run_template']
+__all__ = ['STATES', 'row_state', 'Busy', 'folder_lock', 'Outcome', 'duration_text', 'end_jobs', 'suite_folder', 'run_suite',
+           'mark_untested', 'run_template']
 
 # %% ../../nbs/repro/runner.ipynb #be94bbc0
 STATES = ("whole", "older code", "partial", "not run")
@@ -85,8 +87,15 @@ def row_state(
     return "partial" if started else "not run"
 
 # %% ../../nbs/repro/runner.ipynb #71d916d3
+class Busy(RunnerError):
+    "Another runner is at work in a folder"
+
+
+_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)  # what the operating system answers where somebody has a lock
+
+
 def _try_lock(handle, shared: bool) -> bool:
-    "Take the lock on an open file, or say that somebody has it"
+    "Take the lock on an open file, or say that somebody has it; RunnerError where there are no locks"
     try:
         import fcntl
 
@@ -99,8 +108,13 @@ def _try_lock(handle, shared: bool) -> bool:
             msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:  # elsewhere: as above
             return False
-    except OSError:
-        return False
+    except OSError as e:
+        if e.errno in _TAKEN:
+            return False
+        raise RunnerError(
+            f"{handle.name} cannot be locked, and without a lock two runners could work in one folder: {e.strerror}. "
+            "The file system seems to have no locks; choose a folder on another one with --out."
+        ) from None
     return True
 
 # %% ../../nbs/repro/runner.ipynb #dfc01099
@@ -116,7 +130,7 @@ def folder_lock(
     folder: str | Path,  # made if need be
     shared: bool = False,  # beside others that share it; nobody can have it alone meanwhile
 ):
-    "Hold the lock of an output folder; RunnerError names the process that has it"
+    "Hold the lock of an output folder; Busy names the process that has it"
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +141,7 @@ def folder_lock(
         if not _try_lock(handle, shared):
             handle.seek(0)
             who = handle.read().strip() or "an unknown process"
-            raise RunnerError(
+            raise Busy(
                 f"another runner ({who}) is at work in {folder}. Wait until it ends, stop it, or choose another "
                 "folder with --out; runners that are all started with --by-seed share one."
             )
@@ -213,7 +227,7 @@ def _run_jobs(jobs: list, executor: Executor, display: Display, n_jobs: int) -> 
             if display.live and running and not ended:
                 display.status(_running_line(running, begin, f"[{1 + done}/{total}]"))
     except BaseException:
-        _cancel(futures)
+        end_jobs(futures)
         raise
 
 
@@ -226,7 +240,9 @@ def _running_line(running: list, begin: dict, place: str) -> str:
     return f"  {place} {job['name']}  {duration_text(now - begin[job['name']])}  {_last_epoch(job)}"
 
 # %% ../../nbs/repro/runner.ipynb #f57a6ada
-def _cancel(futures: dict) -> None:
+def end_jobs(
+    futures: Collection,  # of an executor that was given `execute_job`
+) -> None:
     "End what runs and drop what waits"
     for f in futures:
         f.cancel()
@@ -235,6 +251,26 @@ def _cancel(futures: dict) -> None:
         stop_jobs()
         if not wait(futures, timeout=0.1).not_done or time.time() > end:
             return
+
+# %% ../../nbs/repro/runner.ipynb #54a11e56
+def _is_own(suite: Suite) -> bool:
+    "Is this a suite of somebody's own, from a file elsewhere?"
+    return suite.path is not None and suite.path.resolve().parent != (experiments_dir() / "suites").resolve()
+
+
+def suite_folder(
+    suite: Suite,
+    out: str | Path | None = None,  # what was asked for
+) -> Path:  # SuiteError where the name belongs to another suite
+    "The folder of a suite's results"
+    if out:
+        return Path(out)
+    if _is_own(suite) and suite.name in known_suites():
+        raise SuiteError(
+            f"{short_path(suite.path)} has the name of a suite of the package, whose results it would mix with its "
+            "own. Rename the file, or choose a folder with --out."
+        )
+    return default_out(suite.name)
 
 # %% ../../nbs/repro/runner.ipynb #428b0b5a
 @dataclass
@@ -255,7 +291,7 @@ def _batch(suite: Suite, only: str | None, jobs: int, out: str | Path | None, di
     if jobs < 1:
         raise SuiteError(f"jobs is {jobs}: it must be at least 1.")
     in_place = out is None and suite.name in COMMITTED and results_dir() is not None
-    folder = Path(out) if out else default_out(suite.name)
+    folder = suite_folder(suite, out)
     return _Batch(suite, suite.select(only), folder, in_place, jobs, display, Outcome(suite.name, folder))
 
 # %% ../../nbs/repro/runner.ipynb #f39e88bf
@@ -431,11 +467,6 @@ def _say_kept(outcome: Outcome, display: Display) -> None:
             display.line(f"  {r['name']}: {reason}")
 
 # %% ../../nbs/repro/runner.ipynb #f7f2c08f
-def _is_own(suite: Suite) -> bool:
-    "Is this a suite of somebody's own, from a file elsewhere?"
-    return suite.path is not None and suite.path.parent != experiments_dir() / "suites"
-
-
 def _page_source(name: str, suite: Suite) -> Path | None:
     "The notebook of a page: a suite of one's own may bring its pages"
     own = suite.path.parent if _is_own(suite) else None

@@ -90,9 +90,9 @@ def _fault_at(node: yaml.Node, problem: str) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
-_FLOAT = "tag:yaml.org,2002:float"
+_FLOAT, _INT = "tag:yaml.org,2002:float", "tag:yaml.org,2002:int"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _FLOAT]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT, _INT)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -100,6 +100,15 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$", re.I),
     list("-+0123456789."),
 )
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?\d[\d_]*$", re.ASCII), list("-+0123456789"))
+
+
+def _decimal(loader: _Loader, node: yaml.Node) -> int:
+    "A whole number as it is read aloud: 010 is ten, and 1:30 is a text"
+    return int(str(node.value).replace("_", ""))
+
+
+_Loader.add_constructor(_INT, _decimal)
 
 # %% ../../nbs/repro/suites.ipynb #7b32e46d
 _MERGE = "tag:yaml.org,2002:merge"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,8 +33,9 @@ from bayesbinn_nb.repro.jobs import (
     with_precision,
 )
 from .operations import GPUS, Machine, hours, row_work, this_machine
+from .places import short_path
 from .records import load_records
-from .runner import duration_text, folder_lock, row_state
+from .runner import Busy, duration_text, folder_lock, row_state
 from .suites import Row, Suite, SuiteError
 from .trace import seeds_to_rehearse
 
@@ -103,7 +105,7 @@ def claimed(
     with ExitStack() as stack:
         try:
             stack.enter_context(folder_lock(folder))
-        except RunnerError as e:
+        except Busy as e:
             raise Taken(f"{unit.name}: {e}") from None
         yield folder
 
@@ -144,15 +146,25 @@ def unit_job(
     return job | {"folder": str(unit.folder(out)), "baseline": None, "context": job["context"] | {"notebook": notebook}}
 
 # %% ../../nbs/repro/units.ipynb #6d682a92
-def _agreed(units: Sequence[Unit], out: str | Path) -> dict | None:
-    "The note that all units share; where they differ, the units of the rarer kind are dropped, and None is returned"
+def _agreed(units: Sequence[Unit], out: str | Path) -> dict:
+    "The note that all units share; where they differ, those of the rarer kind are set aside: RunnerError says so"
     notes = {unit: read_note(unit.folder(out), []) for unit in units}
     kinds = [note["hash"] for note in notes.values()]
     commonest = max(kinds, key=kinds.count)
-    for unit, note in notes.items():
-        if note["hash"] != commonest:
-            discard(unit.folder(out))
-    return notes[units[0]] if len(set(kinds)) == 1 else None
+    rarer = [unit for unit in units if notes[unit]["hash"] != commonest]
+    if not rarer:
+        return notes[units[0]]
+    older = Path(out).resolve() / units[0].row.name / "_older"
+    older.mkdir(exist_ok=True)
+    for unit in rarer:
+        aside = older / f"{unit.folder(out).name}-{notes[unit]['hash'][:8]}"
+        discard(aside)  # the same seeds of the same identity
+        os.replace(unit.folder(out), aside)
+    names = ", ".join(unit.name for unit in rarer)
+    raise RunnerError(
+        f"its units are of different kinds (another arithmetic or device) and cannot be averaged: {names} set aside "
+        f"in {short_path(older)}. Run the same command again; what was set aside runs like the others."
+    )
 
 
 def _copy_results(unit: Unit, out: str | Path, work: Path, keep: bool) -> None:
@@ -169,8 +181,6 @@ def _copy_results(unit: Unit, out: str | Path, work: Path, keep: bool) -> None:
 def _put_together(units: list[Unit], out: str | Path, keep: bool) -> bool:
     "Copy, write the row's note, remove the units"
     row, note = units[0].row, _agreed(units, out)
-    if note is None:
-        return False
     folder = Path(out).resolve() / row.name
     work = folder / "_work"
     set_work_aside(folder)
