@@ -326,7 +326,7 @@ def load_packed(
             raise ValueError(f"{path} describes a model that cannot be built: {e}") from e
     model = unwrapped(model)
     check_shapes(path, {k: packed[k][0] if k in packed else tuple(t.shape) for k, t in tensors.items()}, model)
-    layers = {}
+    layers: dict[str, nn.Module] = {}
     for name, layer in model.named_modules():
         if (f"{name}.weight" if name else "weight") in packed and isinstance(layer, WEIGHT_LAYERS):
             layers[name] = _packed_layer(name, layer, tensors, packed)
