@@ -42,7 +42,7 @@ def test_training_further_begins_with_what_was_learnt():
     "As the page says of each method"
     network, x = build_model("mnist_mlp", hidden=16), torch.randn(20, 1, 28, 28)
     for name in binary_names(network):
-        network.get_parameter(name).data.sign_()
+        network.get_parameter(name).data.bernoulli_(0.5).mul_(2).sub_(1)
     keep = [BayesBiNN(init="weights"), STE(init="layer"), Bop(), FullPrecision()]
     for method in [*keep, BayesBiNN(), STE(), PMF()]:
         trainer = Trainer(copy.deepcopy(network), device="cpu").compile(method)
