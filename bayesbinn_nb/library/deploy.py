@@ -363,7 +363,7 @@ def onnx_model(
 
 # %% ../../nbs/library/deploy.ipynb #1eb58e1d
 def export_onnx(
-    model: nn.Module,
+    model: nn.Module,  # float or packed (`load_packed`)
     path: str | Path,  # by custom *.onnx
     shape: Sequence[int | str] | None = None,  # of one example; None: `input_shape(model)`
 ) -> Path:
