@@ -27,9 +27,9 @@ if TYPE_CHECKING:  # the trainer imports this page
     from bayesbinn_nb.library.trainer import Trainer
 
 # %% auto #0
-__all__ = ['Callback', 'overrides', 'wants_steps', 'Progress', 'share_flipped', 'FlipRatio', 'OfOneRun', 'StopWhenStill',
-           'Watching', 'Monitor', 'EarlyStopping', 'ModelCheckpoint', 'LearningRateScheduler', 'LambdaCallback',
-           'CSVLogger', 'TensorBoardLogger', 'WandbLogger']
+__all__ = ['Callback', 'overrides', 'wants_steps', 'listed', 'Progress', 'share_flipped', 'FlipRatio', 'OfOneRun',
+           'StopWhenStill', 'Watching', 'Monitor', 'EarlyStopping', 'ModelCheckpoint', 'LearningRateScheduler',
+           'LambdaCallback', 'CSVLogger', 'TensorBoardLogger', 'WandbLogger']
 
 # %% ../../nbs/library/callbacks.ipynb #1537e54b
 class Callback:
@@ -102,6 +102,19 @@ def wants_steps(
 ) -> bool:
     "Does a callback want to be told after every step? One that need not be says so by `each_step = False`"
     return overrides(callback, "on_batch_end") and getattr(callback, "each_step", True)
+
+# %% ../../nbs/library/callbacks.ipynb #d36fd14b
+def listed(
+    callbacks: Any,  # a callback, several, or None
+) -> list[Callback]:
+    "Callbacks as a list"
+    if callbacks is None:
+        return []
+    found: list[Any] = [callbacks] if isinstance(callbacks, (Callback, type)) else list(callbacks)
+    for c in found:
+        if isinstance(c, type):
+            raise TypeError(f"callbacks holds the class {c.__name__}: give an object of it, {c.__name__}(…).")
+    return found
 
 # %% ../../nbs/library/callbacks.ipynb #b263193b
 def _shown_as(style: str) -> str:

@@ -348,7 +348,7 @@ class _Stepped(_Trained):
             raise RuntimeError(
                 f"{type(self).__name__}.step() was called with no gradient to learn from: run the loss and its "
                 "backward "
-                "inside `for p in method.train_passes(): with p: …` first."
+                "inside `for p in method.train_passes(): with p: …` first, leave the passes, then call step()."
             )
         if self._left_out:
             self._refuse_released()

@@ -1,5 +1,6 @@
 "A Keras user's first script runs with the words that Keras has, and what it says is so"
 
+import functools
 import inspect
 
 import numpy as np
@@ -421,3 +422,64 @@ def test_a_file_named_by_what_is_not_measured_is_a_sentence(tmp_path):
     keep = ModelCheckpoint(tmp_path / "{val_loss:.2f}.pt")
     with pytest.raises(ValueError, match="cannot name a file .* in epoch 1: there are .*needs validation data"):
         compiled().fit(images, labels, callbacks=[keep], verbose=0)
+
+
+SOFT = functools.partial(nn.functional.cross_entropy, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.functional.cross_entropy, SOFT])
+def test_cross_entropy_as_a_function_takes_class_numbers(loss):
+    numbers = labels[:, 0].astype(np.int64)
+    trainer = compiled(loss=loss)
+    rows = trainer.fit(images, numbers, epochs=2, validation_data=(images, numbers), verbose=0)
+    assert set(rows[0]) >= {"accuracy", "val_accuracy"} and trainer.evaluate(images, numbers)
+    if loss is not SOFT:
+        named = compiled().fit(images, numbers, epochs=2, verbose=0)
+        assert rows.column("loss") == named.column("loss")
+    shares = compiled(loss=loss, metrics=[])
+    found = shares.fit(images, np.eye(3)[numbers], verbose=0).column("loss")
+    assert found == pytest.approx(rows.column("loss")[:1], rel=1e-2), "other roundings, the same mean"
+
+
+def test_squared_error_has_no_accuracy_and_its_best_is_the_smallest_loss(tmp_path):
+    target = images[:, :1] * 2
+    settings = {"epochs": 5, "validation_split": 0.3, "verbose": 0, "checkpoint_dir": tmp_path}
+    rows = compiled(STE(lr=0.01), net(1), loss="mse").fit(images, target, **settings)
+    assert not any("accuracy" in name for name in rows[0])
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert len(best["history"]) == rows.best("val_loss", "min")["epoch"] > 1
+    assert "accuracy" in compiled(model=net(1), loss="binary_crossentropy").fit(images, labels > 1, verbose=0)[0]
+    assert "accuracy" in compiled(model=net(1), loss="mse", metrics=["accuracy"]).metric_names
+
+
+def test_a_nan_in_the_data_is_not_the_learning_rate():
+    spoilt = images.copy()
+    spoilt[7, 2] = np.nan
+    with pytest.raises(FloatingPointError, match="x of example 7 holds a NaN or an infinity. Leave such examples out"):
+        compiled().fit(spoilt, labels, verbose=0)
+    loader = DataLoader(TensorDataset(torch.tensor(spoilt).float(), torch.tensor(labels[:, 0]).long()), 50)
+    with pytest.raises(FloatingPointError, match="x of example 7 of batch 0 holds"):
+        compiled().fit(loader, verbose=0)
+
+
+def test_what_is_nearly_right_is_said():
+    with pytest.raises(TypeError, match=r"callbacks holds the class EarlyStopping: give an object of it"):
+        compiled().fit(images, labels, callbacks=[EarlyStopping], verbose=0)
+    stop = EarlyStopping("loss")
+    compiled().fit(images, labels, callbacks=stop, verbose=0)
+    assert stop.best_epoch == 1
+    with pytest.raises(TypeError, match=r"whole DataBundle, which holds several splits: give fit\(bundle.train"):
+        compiled().fit(bayesbinn_nb.load_data("digits"), verbose=0)
+    with pytest.raises(TypeError, match=r"class_weight must be a dictionary.*not list: give dict\(enumerate"):
+        compiled().fit(images, labels, class_weight=[1, 2], verbose=0)
+
+
+def test_a_step_inside_its_pass_is_refused():
+    model = nn.Linear(4, 3, bias=False)
+    optimizer = bayesbinn_nb.BayesBiNNOptimizer(model.parameters(), train_size=300)
+    with pytest.raises(RuntimeError, match="leave the pass first"), optimizer.sampled_params():
+        model(torch.ones(4, 4)).sum().backward()
+        optimizer.step()
+    with optimizer.sampled_params():
+        model(torch.ones(4, 4)).sum().backward()
+    optimizer.step()
