@@ -5,6 +5,7 @@
 # %% ../../nbs/repro/jobs.ipynb #f02a1a56
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -34,14 +35,16 @@ from .templates import Template, in_brief, load_template
 # %% auto #0
 __all__ = ['ROW_FILE', 'TRACE_FILE', 'STAGED', 'RunnerError', 'read_json', 'read_note', 'has_gpu', 'identify_template',
            'row_identity', 'identify_job', 'row_job', 'probe_precision', 'asks_for_auto', 'settled', 'begun_with',
-           'with_precision', 'settle', 'discard', 'sweep', 'kept_networks', 'job_environment', 'file_kernels',
-           'execute_job', 'how_it_ended', 'stop_jobs', 'sentence', 'file_row', 'beat_baseline']
+           'with_precision', 'settle', 'discard', 'sweep', 'kept_networks', 'set_work_aside', 'missing_records',
+           'job_environment', 'file_kernels', 'execute_job', 'how_it_ended', 'stop_jobs', 'sentence', 'file_row',
+           'beat_baseline']
 
 # %% ../../nbs/repro/jobs.ipynb #b91e43b6
 ROW_FILE = "row.json"
 TRACE_FILE = "trace.json"
 _PARTIAL = "_failed"  # folder of a failed row's partial notebook
 _OLDER = "_older"  # folder of the records that a row had before its code changed
+_BEFORE = "_before"  # the working folder of a whole row whose networks were kept, while newer code runs
 STAGED = "_work/records"  # where records wait until their row is whole
 
 # %% ../../nbs/repro/jobs.ipynb #601d5b56
@@ -72,6 +75,9 @@ def _fault_of_note(note: object) -> str:
             return f"{name!r} must be a {kind.__name__}, not {in_brief(note.get(name))}"
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in note["seeds"]):
         return f"'seeds' must be whole numbers, not {in_brief(note['seeds'])}"
+    named = note.get("records", [])
+    if not isinstance(named, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in named):
+        return f"'records' must be pairs of seed and arm, not {in_brief(named)}"
     if not isinstance(note.get("confirmed", {}), dict):
         return f"'confirmed' must be an object, not {in_brief(note['confirmed'])}"
     return ""
@@ -293,6 +299,16 @@ def discard(
     shutil.rmtree(aside, ignore_errors=True)
 
 # %% ../../nbs/repro/jobs.ipynb #9d33d465
+def _sweep_sockets(folder: Path) -> None:
+    "Remove the sockets of a row's kernel that was killed"
+    with contextlib.suppress(OSError, ValueError):
+        place = Path((folder / _SOCKETS).read_text(encoding="utf-8"))
+        if place.is_absolute() and place.name.startswith("bayesbinn-") and not place.is_symlink():
+            for path in place.glob("kernel*"):
+                path.unlink()
+            place.rmdir()
+
+
 def sweep(
     folder: str | Path,  # a row's folder
     whole: bool = False,  # the row is whole: its working folder has no further use, unless networks are kept there
@@ -301,12 +317,13 @@ def sweep(
     folder = Path(folder)
     if not folder.is_dir():
         return
+    _sweep_sockets(folder)
     for path in folder.glob("_trash-*"):
         shutil.rmtree(path, ignore_errors=True)
     for path in [*folder.glob("*.part"), *folder.glob("_work/**/*.part")]:  # files that were being written
         path.unlink(missing_ok=True)
-    if whole and not kept_networks(folder):
-        discard(folder / "_work")
+    if whole:
+        _keep_only(folder, kept_networks(folder))
 
 # %% ../../nbs/repro/jobs.ipynb #b815e3e5
 def kept_networks(
@@ -314,8 +331,33 @@ def kept_networks(
 ) -> Path | None:  # the folder with the checkpoints that its records came from; None where they were not kept
     "Where the trained networks of a row are"
     folder = Path(folder)
-    job, note = read_json(folder / "_work" / "job.json"), read_note(folder)
-    return folder / "_work" if note and job.get("keep") and job.get("hash") == note["hash"] else None
+    note = read_note(folder)
+    for place in (folder / "_work", folder / _BEFORE):
+        job = read_json(place / "job.json")
+        if note and job.get("keep") and job.get("hash") == note["hash"]:
+            return place
+    return None
+
+
+def set_work_aside(
+    folder: str | Path,  # a row's folder
+) -> None:
+    "Make room for a working folder: the one that is there goes, or waits if it holds the networks of the row's records"
+    folder = Path(folder)
+    if kept_networks(folder) == folder / "_work":
+        discard(folder / _BEFORE)
+        os.replace(folder / "_work", folder / _BEFORE)
+    else:
+        discard(folder / "_work")
+
+
+def _keep_only(folder: Path, kept: Path | None) -> None:
+    "Of a whole row's working folders, keep the one with its networks, as `_work`"
+    for place in (folder / "_work", folder / _BEFORE):
+        if place != kept:
+            discard(place)
+    if kept == folder / _BEFORE:
+        os.replace(kept, folder / "_work")
 
 # %% ../../nbs/repro/jobs.ipynb #00d35c0a
 def _takes_up(job: dict, earlier: dict, identity: Identity) -> bool:
@@ -328,15 +370,25 @@ def _takes_up(job: dict, earlier: dict, identity: Identity) -> bool:
 
     return replays_alike(job, identity)
 
+# %% ../../nbs/repro/jobs.ipynb #946ebd4f
+def missing_records(
+    note: dict,  # from `read_note`; older ones do not name the records, and miss none
+    records: list,  # what is there
+) -> list:  # of (seed, arm)
+    "Records that a row's note names and that are not there, or are of another identity"
+    there = {(r.seed, r.arm) for r in records if r.hash == note.get("hash")}
+    return [(seed, arm) for seed, arm in note.get("records", []) if (seed, arm) not in there]
+
 # %% ../../nbs/repro/jobs.ipynb #94b061fb
 def _stage_records(job: dict, source: Path, also: str | None) -> None:
     "Bring the records of finished seeds into the working folder; `also`: an earlier identity that counts as the same"
+    unfinished = {seed for seed, _ in missing_records(read_note(source), load_records(source, problems=[]))}
     for path in sorted(source.glob("seed*.json")):
         try:
             record = read_record(path)
         except RecordError:
             continue
-        if record.seed not in job["seeds"] or record.hash not in (job["hash"], also):
+        if record.seed not in job["seeds"] or record.seed in unfinished or record.hash not in (job["hash"], also):
             continue
         if record.hash != job["hash"]:
             record.extra = record.extra | {"earlier_identity": record.hash}
@@ -352,7 +404,7 @@ def _prepare_work(
     folder, work = Path(job["folder"]), Path(job["folder"]) / "_work"
     earlier, note = read_json(work / "job.json"), read_note(folder)
     if work.is_dir() and not _takes_up(job, earlier, identity):
-        discard(work)
+        set_work_aside(folder)
         earlier = {}
     (folder / STAGED).mkdir(parents=True, exist_ok=True)
     confirmed = note.get("confirmed", {}).get("hash") == job["hash"]
@@ -386,15 +438,37 @@ def _kernel_of_our_own(job: dict, env: dict) -> dict:
     return {"JUPYTER_PATH": path, "IPYTHONDIR": str(kernels / "ipython")}
 
 # %% ../../nbs/repro/jobs.ipynb #0195abf8
+_SOCKET_PATH = 90  # bytes that a folder of sockets may have: macOS allows 103, with the file's name
+_SOCKETS = "_work/jupyter/sockets.txt"  # notes the folder of a row's sockets
+
+
+def _socket_folder() -> tuple[str, str]:  # (folder, transport)
+    "A new folder for a kernel's connection, and how the kernel is spoken to"
+    folder = tempfile.mkdtemp(prefix="bayesbinn-")
+    if os.name == "nt":
+        return folder, "tcp"
+    if len(os.fsencode(folder)) <= _SOCKET_PATH:
+        return folder, "ipc"
+    try:
+        short = tempfile.mkdtemp(prefix="bayesbinn-", dir="/tmp")
+    except OSError:  # no /tmp, or none that can be written
+        return folder, "tcp"
+    os.rmdir(folder)
+    return short, "ipc"
+
+
 @functools.cache
-def file_kernels() -> type:  # a subclass of `jupyter_client.AsyncKernelManager`, for nbclient's `kernel_manager_class`
+def file_kernels(
+    note: Path | None = None,  # a file that says where the sockets are, for `sweep`
+) -> type:  # a subclass of `jupyter_client.AsyncKernelManager`, for nbclient's `kernel_manager_class`
     "Kernels that are spoken to through files where the system has such sockets (all but Windows)"
     from jupyter_client import AsyncKernelManager
 
     class FileKernels(AsyncKernelManager):
         def __init__(self, **kw):
-            folder = tempfile.mkdtemp(prefix="bayesbinn-")
-            transport = "tcp" if os.name == "nt" else "ipc"
+            folder, transport = _socket_folder()
+            if note is not None:
+                write_whole(note, folder)
             super().__init__(transport=transport, connection_file=str(Path(folder, "kernel.json")), **kw)
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
@@ -456,6 +530,7 @@ def execute_job(
 # %% ../../nbs/repro/jobs.ipynb #0ab048de
 def _tidy(job: dict, work: Path) -> None:
     "Remove the working folder of a job that is done; of one whose networks are kept, only what is the runner's own"
+    discard(work.parent / _BEFORE)
     own = (f"{job['name']}.ipynb", "log.txt", "stderr.txt", "result.json", "machines.json", TRACE_FILE)
     if job.get("keep"):
         for folder in ("jupyter", "records"):
@@ -545,13 +620,14 @@ def _run_notebook(job: dict) -> tuple[dict, list]:
 
     folder = Path(job["folder"])
     running = folder / "_work" / f"{job['name']}.ipynb"
+    template, result = (str(path).replace("{", "{{").replace("}", "}}") for path in (job["notebook"], running))
     with open(folder / "_work" / "log.txt", "w", encoding="utf-8") as log:
         papermill.execute_notebook(
-            job["notebook"],
-            str(running),
+            template,  # papermill fills in what stands in braces in a path
+            result,
             job["params"],
             kernel_name="python3",
-            kernel_manager_class=file_kernels(),
+            kernel_manager_class=file_kernels(folder / _SOCKETS),
             language="python",
             cwd=str(job.get("cwd", folder)),
             progress_bar=False,
@@ -666,6 +742,7 @@ def file_row(job: dict, nb: dict, records: list) -> None:
         hash=job["hash"],
         gpu=job["gpu"],
         seeds=job["seeds"],
+        records=sorted([r.seed, r.arm] for r in records),
         params=job["params"],
         precision_because=job["context"].get("precision_because", ""),
         wall_seconds=round(sum(r.wall_seconds for r in records), 1),

@@ -126,6 +126,7 @@ def executed(
 ) -> dict:  # the same notebook with new outputs; the file is left alone
     "Execute a notebook where it lies, in a kernel of its own with one thread"
     import nbformat
+    import zmq
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -138,7 +139,7 @@ def executed(
     except CellExecutionError as e:
         failed = next(i for i, c in enumerate(nb.cells) for o in c.get("outputs", ()) if o.output_type == "error")
         raise NotebookError(f"cell {failed} does not run:\n{_COLOUR.sub('', str(e)).strip()}") from None
-    except (DeadKernelError, RuntimeError) as e:
+    except (DeadKernelError, RuntimeError, zmq.ZMQError) as e:
         raise NotebookError(f"its kernel ended, or did not start: {e}") from None
     return clean_notebook(json.loads(nbformat.writes(nb)))
 

@@ -28,6 +28,7 @@ from bayesbinn_nb.repro.jobs import (
     begun_with,
     execute_job,
     kept_networks,
+    missing_records,
     probe_precision,
     read_json,
     read_note,
@@ -68,10 +69,13 @@ def row_state(
     folder, problems = Path(folder), [] if problems is None else problems
     note, row = read_note(folder, problems), settled(row, folder)
     wanted = row_identity(row, gpu=note.get("gpu", False)).hash
-    records = load_records(folder, problems=problems) if folder.is_dir() else []
+    unread: list = []
+    records = load_records(folder, problems=unread) if folder.is_dir() else []
+    problems += [text.replace("left unread: ./", f"left unread: {row.name}/", 1) for text in unread]
+    lost = {seed for seed, _ in missing_records(note, records)}  # of several arms, one
 
     def has_every_seed(identity: str) -> bool:
-        return set(row.seeds) <= {r.seed for r in records if r.hash == identity}
+        return set(row.seeds) <= {r.seed for r in records if r.hash == identity} - lost
 
     ended = (folder / f"{row.name}.ipynb").exists() and set(row.seeds) <= set(note.get("seeds", []))
     if ended and has_every_seed(note["hash"]):

@@ -26,7 +26,9 @@ from bayesbinn_nb.repro.jobs import (
     read_note,
     row_identity,
     row_job,
+    set_work_aside,
     settled,
+    sweep,
     with_precision,
 )
 from .operations import GPUS, Machine, hours, row_work, this_machine
@@ -171,7 +173,7 @@ def _put_together(units: list[Unit], out: str | Path, keep: bool) -> bool:
         return False
     folder = Path(out).resolve() / row.name
     work = folder / "_work"
-    discard(work)
+    set_work_aside(folder)
     (folder / STAGED).mkdir(parents=True)
     for unit in units:
         _copy_results(unit, out, work, keep)
@@ -188,8 +190,7 @@ def _put_together(units: list[Unit], out: str | Path, keep: bool) -> bool:
     if keep:
         write_whole(work / "job.json", json.dumps(job))
     file_row(job, notebook, records)
-    if not keep:
-        discard(work)
+    sweep(folder, whole=True)
     discard(folder / UNITS)
     return True
 

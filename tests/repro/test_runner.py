@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -646,6 +647,50 @@ def test_networks_are_kept_on_request(tmp_path):
     assert left() == [] and row_state(row, where) == "whole"
 
 
+def test_kept_networks_wait_until_newer_code_has_run(tmp_path):
+    "A run that fails costs no trained network; back to the code of before, everything is as it was"
+    path, out, where = suite_in(tmp_path, [dict(row="r")]), tmp_path / "runs", tmp_path / "runs" / "r"
+    notebook(tmp_path / "demo.ipynb", LEAVES)
+    assert run_suite(path, out=out, quiet=True, keep=True).ok
+    for fault in ("1/0", "1//0"):
+        notebook(tmp_path / "demo.ipynb", f"{LEAVES}\n{fault}")
+        assert not run_suite(path, out=out, quiet=True).ok
+        assert (kept_networks(where) / "seed0" / "last.pt").read_text() == "a network"
+    notebook(tmp_path / "demo.ipynb", LEAVES)
+    assert [r["status"] for r in run_suite(path, out=out, quiet=True).rows] == ["kept"]
+    assert kept_networks(where) == where / "_work" and (where / "_work" / "seed0" / "last.pt").exists()
+    notebook(tmp_path / "demo.ipynb", LEAVES.replace("[.9]", "[.8]"))
+    assert run_suite(path, out=out, quiet=True).ok
+    assert kept_networks(where) is None and not [p for p in where.glob("_*") if p.name != "_older"]
+
+
+ARMS = """from bayesbinn_nb.repro.records import pending_seeds, record_run
+for seed in pending_seeds(out, seeds):
+    for arm in ("a", "b"):
+        record_run(out, experiment="demo", arm=arm, seed=seed, method="none", bundle=dict(name="nothing"), history={"test_accuracy": [.9]}, parameters={}, several_arms=True)"""  # noqa: E501
+
+
+def test_a_row_whose_arm_is_missing_is_not_whole(tmp_path):
+    path, where = suite_in(tmp_path, [dict(row="r", seeds=[0, 1])]), tmp_path / "runs" / "r"
+    notebook(tmp_path / "demo.ipynb", ARMS)
+    assert run_suite(path, out=tmp_path / "runs", quiet=True).ok
+    row = load_suite(path).rows[0]
+    lost = where / "seed1-b.json"
+    lost.unlink()
+    row.seeds = [0]
+    assert row_state(row, where) == "whole"
+    row.seeds = [0, 1]
+    assert row_state(row, where) == "partial"
+    assert run_suite(path, out=tmp_path / "runs", quiet=True).ok and lost.exists() and row_state(row, where) == "whole"
+    lost.write_text("{")
+    problems = []
+    assert row_state(row, where, problems) == "partial" and problems[0].startswith("left unread: r/seed1-b.json")
+    note = json.loads((where / "row.json").read_text())
+    del note["records"]  # an older note names none
+    (where / "row.json").write_text(json.dumps(note))
+    assert row_state(row, where) == "whole"
+
+
 def test_a_stopped_run_keeps_what_it_was_told_to_keep(tmp_path):
     path, row = suite_in(tmp_path, [dict(row="r", params=dict(fault="dead"))]), tmp_path / "runs" / "r"
     assert not run_suite(path, out=tmp_path / "runs", quiet=True, keep=True).ok and kept_networks(row) is None
@@ -814,6 +859,50 @@ def test_no_kernel_listens_at_a_port_that_another_may_take(tmp_path):
     for executed in (json.loads(row.read_text()), page):
         (output,) = executed["cells"][-1]["outputs"]
         assert "".join(output["text"]).endswith("ipc\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such sockets")
+def test_a_long_temporary_folder_is_no_place_for_sockets(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    kernel = jobs.file_kernels()()
+    assert kernel.transport == "ipc" and len(f"{kernel.ip}-5") <= 103 and not list(long.iterdir())
+    make = tempfile.mkdtemp
+
+    def only_there(*args, dir=None, **kw):
+        if dir is not None:
+            raise PermissionError(dir)
+        return make(*args, **kw)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", only_there)  # no /tmp that can be written
+    assert jobs.file_kernels()().transport == "tcp"
+
+
+def test_a_socket_that_cannot_be_made_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "_socket_folder", lambda: (tempfile.mkdtemp(dir=tmp_path, prefix="y" * 110), "ipc"))
+    with pytest.raises(notebooks.NotebookError, match="did not start: .*too long"):
+        notebooks.executed(notebook(tmp_path / "page.ipynb", "1", ""))
+
+
+def test_the_sockets_of_a_killed_kernel_are_swept(tmp_path):
+    row = tmp_path / "r"
+    killed, own = tmp_path / "bayesbinn-1", tmp_path / "mine"
+    for place in (killed, own):
+        place.mkdir()
+        (place / "kernel.json").write_text("{}")
+        note = row / jobs._SOCKETS
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(place))
+        jobs.sweep(row)
+    assert not killed.exists() and own.exists()  # what is not a kernel's own folder is let alone
+
+
+def test_braces_in_a_path_are_no_parameters(tmp_path):
+    folder = tmp_path / "{x} {}"
+    folder.mkdir()
+    outcome = run_template(notebook(folder / "de{value}mo.ipynb"), {}, out=folder / "runs", quiet=True)
+    assert outcome.ok, outcome.rows
 
 
 def test_what_kills_leave_behind_is_swept(tmp_path):
