@@ -42,6 +42,7 @@ _PUBLIC = {
     "WandbLogger": "bayesbinn_nb.library.callbacks:WandbLogger",
     "assert_binary": "bayesbinn_nb.library.models:assert_binary",
     "build_model": "bayesbinn_nb.library.models:build_model",
+    "export_onnx": "bayesbinn_nb.library.deploy:export_onnx",
     "fit_together": "bayesbinn_nb.library.together:fit_together",
     "inspect_file": "bayesbinn_nb.library.packing:inspect_file",
     "load_data": "bayesbinn_nb.library.data:load_data",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from bayesbinn_nb.library.checkpoint import save_model as save_model
     from bayesbinn_nb.library.data import DataBundle as DataBundle
     from bayesbinn_nb.library.data import load_data as load_data
+    from bayesbinn_nb.library.deploy import export_onnx as export_onnx
     from bayesbinn_nb.library.history import History as History
     from bayesbinn_nb.library.models import assert_binary as assert_binary
     from bayesbinn_nb.library.models import build_model as build_model

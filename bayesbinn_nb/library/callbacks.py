@@ -27,9 +27,9 @@ if TYPE_CHECKING:  # the trainer imports this page
     from bayesbinn_nb.library.trainer import Trainer
 
 # %% auto #0
-__all__ = ['Callback', 'overrides', 'wants_steps', 'Progress', 'share_flipped', 'FlipRatio', 'StopWhenStill', 'Monitor',
-           'EarlyStopping', 'ModelCheckpoint', 'LearningRateScheduler', 'LambdaCallback', 'CSVLogger',
-           'TensorBoardLogger', 'WandbLogger']
+__all__ = ['Callback', 'overrides', 'wants_steps', 'listed', 'Progress', 'share_flipped', 'FlipRatio', 'OfOneRun',
+           'StopWhenStill', 'Watching', 'Monitor', 'EarlyStopping', 'ModelCheckpoint', 'LearningRateScheduler',
+           'LambdaCallback', 'CSVLogger', 'TensorBoardLogger', 'WandbLogger']
 
 # %% ../../nbs/library/callbacks.ipynb #1537e54b
 class Callback:
@@ -103,6 +103,19 @@ def wants_steps(
     "Does a callback want to be told after every step? One that need not be says so by `each_step = False`"
     return overrides(callback, "on_batch_end") and getattr(callback, "each_step", True)
 
+# %% ../../nbs/library/callbacks.ipynb #d36fd14b
+def listed(
+    callbacks: Any,  # a callback, several, or None
+) -> list[Callback]:
+    "Callbacks as a list"
+    if callbacks is None:
+        return []
+    found: list[Any] = [callbacks] if isinstance(callbacks, (Callback, type)) else list(callbacks)
+    for c in found:
+        if isinstance(c, type):
+            raise TypeError(f"callbacks holds the class {c.__name__}: give an object of it, {c.__name__}(…).")
+    return found
+
 # %% ../../nbs/library/callbacks.ipynb #b263193b
 def _shown_as(style: str) -> str:
     "The bar, the line or nothing that a style means here"
@@ -155,6 +168,7 @@ class Progress(Callback):
     def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         self.epochs, self.shown = logs["epochs"], _shown_as(self.style)
         self.each_step = self.shown == "bar"
+        self._close()  # what a run that was broken off has left
         if self.each_step:
             from tqdm.auto import tqdm
 
@@ -178,6 +192,9 @@ class Progress(Callback):
             print(f"epoch {logs['epoch']}/{self.epochs}  {text}", flush=True)
 
     def on_train_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._close_inner()
         if self.bar is not None:
             self.bar.close()
@@ -226,15 +243,36 @@ class FlipRatio(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.before = state.get("before")
 
+# %% ../../nbs/library/callbacks.ipynb #dea41749
+class OfOneRun(Callback):
+    "A callback whose memory belongs to one run: what it knows of an earlier one is forgotten"
+
+    follows: Trainer | None = None  # whose run is remembered; None: of nobody's yet, or a state was taken back
+
+    def forget(self) -> None:
+        "Begin with nothing remembered"
+
+    def on_train_begin(self, trainer: Trainer, logs: dict[str, Any]) -> None:
+        if logs["start"] == 0 or self.follows not in (None, trainer):
+            self.forget()
+        self.follows = trainer
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.follows = None
+
 # %% ../../nbs/library/callbacks.ipynb #b7f5c5e7
-class StopWhenStill(Callback):
+class StopWhenStill(OfOneRun):
     "Stop after `epochs` epochs in which no binary weight flipped (put it after `FlipRatio`)"
 
     def __init__(
         self,
         epochs: int = 10,  # at least 1
     ) -> None:
-        self.epochs, self.still = epochs, 0
+        self.epochs = epochs
+        self.forget()
+
+    def forget(self) -> None:
+        self.still = 0  # epochs in a row without a flip
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         if "flipped" not in logs:
@@ -246,11 +284,12 @@ class StopWhenStill(Callback):
         return {"still": self.still}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.still = state["still"]
 
 # %% ../../nbs/library/callbacks.ipynb #0b117b37
-class Monitor(Callback):
-    "A callback that watches one column and knows the best of it so far"
+class Watching(OfOneRun):
+    "A callback that watches one column"
 
     def __init__(
         self,
@@ -264,8 +303,7 @@ class Monitor(Callback):
             raise ValueError(f"min_delta must be at least 0, not {min_delta!r}.")
         self.monitor, self.min_delta = monitor, min_delta
         self.mode = best_mode(monitor) if mode == "auto" else mode
-        self.best: float | None = None
-        self.best_epoch = 0  # counted from 1
+        self.forget()
 
     def is_better(
         self,
@@ -290,6 +328,14 @@ class Monitor(Callback):
             )
         return logs.get(self.monitor)
 
+# %% ../../nbs/library/callbacks.ipynb #33b443d3
+class Monitor(Watching):
+    "A callback that watches one column and knows the best of it so far"
+
+    def forget(self) -> None:
+        self.best: float | None = None
+        self.best_epoch = 0  # counted from 1
+
     def improves(
         self,
         trainer: Trainer,  # the trainer that trains
@@ -308,6 +354,7 @@ class Monitor(Callback):
         return {"best": self.best, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.best, self.best_epoch = state["best"], state["best_epoch"]
 
 # %% ../../nbs/library/callbacks.ipynb #ecbfe6a3
@@ -328,6 +375,9 @@ class EarlyStopping(Monitor):
         super().__init__(monitor, min_delta, mode)
         self.patience, self.verbose, self.baseline = patience, verbose, baseline
         self.restore_best_weights, self.start_from_epoch = restore_best_weights, start_from_epoch
+
+    def forget(self) -> None:
+        super().forget()
         self.wait, self.stopped_epoch = 0, 0
         self.kept: dict[str, Any] | None = None  # of the best epoch
 
@@ -378,7 +428,7 @@ class ModelCheckpoint(Monitor):
     def on_epoch_kept(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         if self.save_best_only and not self.improves(trainer, logs):
             return
-        path = Path(self.filepath.format(**logs))
+        path = self._path(logs)
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.save_weights_only:
             save_model(trainer.model, path)
@@ -387,7 +437,27 @@ class ModelCheckpoint(Monitor):
         if self.verbose:
             print(f"epoch {logs['epoch']}: saved {path.name}.")
 
+    def _path(self, logs: dict[str, Any]) -> Path:
+        "The file of an epoch"
+        try:
+            return Path(self.filepath.format(**logs))
+        except (KeyError, IndexError) as e:
+            raise ValueError(
+                f"ModelCheckpoint cannot name a file {self.filepath!r} in epoch {logs['epoch']}: there are "
+                f"{', '.join(sorted(logs))}. A column val_… needs validation data, measured in every epoch."
+            ) from e
+
 # %% ../../nbs/library/callbacks.ipynb #21deb9ac
+def _as_rate(given: Any, epoch: int) -> float:
+    "A learning rate, or a sentence"
+    rate = float("nan") if given is None else float(given)
+    if not 0 <= rate < math.inf:
+        raise ValueError(
+            f"The schedule gave the learning rate {given!r} for epoch {epoch} (counted from 0): a rate is a number ≥ 0."
+        )
+    return rate
+
+
 class LearningRateScheduler(Callback):
     "The learning rate of each epoch from a function of the epoch (from 0) and of the present rate"
 
@@ -408,13 +478,14 @@ class LearningRateScheduler(Callback):
         groups = [g for o in trainer.method.optimizers()[:1] for g in o.param_groups if "lr" in g]
         for group in groups:
             epoch = logs["epoch"] - 1
-            rate = self.schedule(epoch, float(group["lr"])) if self.takes_rate else self.schedule(epoch)
+            given = self.schedule(epoch, float(group["lr"])) if self.takes_rate else self.schedule(epoch)
+            rate = _as_rate(given, epoch)
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(float(rate))
+                group["lr"].fill_(rate)
             else:
-                group["lr"] = float(rate)
+                group["lr"] = rate
             if self.verbose:
-                print(f"epoch {logs['epoch']}: learning rate {float(rate):.3g}.")
+                print(f"epoch {logs['epoch']}: learning rate {rate:.3g}.")
 
     def state_dict(self) -> dict[str, Any]:  # the rate itself is in the optimiser's state
         return {}

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from .files import atomic_write, cannot_write
 
 # %% auto #0
-__all__ = ['MODEL_FORMAT', 'save_checkpoint', 'load_checkpoint', 'unwrapped', 'plain_name', 'plain_state', 'file_digest',
-           'write_tensors', 'read_tensors', 'check_digest', 'described', 'check_shapes', 'load_state', 'binary_tensors',
-           'architecture', 'save_model', 'load_model']
+__all__ = ['MODEL_FORMAT', 'save_checkpoint', 'tensors_kind', 'torch_kind', 'load_checkpoint', 'unwrapped', 'plain_name',
+           'plain_state', 'file_digest', 'write_tensors', 'read_tensors', 'check_digest', 'described', 'check_shapes',
+           'load_state', 'binary_tensors', 'architecture', 'save_model', 'load_model']
 
 # %% ../../nbs/library/checkpoint.ipynb #12f62c82
 def save_checkpoint(
@@ -36,6 +36,37 @@ def save_checkpoint(
                 raise
             raise cannot_write(Path(path), e.__context__) from e
     return Path(path)
+
+# %% ../../nbs/library/checkpoint.ipynb #f5d0c42c
+def tensors_kind(
+    path: str | Path,
+) -> str | None:  # the end of a sentence; None: it is no sound file of safetensors
+    "What a file of safetensors is, and what reads it"
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as f:
+            found = str((f.metadata() or {}).get("format"))
+    except Exception:
+        return None
+    if found.startswith("bayesbinn_nb.model."):
+        return "a model file: load_model(path) reads it"
+    if found.startswith("bayesbinn_nb.packed."):
+        return "a packed model: unpack_model(path) or load_packed(path) of library.packing reads it"
+    return "a file of tensors: safetensors.torch.load_file(path) reads it"
+
+
+def torch_kind(
+    path: str | Path,
+) -> str | None:  # the end of a sentence; None: it is no sound file of torch that holds a dictionary
+    "What a file of torch is, and what reads it"
+    try:
+        found = str(load_checkpoint(path).get("format"))
+    except Exception:
+        return None
+    if found.startswith("bayesbinn_nb.checkpoint."):
+        return "a training checkpoint: Trainer.load(path) reads it, of a trainer compiled as it was"
+    return "a file of torch: torch.load(path, weights_only=True) reads it"
 
 # %% ../../nbs/library/checkpoint.ipynb #e170eec9
 def load_checkpoint(
@@ -59,9 +90,12 @@ def load_checkpoint(
     except PermissionError:
         raise
     except Exception as e:
+        if (kind := tensors_kind(path)) is not None:
+            raise ValueError(f"{path} is not a checkpoint but {kind}.") from e
+        of_a_run = path.name in ("last.pt", "within.pt")  # the names that a checkpoint_dir gives
         raise ValueError(
-            f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. Delete "
-            "it to start afresh."
+            f"{path} is not a readable checkpoint ({type(e).__name__}): it is damaged or of another kind. "
+            + ("Delete it to start afresh." if of_a_run else "Copy it again, or write it again.")
         ) from e
 
 # %% ../../nbs/library/checkpoint.ipynb #fd289d06
@@ -137,6 +171,8 @@ def read_tensors(
     except PermissionError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError) as e:
+        if (found := torch_kind(path)) is not None:
+            raise ValueError(f"{path} is not a {kind} but {found}.") from e
         raise ValueError(
             f"{path} is not a readable {kind} ({e}): it is damaged, cut short or of another kind. Copy it again."
         ) from e

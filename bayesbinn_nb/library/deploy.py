@@ -70,7 +70,7 @@ class OnnxGraph:
 
 # %% ../../nbs/library/deploy.ipynb #e3c43e13
 def _signs_of_bytes() -> np.ndarray:  # (256, 8) float32, exactly ±1
-    "Eq. (D1)"
+    "Eq. (D3)"
     bits = np.arange(256)[:, None] >> np.arange(8) & 1
     return (2 * bits - 1).astype(np.float32)
 
@@ -135,8 +135,9 @@ def add_module(
     here, kind = graph.place or "the model", type(module)
     if kind not in RULES:
         raise TypeError(
-            f"{here} is a {kind.__module__}.{kind.__name__}, which has no ONNX rule; write one with "
-            "bayesbinn_nb.library.deploy.onnx_rule, or export the float model with torch.onnx.export."
+            f"{here} is a {kind.__module__}.{kind.__name__}, which has no ONNX rule; write a function that adds its "
+            f"operations, below @onnx_rule({kind.__name__}) of bayesbinn_nb.library.deploy; the page “How to deploy” "
+            "does so for a network of one's own."
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise ValueError(f"{here} carries a forward hook, which an ONNX file cannot hold; remove it first.")
@@ -237,7 +238,21 @@ def _named(graph: OnnxGraph, layer: Any, x: str) -> str:
     return graph.node(_NAMED[type(layer)], x)
 
 
-@onnx_rule(nn.Hardtanh)
+@onnx_rule(nn.LeakyReLU, nn.ELU)
+def _sloped(graph: OnnxGraph, layer: Any, x: str) -> str:
+    if isinstance(layer, nn.ELU):
+        return graph.node("Elu", x, alpha=float(layer.alpha))
+    return graph.node("LeakyRelu", x, alpha=float(layer.negative_slope))
+
+
+@onnx_rule(nn.Softmax, nn.LogSoftmax)
+def _softmax(graph: OnnxGraph, layer: Any, x: str) -> str:
+    if layer.dim is None:
+        raise ValueError(f"{graph.place} does not say over which axis it goes; give it one, such as dim=1.")
+    return graph.node(type(layer).__name__, x, axis=layer.dim)
+
+
+@onnx_rule(nn.Hardtanh, nn.ReLU6)
 def _hardtanh(graph: OnnxGraph, layer: Any, x: str) -> str:
     low, high = (graph.constant(np.float32(v)) for v in (layer.min_val, layer.max_val))
     return graph.node("Clip", x, low, high)
@@ -253,6 +268,13 @@ def _pool(graph: OnnxGraph, layer: Any, x: str) -> str:
     if isinstance(layer, nn.MaxPool2d):
         return graph.node("MaxPool", x, dilations=_per_axis(layer.dilation, 2), **settings)
     return graph.node("AveragePool", x, count_include_pad=int(layer.count_include_pad), **settings)
+
+
+@onnx_rule(nn.AdaptiveAvgPool2d)
+def _mean_of_pictures(graph: OnnxGraph, layer: Any, x: str) -> str:
+    if layer.output_size not in (1, (1, 1)):
+        raise ValueError(f"{graph.place} pools to {layer.output_size}; exported is nn.AdaptiveAvgPool2d(1).")
+    return graph.node("GlobalAveragePool", x)
 
 
 @onnx_rule(nn.Flatten)
@@ -306,7 +328,7 @@ def _onnx() -> Any:
     try:
         import onnx
     except ImportError as e:
-        raise ImportError("Writing ONNX files needs the package onnx: pip install 'bayesbinn_nb[deploy]'.") from e
+        raise ImportError("Writing ONNX files needs the package onnx: pip install onnx.") from e
     return onnx
 
 
@@ -317,6 +339,10 @@ def onnx_model(
     "A model in ONNX, checked"
     onnx = _onnx()
     helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    if isinstance(shape, (int, str)):
+        raise TypeError(
+            f"shape={shape!r} is not the shape of one example: give all its sizes in a tuple, as in (784,)."
+        )
     model, graph = unwrapped(model), OnnxGraph()
     shape = tuple(input_shape(model) if shape is None else shape)
     last = add_module(graph, model, "input", "")
@@ -337,7 +363,7 @@ def onnx_model(
 
 # %% ../../nbs/library/deploy.ipynb #1eb58e1d
 def export_onnx(
-    model: nn.Module,
+    model: nn.Module,  # float or packed (`load_packed`)
     path: str | Path,  # by custom *.onnx
     shape: Sequence[int | str] | None = None,  # of one example; None: `input_shape(model)`
 ) -> Path:
@@ -358,12 +384,17 @@ def open_model(
     path: str | Path,  # a packed model or a model file
 ) -> nn.Module:  # in evaluation mode; with packed layers if the file is packed
     "The model in a file of either kind"
-    kind = inspect_file(path)["kind"]
-    if kind == "packed model":
-        return load_packed(path)
-    if kind == "model":
-        return load_model(path)
-    raise ValueError(
-        f"{path} is a {kind}, not a model file: build its network, load the weights, and write it with "
-        "pack_model or save_model, as the page “How to deploy” shows."
-    )
+    about = inspect_file(path)
+    kind, readers = about["kind"], {"packed model": load_packed, "model": load_model}
+    if kind not in readers:
+        raise ValueError(
+            f"{path} is a {kind}, not a model file: build its network, load the weights, and write it with "
+            "pack_model or save_model, as the page “How to deploy” shows."
+        )
+    read = readers[kind]
+    if about["arch"] is None:
+        raise ValueError(
+            f"{path} does not say how its model is built, so only you can: export it from Python, with "
+            f"export_onnx({read.__name__}(path, model), out)."
+        )
+    return read(path)

@@ -59,7 +59,7 @@ class Reading(Networks):
         if isinstance(y, str):
             raise TypeError(f"The second argument is for targets: give how={y!r} by its name.")
         if y is not None:
-            x = as_data(x, y, weights, self.model, self._classes)
+            x = as_data(x, y, weights, self.model, self._classes, self._shares)
         return loader_of(x, batch_size)
 
     def _reader(

@@ -28,6 +28,11 @@ def need_batches(
     name: str,  # what to call it in the error
 ) -> None:
     "Refuse what is not batches of (inputs, targets), though it can be iterated over"
+    if isinstance(getattr(data, "train", None), ArrayData):
+        raise TypeError(
+            f"The {name} are a whole {type(data).__name__}, which holds several splits: give fit(bundle.train, "
+            "val=bundle.val), evaluate(bundle.test)."
+        )
     pair = isinstance(data, (tuple, list)) and len(data) > 0 and is_array(data[0])
     if pair or isinstance(data, torch.utils.data.Dataset) or (is_array(data) and not isinstance(data, Tensor)):
         raise TypeError(

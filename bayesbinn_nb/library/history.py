@@ -85,18 +85,19 @@ class History(list[dict[str, Any]]):
     def best(
         self,
         name: str = "val_accuracy",  # which quantity decides
-        mode: str = "max",  # "max" or "min"
+        mode: str = "auto",  # "max", "min", or "auto": from the name, the smallest of losses and errors
     ) -> dict[str, Any]:  # the row of that epoch
         "The epoch at which `name` is best, the earliest of equals; epochs in which it is NaN do not count"
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min', not {mode!r}.")
+        if mode not in ("auto", "max", "min"):
+            raise ValueError(f"mode must be 'max' or 'min' (or 'auto': from the name), not {mode!r}.")
+        smallest = (best_mode(name) if mode == "auto" else mode) == "min"
         rows = [row for row in self if row.get(name) is not None]
         if not rows:
             raise ValueError(f"The history has no {name!r}; it has {sorted({k for row in self for k in row})}.")
         rows = [row for row in rows if is_number(row[name])]
         if not rows:
             raise ValueError(f"{name!r} is not a number in any of the {len(self)} epochs, so none of them is best.")
-        return (max if mode == "max" else min)(rows, key=lambda row: row[name])
+        return (min if smallest else max)(rows, key=lambda row: row[name])
 
     @property
     def history(self) -> dict[str, list[Any]]:

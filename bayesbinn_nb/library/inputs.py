@@ -134,10 +134,11 @@ def as_targets(
     array: Any,
     dtype: torch.dtype,  # of the network
     classes: bool,  # are they class numbers?
+    shares: bool = False,  # may they be shares of the classes instead, real numbers in one row per example?
 ) -> Tensor:
     "Targets as a loss takes them"
     y = as_tensor(array, "y")
-    if not classes:
+    if not classes or (shares and y.is_floating_point() and y.ndim > 1 and y.shape[1] > 1):
         return y.to(dtype)
     if y.is_floating_point():
         if y.ndim == 2 and y.shape[1] > 1:
@@ -216,6 +217,7 @@ def as_data(
     weights: Any,  # of the examples of arrays, or None
     model: nn.Module,  # that shall see them
     classes: bool = False,  # are the targets class numbers?
+    shares: bool = False,  # or may they be shares of the classes?
 ) -> Any:
     "Arrays as a split; everything else as it is"
     if not is_arrays(x):
@@ -226,7 +228,7 @@ def as_data(
     dtype = torch.float64 if dtype == torch.float64 else torch.float32
     whole = has_embedding(model)
     inputs = mapped(lambda part: as_input(part, dtype, whole), x)
-    targets = None if y is None else as_targets(y, dtype, classes)
+    targets = None if y is None else as_targets(y, dtype, classes, shares)
     if weights is not None:
         weights = as_tensor(weights, "sample_weight").to(dtype)
         if weights.ndim != 1 or not bool((weights >= 0).all()):
@@ -271,6 +273,11 @@ def class_table(
     device: torch.device,
 ) -> Tensor:  # (largest class + 2,): the last entry is for all larger ones
     "Weights by class number"
+    if not isinstance(class_weight, dict):
+        raise TypeError(
+            f"class_weight must be a dictionary from class number to weight, not {type(class_weight).__name__}: give "
+            "dict(enumerate(weights)) of a list of weights."
+        )
     for k, weight in class_weight.items():
         if not isinstance(k, (int, np.integer)) or k < 0 or not weight >= 0:
             raise ValueError(f"class_weight must map class numbers to weights ≥ 0; {k!r}: {weight!r} does not.")

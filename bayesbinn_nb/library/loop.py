@@ -20,8 +20,8 @@ from .arrays import ArrayData
 from .callbacks import Callback
 from .feed import check_batch, check_model, check_optimizers, count_batches, explained, parts
 from .history import History
-from .inputs import called, mapped, size_of, weights_by_class
-from .losses import LOSSES, Loss, loss_named, unchanged
+from .inputs import called, mapped, size_of, tensors_of, weights_by_class
+from .losses import LOSSES, Loss, loss_named, takes_classes, unchanged, usual_metrics
 from bayesbinn_nb.library.metrics import (
     accuracy,
     collect,
@@ -40,8 +40,8 @@ if TYPE_CHECKING:  # the trainer imports this page
 
 # %% auto #0
 __all__ = ['ENGINE_SETTINGS', 'Task', 'Setup', 'run_settings', 'StepRules', 'Prepared', 'Following', 'Compiled', 'Narrow',
-           'Counting', 'Gradients', 'Steps', 'first_infinite', 'CheckedBatches', 'Means', 'Checks', 'Place', 'Places',
-           'Hooks', 'in_groups', 'Epochs']
+           'Counting', 'Gradients', 'Steps', 'first_infinite', 'CheckedBatches', 'infinite_data', 'Means', 'Checks',
+           'Place', 'Places', 'Hooks', 'in_groups', 'Epochs']
 
 # %% ../../nbs/library/loop.ipynb #539b9947
 class Task:
@@ -52,14 +52,16 @@ class Task:
     def _learn_by(
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor],
-        metrics: Iterable[Any] | dict[str, Any],
+        metrics: Iterable[Any] | dict[str, Any] | None,
         activation: Callable[[Tensor], Tensor] | None,
     ) -> None:
         name = loss if callable(loss) else loss_named(loss)
         own = Loss(name, activation or unchanged, None, name) if callable(name) else LOSSES[name]
         self.loss, self.activation, self.prediction_loss = own.of_outputs, own.activation, own.of_predictions
-        self.losses, self._classes = own.each, name == "cross_entropy"
-        found = named_metrics(metrics, one_logit=name == "binary_cross_entropy")
+        self.losses, self._classes, self._shares = own.each, takes_classes(name), callable(name)
+        found = named_metrics(
+            usual_metrics(name) if metrics is None else metrics, one_logit=name == "binary_cross_entropy"
+        )
         self.metrics = {name: metric for name, metric in found.items() if not is_collector(metric)}
         self.collectors = {name: metric for name, metric in found.items() if is_collector(metric)}
         self.metric_names = list(found)
@@ -268,7 +270,7 @@ def _check_names(loss: Any, metrics: Any, scheduler_step: str) -> None:
         raise ValueError(f"scheduler_step must be 'epoch_start', 'epoch_end' or 'step', not {scheduler_step!r}.")
     if isinstance(loss, str):
         loss_named(loss)
-    named_metrics(metrics)
+    named_metrics(() if metrics is None else metrics)
 
 # %% ../../nbs/library/loop.ipynb #65bbe772
 class Compiled(Following):
@@ -278,7 +280,9 @@ class Compiled(Following):
         self,
         method: Method | None = None,  # how the binary weights are trained; it is prepared for the model
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",  # in LOSSES, or (outputs, targets) → mean
-        metrics: Iterable[Any] | dict[str, Any] = ("accuracy",),  # names, torchmetrics objects, per-example functions
+        metrics: Iterable[Any]
+        | dict[str, Any]
+        | None = None,  # names, torchmetrics objects, per-example functions; default accuracy, nothing for "mse"
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
         | None = None,  # optimiser → torch scheduler; drives the method's own optimiser
         scheduler_step: str = "epoch_start",  # "epoch_start" (the authors' order), "epoch_end" (torch's) or "step"
@@ -484,6 +488,21 @@ class CheckedBatches(Steps):
         first = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         return first is not None and first.dtype == torch.float64
 
+# %% ../../nbs/library/loop.ipynb #04bfdc8c
+def infinite_data(
+    train: Any,  # an `ArrayData`, or batches
+    limit: int,  # batches to look at, at most
+) -> str | None:  # such as "x of example 3"; None: all is finite, or nothing can be read again
+    "Where training data hold a NaN or an infinity"
+    is_arrays = isinstance(train, ArrayData)
+    for i, batch in enumerate([(train.x, train.y)] if is_arrays else islice(train, limit)):
+        x, y = batch if is_arrays else parts(batch)[:2]
+        for name, t in [*(("x", one) for one in tensors_of(x)), ("y", y)]:
+            if isinstance(t, Tensor) and t.is_floating_point() and not bool(torch.isfinite(t).all()):
+                row = int((~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[0])
+                return f"{name} of example {row}" + ("" if is_arrays else f" of batch {i}")
+    return None
+
 # %% ../../nbs/library/loop.ipynb #33dbb318
 class Means(CheckedBatches):
     "A trainer that ends a run whose loss is not a number"
@@ -647,4 +666,12 @@ class Epochs(Hooks):
             self._after_step(step + 1, steps, sums, seen)
             if rehearsal is not None and rehearsal.enough(steps):
                 break
-        return self._means(sums, seen, epoch)
+        try:
+            return self._means(sums, seen, epoch)
+        except FloatingPointError as e:
+            if (where := infinite_data(train, seen)) is None:
+                raise
+            raise FloatingPointError(
+                f"The training loss is not finite in epoch {epoch}, and neither are the data: {where} holds a NaN or "
+                "an infinity. Leave such examples out, or fill in the value."
+            ) from e

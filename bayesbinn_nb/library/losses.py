@@ -5,17 +5,19 @@
 # %% ../../nbs/library/losses.ipynb #d202b7dc
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .metrics import as_columns, mse, per_example
 
 # %% auto #0
-__all__ = ['LOSSES', 'ALSO_CALLED', 'Loss', 'unchanged', 'loss_named']
+__all__ = ['LOSSES', 'ALSO_CALLED', 'Loss', 'unchanged', 'loss_named', 'takes_classes', 'usual_metrics']
 
 # %% ../../nbs/library/losses.ipynb #dd968e35
 @dataclass(frozen=True)
@@ -92,3 +94,25 @@ def loss_named(
             f"Unknown loss {name!r}; there are {', '.join(LOSSES)}, or pass a function of (outputs, targets)."
         )
     return found
+
+# %% ../../nbs/library/losses.ipynb #12e5d4cd
+_OF_CLASSES = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
+_MODULES_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+
+
+def takes_classes(
+    loss: str | Callable[..., Any],  # in LOSSES, or a function, or a module
+) -> bool:
+    "Does a loss take class numbers? Of functions, those of PyTorch are known"
+    if isinstance(loss, str):
+        return loss_named(loss) == "cross_entropy"
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return isinstance(loss, _MODULES_OF_CLASSES) or any(loss is known for known in _OF_CLASSES)
+
+
+def usual_metrics(
+    loss: str | Callable[..., Any],  # in LOSSES, or a function
+) -> tuple[str, ...]:
+    "What is measured beside a loss, if nobody says what"
+    return () if isinstance(loss, str) and loss_named(loss) == "mse" else ("accuracy",)

@@ -38,6 +38,7 @@ from bayesbinn_nb.library.callbacks import (
     Progress,
     TensorBoardLogger,
     WandbLogger,
+    listed,
 )
 from .history import History
 from .inputs import tensors_of
@@ -648,13 +649,13 @@ class ParallelTrainer(Agreeing):
         self,
         x: Any,  # arrays, an ArrayData, or a DataLoader with a ShareSampler as its batch_sampler
         *more: Any,  # as for `Trainer.fit`
-        callbacks: Sequence[Callback] = (),  # those that write run on rank 0
+        callbacks: Sequence[Callback] | Callback | None = (),  # those that write run on rank 0
         progress: Any = "auto",  # shown by rank 0
         **settings: Any,  # as for `Trainer.fit`; batch_size is that of the whole batch
     ) -> History:
         "Train together; returns the history, which is the same on every rank"
         if rank():
-            callbacks, progress = [c for c in callbacks if not writes(c)], "silent"
+            callbacks, progress = [c for c in listed(callbacks) if not writes(c)], "silent"
         with others_alive(lambda: getattr(self, "_last_saved", None)):
             return super().fit(x, *more, callbacks=callbacks, progress=progress, **settings)
 

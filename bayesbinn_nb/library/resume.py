@@ -25,8 +25,8 @@ from .history import History
 from .loop import ENGINE_SETTINGS, Place
 
 # %% auto #0
-__all__ = ['FORMAT', 'copied', 'without_functions', 'Chance', 'Savable', 'Remembering', 'Saved', 'newest', 'difference',
-           'GoingOn', 'Within', 'Resumable']
+__all__ = ['FORMAT', 'copied', 'without_functions', 'Chance', 'Savable', 'Remembering', 'difference', 'Settled', 'Saved',
+           'newest', 'GoingOn', 'Within', 'Resumable']
 
 # %% ../../nbs/library/resume.ipynb #c3af72b0
 def copied(
@@ -133,8 +133,54 @@ class Remembering(Savable):
             self._place = Place(**here)
             self._begun += 1
 
+# %% ../../nbs/library/resume.ipynb #b180b6d2
+def difference(
+    found: dict[str, Any],  # settings in a checkpoint
+    wanted: dict[str, Any],  # settings of this run
+) -> str | None:  # a sentence; None: they are the same
+    "The first setting that differs; one that an older checkpoint does not know is not compared"
+    engine = tuple(f", {name}" for name in ENGINE_SETTINGS)
+    found = {k: v for k, v in found.items() if not k.endswith(engine)}
+    wanted = {k: v for k, v in wanted.items() if k in found or ": " not in k}
+    for k in {**wanted, **found}:
+        if found.get(k) != wanted.get(k):
+            return f"{k} was {found.get(k)!r} there and is {wanted.get(k)!r} here"
+    return None
+
 # %% ../../nbs/library/resume.ipynb #afd93b1e
-class Saved(Remembering):
+_OF_FIT = ("weights: ", "processes")  # settings that come with a fit
+
+
+def _compiled(settings: dict[str, Any], with_size: bool) -> dict[str, Any]:
+    "Of all settings, those that compile (and prepare) gave"
+    kept = {k: v for k, v in settings.items() if not k.startswith(_OF_FIT)}
+    return {k: v for k, v in kept.items() if with_size or not k.endswith("train_size")}
+
+
+class Settled(Remembering):
+    "A trainer that knows the settings it was compiled with from those of a checkpoint"
+
+    def _check_settings(self, path: str | Path, state: dict[str, Any], sized: bool) -> None:
+        "Refuse a checkpoint of this method that other settings were compiled for"
+        found = state.get("settings")
+        if found is None or state["method"]["method"] != self._need().name:  # the method itself refuses another's
+            return
+        given, wanted = (_compiled(settings, sized) for settings in (found, self._settings))
+        if (said := difference(given, wanted)) is not None:
+            raise ValueError(
+                f"{path} belongs to a run with other settings: {said}. A run goes on with its own: compile the trainer "
+                "with them, also to evaluate only. save_model and load_model carry the network without its run."
+            )
+
+    def _take_size(self, state: dict[str, Any]) -> None:
+        "N is of the data: that of the checkpoint, until the next fit brings other data"
+        if not self._size_is_given:
+            self._need().train_size = state["train_size"]
+            sizes = {k: v for k, v in (state.get("settings") or {}).items() if k.endswith("train_size")}
+            self._settings |= {k: v for k, v in sizes.items() if k in self._settings}
+
+# %% ../../nbs/library/resume.ipynb #0005642e
+class Saved(Settled):
     "A trainer that can be saved, and taken back"
 
     def _read(self, path: str | Path) -> dict[str, Any]:
@@ -145,7 +191,8 @@ class Saved(Remembering):
         path: str | Path,  # as it was given to `save`
         callbacks: Sequence[Callback] = (),  # they get their state back, in order
     ) -> Self:
-        "Take back a checkpoint; the trainer must have been compiled with the same method and settings"
+        """Take back a checkpoint; a trainer compiled with another method, or with other settings, is refused: the state
+        holds the settings of its run, and a run goes on with them"""
         method, state = self._need(), self._read(path)
         if state.get("format") != FORMAT:
             raise ValueError(f"{path} is not a training checkpoint of this package (format {state.get('format')!r}).")
@@ -154,7 +201,9 @@ class Saved(Remembering):
                 f"{path} belongs to seed {seed}, this trainer has seed {self.seed}, and a run goes on with its own "
                 f"seed: build Trainer(…, seed={seed}), also to evaluate only, or use another folder."
             )
+        sized = self._size_is_given or not self._prepared  # else N is that of an earlier fit's data
         self._begin(state["train_size"])
+        self._check_settings(path, state, sized)
         method.load_state_dict(state["method"])  # first: it refuses another method's state before anything is changed
         unwrapped(self.model).load_state_dict(state["model"])
         _rates_to(self.device, method.optimizers())
@@ -162,6 +211,7 @@ class Saved(Remembering):
             scheduler = getattr(self, name)
             if scheduler is not None and state.get(name) is not None:
                 scheduler.load_state_dict(state[name])
+        self._take_size(state)
         self._take_history(state)
         _give_back(callbacks, state["callbacks"])
         return self
@@ -176,20 +226,6 @@ def newest(
     if not found:
         return None
     return max(found, key=lambda one: (len(one[1].get("history", ())), one[0] == within))
-
-# %% ../../nbs/library/resume.ipynb #e8009933
-def difference(
-    found: dict[str, Any],  # settings in a checkpoint
-    wanted: dict[str, Any],  # settings of this run
-) -> str | None:  # a sentence; None: they are the same
-    "The first setting that differs; one that an older checkpoint does not know is not compared"
-    engine = tuple(f", {name}" for name in ENGINE_SETTINGS)
-    found = {k: v for k, v in found.items() if not k.endswith(engine)}
-    wanted = {k: v for k, v in wanted.items() if k in found or ": " not in k}
-    for k in {**wanted, **found}:
-        if found.get(k) != wanted.get(k):
-            return f"{k} was {found.get(k)!r} there and is {wanted.get(k)!r} here"
-    return None
 
 # %% ../../nbs/library/resume.ipynb #d5fd4185
 class GoingOn(Saved):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .arrays import ArrayData
-from .callbacks import Callback
-from .feed import count_examples
+from .callbacks import Callback, listed
+from .feed import count_examples, need_batches
 from .history import History
 from .inputs import is_array
 from .loop import StepRules
@@ -25,8 +25,8 @@ from .trainer import Trainer
 from ..methods.method import Method
 
 # %% auto #0
-__all__ = ['BlockLinear', 'widened', 'joined', 'part_of', 'numbers_of', 'SideBySide', 'JointLoss', 'Divided', 'Rows', 'HandBack',
-           'check_alike', 'settings_of', 'joint_trainer', 'fit_together']
+__all__ = ['TOGETHER', 'BlockLinear', 'widened', 'joined', 'part_of', 'numbers_of', 'SideBySide', 'JointLoss', 'Divided', 'Rows',
+           'HandBack', 'check_alike', 'settings_of', 'joint_trainer', 'check_names', 'fit_together']
 
 # %% ../../nbs/library/together.ipynb #5450e8cc
 class BlockLinear(nn.Linear):
@@ -310,6 +310,20 @@ def joint_trainer(
     return joint, back
 
 # %% ../../nbs/library/together.ipynb #176c7502
+TOGETHER = ("batch_size", "drop_last", "verbose", "progress", "checkpoint_dir", "checkpoint_seconds")
+
+
+def check_names(
+    settings: dict[str, Any],  # by name
+) -> None:
+    "Refuse what `fit_together` does not take, which the joint fit would pass over"
+    if unknown := [name for name in settings if name not in TOGETHER]:
+        raise TypeError(
+            f"fit_together does not take {', '.join(unknown)}: beside train, val (or validation_data), test, epochs "
+            f"and callbacks it takes {', '.join(TOGETHER)}. Anything else is for the fit of each trainer alone."
+        )
+
+
 def fit_together(
     trainers: Sequence[Trainer],  # compiled alike, each with its own model and seed, none trained yet
     train: Any,  # as for `Trainer.fit`, arrays also as a pair (x, y); every network sees the same batches
@@ -317,21 +331,27 @@ def fit_together(
     test: Any = None,  # evaluated after each epoch too, and never used to choose anything
     *,
     epochs: int,  # train until this epoch, ≥ 1
-    callbacks: Sequence[Callback] = (),  # they see the joint trainer
-    **settings: Any,  # batch_size, drop_last, progress, checkpoint_dir, checkpoint_seconds of `Trainer.fit`
+    validation_data: Any = None,  # another name of val; (x, y), where `train` is an array with targets apart
+    callbacks: Sequence[Callback] | Callback | None = (),  # they see the joint trainer
+    **settings: Any,  # batch_size, drop_last, verbose, progress, checkpoint_dir, checkpoint_seconds of `Trainer.fit`
 ) -> list[History]:  # of each trainer, which is left as its own `fit` would leave it
     "Train several networks of one architecture as one; a single trainer is fitted as usual"
-    trainers = list(trainers)
+    trainers, callbacks = list(trainers), listed(callbacks)
+    check_names(settings)
     if not trainers:
         return []
     if any(t.method is None for t in trainers):
         raise RuntimeError("Call compile(method=…) of every trainer first.")
     if is_array(train) and is_array(val):
         train, val = (train, val), None
+    if val is not None and validation_data is not None:
+        raise ValueError("Validation data were given twice: keep one of val and validation_data.")
+    val = validation_data if val is None else val
     train, val, test = (trainers[0]._to_score(data) for data in (train, val, test))
     if len(trainers) == 1:
         return [trainers[0].fit(train, val=val, test=test, epochs=epochs, callbacks=callbacks, **settings)]
     check_alike(trainers)
+    need_batches(train, "training data")
     first = trainers[0]
     if isinstance(train, ArrayData):
         train = train.to(first.device)

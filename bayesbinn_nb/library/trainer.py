@@ -27,6 +27,7 @@ from bayesbinn_nb.library.callbacks import (
     StopWhenStill,
     TensorBoardLogger,
     WandbLogger,
+    listed,
     overrides,
     wants_steps,
 )
@@ -343,7 +344,7 @@ class Receiving(Fitting):
     def _to_score(self, data: Any) -> Any:
         "Validation or test data: a pair of arrays, or what has targets of its own"
         if isinstance(data, (tuple, list)) and len(data) == 2 and is_arrays(data[0]) and is_array(data[1]):
-            return as_data(data[0], data[1], None, self.model, self._classes)
+            return as_data(data[0], data[1], None, self.model, self._classes, self._shares)
         return data
 
     def _received(self, x: Any, y: Any, sample_weight: Any, named: tuple[Any, Any], share: float) -> tuple[Any, Any]:
@@ -353,7 +354,7 @@ class Receiving(Fitting):
             held_out, y = [*held_out, y], None
         train = x
         if y is not None or sample_weight is not None or isinstance(x, dict):
-            train = as_data(x, y, sample_weight, self.model, self._classes)
+            train = as_data(x, y, sample_weight, self.model, self._classes, self._shares)
         if len(held_out) + bool(share) > 1:
             raise ValueError("Validation data were given twice: keep one of validation_data, val and validation_split.")
         if share:
@@ -417,7 +418,7 @@ class Trainer(Describing):
         class_weight: dict[int, float] | None = None,  # class → its weight in the loss
         sample_weight: Any = None,  # (N,) weights of the examples of arrays in the loss
         drop_last: bool = False,  # leave out a last batch that is not full
-        callbacks: Sequence[Callback] = (),  # what watches or steers the training, in this order
+        callbacks: Sequence[Callback] | Callback | None = (),  # what watches or steers the training, in this order
         verbose: str | int = "auto",  # as in Keras: 0 silent, 1 bars, 2 a line per epoch, "auto"
         progress: str | Progress | None = None,  # the same in words: "bar", "line", "silent", or a Progress
         checkpoint_dir: str | Path | None = None,  # last.pt and best.pt are kept there; a run found there goes on
@@ -438,7 +439,7 @@ class Trainer(Describing):
             epochs=epochs,
             batch_size=batch_size,
             drop_last=drop_last,
-            callbacks=[*callbacks, progress_of(verbose, progress)],
+            callbacks=[*listed(callbacks), progress_of(verbose, progress)],
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
             seconds=checkpoint_seconds,
             monitor=monitor,

@@ -364,6 +364,13 @@ class _Sampled(_Drawn):
 class _Learning(_Sampled):
     "Move λ"
 
+    def _refuse_inside(self) -> None:
+        if self._active:
+            raise RuntimeError(
+                "step() was called inside `with opt.sampled_params():`, where the model holds a draw: leave the pass "
+                "first, then call step()."
+            )
+
     def _row(self, p: Tensor, group: dict, g: Tensor | None, w: Tensor | None, total: Tensor | None) -> tuple:
         "What a step of one parameter touches: λ, mode, g, w, total, momentum, own prior, mean"
         state = self.state[p]
@@ -452,6 +459,7 @@ class _Stepping(_Learning):
         closure: Callable[[], Tensor | None] | None = None,  # the mean loss and its backward; called S times
     ) -> Tensor | None:  # the mean loss over the S draws, if a closure gave it
         "Move λ by the gradients of the passes since the last step"
+        self._refuse_inside()
         loss = None if closure is None else self._by_closure(closure)
         nothing = [None] * sum(len(g["params"]) for g in self.param_groups)
         gradients = self._take() or nothing

@@ -348,7 +348,7 @@ class _Stepped(_Trained):
             raise RuntimeError(
                 f"{type(self).__name__}.step() was called with no gradient to learn from: run the loss and its "
                 "backward "
-                "inside `for p in method.train_passes(): with p: …` first."
+                "inside `for p in method.train_passes(): with p: …` first, leave the passes, then call step()."
             )
         if self._left_out:
             self._refuse_released()
@@ -484,7 +484,7 @@ class Method(_Watched):
         self,
         state: dict[str, Any],  # as `state_dict` gave it
     ) -> None:
-        "Take back a `state_dict`; the model must have been prepared"
+        "Take back a `state_dict`, with the settings in it; the model must have been prepared"
         load_method(self, state)
 
 # %% ../../nbs/methods/method.ipynb #00000036
@@ -492,7 +492,8 @@ def load_method(
     method: Method,  # prepared
     state: dict[str, Any],  # from `Method.state_dict`
 ) -> None:
-    "Take back a state, and nothing but the state: copies of its tensors, and the settings stay those given"
+    """Take back a state: copies of its tensors. The settings in the optimisers' groups (the rate, the temperature) are
+    the state's from then on; those given, by which a run is recognised, stay in the optimisers' `defaults`"""
     if method.model is None:
         raise RuntimeError(
             "Call prepare(model, train_size=…) before load_state_dict: the state belongs to a model's parameters."

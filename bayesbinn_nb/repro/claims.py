@@ -23,8 +23,8 @@ __all__ = ['WORDS', 'LEVEL', 'OTHER_MEAN', 'ROOMS', 'Finding', 'word_of', 'Gap',
 
 # %% ../../nbs/repro/claims.ipynb #84d4764c
 WORDS = {
-    "yes": "our runs settle it: the claim holds",
-    "no": "our runs settle it: the claim does not hold",
+    "yes": "within the limits that the finding names, our runs settle it: the claim holds",
+    "no": "within those limits, our runs settle it: the claim does not hold",
     "in part": "one half of the claim holds, or it holds less strictly than it is put",
     "so far": "it holds at the last epoch that all methods of the row have reached, and the training was to go on",
     "open": "our runs cannot say: too few or too short, on stand-in data, or of another variant than the published one",

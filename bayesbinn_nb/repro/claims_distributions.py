@@ -582,7 +582,8 @@ def behind_whatever_is_tuned(records):
     numbers = {"wrong": wrong_pixels(ours), "trivial": trivial, "settings": len(tried), "best": best}
     numbers |= {"iou": mean_of(tried[best], "val_mean_iou"), "best wrong": wrong_pixels(tried[best])}
     numbers["rivals"] = {m: (mean_of(g, "val_mean_iou"), wrong_pixels(g)) for m, g in rivals.items()}
-    return Finding(word_of(idle, last), numbers)
+    used = [ours, *rivals.values(), *attempts.values()]
+    return Finding(word_of(idle, last), numbers, rests_on=tuple(r for group in used for r in group))
 
 # %% ../../nbs/repro/claims_distributions.ipynb #b3d8d740
 def learners_in_words(finding: Finding) -> str:
@@ -627,9 +628,9 @@ def tuning_does_not_help(records):
     bar = mean_of(main["bayesbinn"], "val_mean_iou")
     better = [name for name, group in attempts.items() if mean_of(group, "val_mean_iou") > bar]
     numbers = {"attempts": len(attempts), "better": better}
-    if not better:
-        return Finding("yes", numbers)
-    return Finding("no" if 2 * len(better) > len(attempts) else "in part", numbers)
+    word = "yes" if not better else "no" if 2 * len(better) > len(attempts) else "in part"
+    used = [main["bayesbinn"], *attempts.values()]
+    return Finding(word, numbers, rests_on=tuple(r for group in used for r in group))
 
 # %% ../../nbs/repro/claims_distributions.ipynb #0fb252c5
 def collapse_in_words(finding: Finding) -> str:

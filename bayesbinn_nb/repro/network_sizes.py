@@ -24,7 +24,7 @@ NETWORKS = {  # title -> (architecture, its arguments)
     "Bop, CIFAR-10": ("bop_binarynet", {}),
     "latent-weight study": ("latent_study_net", {}),
     "U-Net": ("unet", {}),
-    "U-Net, width 8, depth 3": ("unet", {"width": 8, "depth": 3}),
+    "U-Net, width 8, depth 4": ("unet", {"width": 8, "depth": 4}),
 }
 
 

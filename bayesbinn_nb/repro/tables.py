@@ -105,7 +105,7 @@ def verdict_table(
 def published_lines(dataset: str, method: str) -> list:  # of dicts
     "The paper's and the report's accuracies of one method"
     lines = []
-    for document, text in (("paper", "paper, best validation"), ("report", "report, as printed")):
+    for document, text in (("paper", "paper, best validation"), ("report", "report, misprints corrected")):
         mine = [
             p
             for p in published_numbers()

@@ -190,6 +190,14 @@ def check_layer(layer, shape, tmp_path):
         (nn.Hardtanh(-0.5, 2.0), (6,)),
         (nn.Sigmoid(), (6,)),
         (nn.Tanh(), (6,)),
+        (nn.ReLU6(), (6,)),
+        (nn.LeakyReLU(0.3), (6,)),
+        (nn.ELU(0.7), (6,)),
+        (nn.Softmax(1), (6,)),
+        (nn.Softmax(dim=-1), (2, 6)),
+        (nn.LogSoftmax(1), (6, 2)),
+        (nn.AdaptiveAvgPool2d(1), (2, 6, 5)),
+        (nn.AdaptiveAvgPool2d((1, 1)), (2, 6, 5)),
         (nn.Flatten(), (2, 3)),
         (nn.Identity(), (2, 3)),
         (nn.Dropout2d(), (2, 3, 3)),
@@ -217,6 +225,8 @@ def test_the_sign_of_zero_and_of_its_negative(tmp_path):
         (nn.MaxPool2d(2, ceil_mode=True), "0.deep pools with a setting"),
         (nn.MaxPool2d(2, return_indices=True), "0.deep pools with a setting"),
         (nn.AvgPool2d(2, divisor_override=3), "0.deep pools with a setting"),
+        (nn.AdaptiveAvgPool2d((1, 2)), r"0.deep pools to \(1, 2\)"),
+        (nn.Softmax(), "0.deep does not say over which axis"),
         (nn.Flatten(2), "0.deep flattens axes 2 to -1"),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
@@ -237,8 +247,11 @@ def test_other_refusals(tmp_path, monkeypatch):
         onnx_model(nn.Sequential(nn.ReLU()))
     with pytest.raises(ValueError, match=r"Inputs of the shape \(3,\) do not fit"):
         onnx_model(nn.Sequential(nn.Linear(2, 2)), (3,))
+    for shape in (2, "2"):
+        with pytest.raises(TypeError, match=f"shape={shape!r} is not the shape of one example"):
+            onnx_model(nn.Sequential(nn.Linear(2, 2)), shape)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"bayesbinn_nb\[deploy\]"):
+    with pytest.raises(ImportError, match="pip install onnx"):
         onnx_model(nn.Sequential(nn.Linear(2, 2)))
 
 
@@ -255,6 +268,41 @@ def test_a_rule_of_ones_own(tmp_path):
         check_layer(Scale(), (4,), tmp_path)
     finally:
         del RULES[Scale]
+
+
+def test_a_network_of_ones_own(tmp_path, monkeypatch, capsys):
+    "Packed, refused by the command with what to do, and exported as it says"
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.first(x)))
+
+    net, x = Net(), grid(5, 4)
+    net.last.weight.data.sign_()
+    path = pack_model(net, tmp_path / "own.safetensors", ["last.weight"])
+    save_model(net, tmp_path / "floats.safetensors")
+    monkeypatch.chdir(tmp_path)
+    for file, reader in (("own", "load_packed"), ("floats", "load_model")):
+        assert main(["export", f"{file}.safetensors", "--onnx", "own.onnx"]) == 1
+        assert f"export_onnx({reader}(path, model), out)" in " ".join(capsys.readouterr().err.split())
+    bits = load_packed(path, Net())
+    with pytest.raises(TypeError, match=r"Net, which has no ONNX rule; .*@onnx_rule\(Net\)"):
+        export_onnx(bits, "own.onnx")
+
+    @onnx_rule(Net)
+    def rule(graph, net, x):
+        x = graph.node("Relu", deploy.add_module(graph, net.first, x, "first"))
+        return deploy.add_module(graph, net.last, x, "last")
+
+    try:
+        with torch.no_grad():
+            assert_same(logits(export_onnx(bits, "own.onnx"), x), net(x))
+    finally:
+        del RULES[Net]
 
 
 def test_every_network_of_the_library_has_its_rules():

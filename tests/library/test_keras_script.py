@@ -1,5 +1,6 @@
 "A Keras user's first script runs with the words that Keras has, and what it says is so"
 
+import functools
 import inspect
 
 import numpy as np
@@ -17,6 +18,7 @@ from bayesbinn_nb import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
+    StopWhenStill,
     Trainer,
 )
 from bayesbinn_nb.library.callbacks import Callback, Progress
@@ -348,3 +350,136 @@ def test_bars_where_somebody_looks_on(capfd, monkeypatch):
 def test_what_is_wrong_is_said(call, said):
     with pytest.raises(ValueError, match=said):
         call(compiled())
+
+
+def test_a_callback_used_again_begins_anew():
+    stop = EarlyStopping(patience=3, restore_best_weights=True)
+    runs = []
+    for callback in (stop, None):
+        for seed in range(3):
+            trainer = Trainer(net(), device="cpu", seed=seed).compile(BayesBiNN(lr=1e-2, temperature=1.0))
+            own = callback or EarlyStopping(patience=3, restore_best_weights=True)
+            settings = {"epochs": 8, "validation_split": 0.3, "callbacks": [own], "verbose": 0}
+            runs.append((trainer, len(trainer.fit(images, labels, **settings)), own.best_epoch))
+    again, alone = runs[:3], runs[3:]
+    for (a, *said), (b, *wanted) in zip(again, alone, strict=True):
+        assert said[0] == wanted[0]
+        assert all(map(torch.equal, a.model.state_dict().values(), b.model.state_dict().values()))
+    assert not torch.equal(again[0][0].model[0].weight, again[1][0].model[0].weight)
+
+
+@pytest.mark.parametrize("make", [lambda: StopWhenStill(2), lambda: ModelCheckpoint("no/{epoch}.pt", "loss")])
+def test_every_memory_is_of_one_run(make):
+    used, logs = make(), {"epoch": 4, "loss": 0.0, "flipped": 0}
+    before = used.state_dict()
+    trainer = compiled()
+    used.on_train_begin(trainer, {"start": 0, "epochs": 9})
+    used.still, used.best, used.best_epoch = 1, 0.0, logs["epoch"]
+    used.on_train_begin(trainer, {"start": 4, "epochs": 9})
+    assert used.state_dict() != before, "the same run goes on"
+    used.on_train_begin(compiled(), {"start": 4, "epochs": 9})
+    assert used.state_dict() == before, "another run, of which it has seen nothing"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    first = compiled(BayesBiNN(lr=1e-2, temperature=1.0))
+    first.fit(images, labels, epochs=1, class_weight={0: 2.0}, verbose=0)
+    path = first.save(tmp_path / "a.pt")
+    for method, said in (
+        (BayesBiNN(lr=1e-3, temperature=1.0), "lr was 0.01 there and is 0.001 here"),
+        (BayesBiNN(lr=1e-2, temperature=0.5), "temperature was 1.0 there and is 0.5 here"),
+    ):
+        other = compiled(method).prepare(300)
+        before = [p.clone() for p in other.model.parameters()]
+        with pytest.raises(ValueError, match=f"a run with other settings: .*{said}.*compile the trainer"):
+            other.load(path)
+        assert all(map(torch.equal, before, other.model.parameters())), "nothing has changed"
+    with pytest.raises(ValueError, match="clipvalue was None there and is 1.0 here"):
+        compiled(BayesBiNN(lr=1e-2, temperature=1.0), clipvalue=1.0).load(path)
+    same = compiled(BayesBiNN(lr=1e-2, temperature=1.0)).load(path)
+    assert same.evaluate(images, labels) == first.evaluate(images, labels)
+
+
+def test_a_checkpoint_brings_its_number_of_examples(tmp_path):
+    trainer = compiled(BayesBiNN(lr=1e-2, temperature=1.0))
+    trainer.fit(images[:100], labels[:100], epochs=1, verbose=0)
+    path = trainer.save(tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match="have 300 examples and had 100"):
+        trainer.fit(images, labels, epochs=2, verbose=0)
+    trainer.load(path)
+    with pytest.warns(UserWarning, match="have 300 examples and had 100"):
+        trainer.fit(images, labels, epochs=2, verbose=0)
+    assert trainer.method.optimizer.param_groups[0]["train_size"] == 300
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf"), None])
+def test_a_schedule_that_gives_no_rate_is_refused(rate):
+    with pytest.raises(ValueError, match=f"learning rate {rate} for epoch 0 .*: a rate is a number ≥ 0"):
+        compiled().fit(images, labels, callbacks=[LearningRateScheduler(lambda epoch: rate)], verbose=0)
+
+
+def test_a_file_named_by_what_is_not_measured_is_a_sentence(tmp_path):
+    keep = ModelCheckpoint(tmp_path / "{val_loss:.2f}.pt")
+    with pytest.raises(ValueError, match="cannot name a file .* in epoch 1: there are .*needs validation data"):
+        compiled().fit(images, labels, callbacks=[keep], verbose=0)
+
+
+SOFT = functools.partial(nn.functional.cross_entropy, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.functional.cross_entropy, SOFT])
+def test_cross_entropy_as_a_function_takes_class_numbers(loss):
+    numbers = labels[:, 0].astype(np.int64)
+    trainer = compiled(loss=loss)
+    rows = trainer.fit(images, numbers, epochs=2, validation_data=(images, numbers), verbose=0)
+    assert set(rows[0]) >= {"accuracy", "val_accuracy"} and trainer.evaluate(images, numbers)
+    if loss is not SOFT:
+        named = compiled().fit(images, numbers, epochs=2, verbose=0)
+        assert rows.column("loss") == named.column("loss")
+    shares = compiled(loss=loss, metrics=[])
+    found = shares.fit(images, np.eye(3)[numbers], verbose=0).column("loss")
+    assert found == pytest.approx(rows.column("loss")[:1], rel=1e-2), "other roundings, the same mean"
+
+
+def test_squared_error_has_no_accuracy_and_its_best_is_the_smallest_loss(tmp_path):
+    target = images[:, :1] * 2
+    settings = {"epochs": 5, "validation_split": 0.3, "verbose": 0, "checkpoint_dir": tmp_path}
+    rows = compiled(STE(lr=0.01), net(1), loss="mse").fit(images, target, **settings)
+    assert not any("accuracy" in name for name in rows[0])
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert len(best["history"]) == rows.best("val_loss")["epoch"] > 1
+    assert "accuracy" in compiled(model=net(1), loss="binary_crossentropy").fit(images, labels > 1, verbose=0)[0]
+    assert "accuracy" in compiled(model=net(1), loss="mse", metrics=["accuracy"]).metric_names
+
+
+def test_a_nan_in_the_data_is_not_the_learning_rate():
+    spoilt = images.copy()
+    spoilt[7, 2] = np.nan
+    with pytest.raises(FloatingPointError, match="x of example 7 holds a NaN or an infinity. Leave such examples out"):
+        compiled().fit(spoilt, labels, verbose=0)
+    loader = DataLoader(TensorDataset(torch.tensor(spoilt).float(), torch.tensor(labels[:, 0]).long()), 50)
+    with pytest.raises(FloatingPointError, match="x of example 7 of batch 0 holds"):
+        compiled().fit(loader, verbose=0)
+
+
+def test_what_is_nearly_right_is_said():
+    with pytest.raises(TypeError, match=r"callbacks holds the class EarlyStopping: give an object of it"):
+        compiled().fit(images, labels, callbacks=[EarlyStopping], verbose=0)
+    stop = EarlyStopping("loss")
+    compiled().fit(images, labels, callbacks=stop, verbose=0)
+    assert stop.best_epoch == 1
+    with pytest.raises(TypeError, match=r"whole DataBundle, which holds several splits: give fit\(bundle.train"):
+        compiled().fit(bayesbinn_nb.load_data("digits"), verbose=0)
+    with pytest.raises(TypeError, match=r"class_weight must be a dictionary.*not list: give dict\(enumerate"):
+        compiled().fit(images, labels, class_weight=[1, 2], verbose=0)
+
+
+def test_a_step_inside_its_pass_is_refused():
+    model = nn.Linear(4, 3, bias=False)
+    optimizer = bayesbinn_nb.BayesBiNNOptimizer(model.parameters(), train_size=300)
+    with pytest.raises(RuntimeError, match="leave the pass first"), optimizer.sampled_params():
+        model(torch.ones(4, 4)).sum().backward()
+        optimizer.step()
+    with optimizer.sampled_params():
+        model(torch.ones(4, 4)).sum().backward()
+    optimizer.step()

@@ -19,6 +19,7 @@ from bayesbinn_nb.library.models import build_model
 from bayesbinn_nb.library.packing import inspect_file, load_packed, model_size, pack_model, unpack_model
 from bayesbinn_nb.library.trainer import Trainer
 from bayesbinn_nb.methods.bayesbinn import BayesBiNN
+from bayesbinn_nb.methods.ste import STE
 
 FOUND = Path(__file__).parent / "files"
 
@@ -202,3 +203,29 @@ def test_a_layer_called_module_keeps_its_name(tmp_path):
     net.module.weight.data.sign_()
     assert torch.equal(load_model(save_model(net, tmp_path / "m"), Inner()).module.weight, net.module.weight)
     assert torch.equal(unpack_model(pack_model(net, tmp_path / "p"), Inner()).module.weight, net.module.weight)
+
+
+def test_a_sound_file_of_another_kind_is_named_with_its_reader(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 3, bias=False))
+    trainer = Trainer(model, device="cpu").compile(STE()).prepare(10)
+    trainer.save(tmp_path / "a.pt")
+    save_model(model, tmp_path / "a.safetensors")
+    pack_model(model, tmp_path / "a.packed.safetensors")
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    (tmp_path / "last.pt").write_bytes(b"PK torn")
+    (tmp_path / "torn.pt").write_bytes(b"PK torn")
+    for call, said in (
+        (lambda: trainer.load(tmp_path / "a.safetensors"), "is not a checkpoint but a model file: load_model"),
+        (
+            lambda: trainer.load(tmp_path / "a.packed.safetensors"),
+            "is not a checkpoint but a packed model: unpack_model",
+        ),
+        (lambda: load_model(tmp_path / "a.pt"), r"is not a model file but a training checkpoint: Trainer.load"),
+        (lambda: unpack_model(tmp_path / "a.pt"), "is not a packed model but a training checkpoint: Trainer.load"),
+        (lambda: load_model(tmp_path / "state.pt"), "is not a model file but a file of torch: torch.load"),
+        (lambda: trainer.load(tmp_path / "last.pt"), "damaged or of another kind. Delete it to start afresh"),
+        (lambda: trainer.load(tmp_path / "torn.pt"), "damaged or of another kind. Copy it again"),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            call()
+        assert ("Delete" in str(caught.value)) == ("last.pt" in str(caught.value))

@@ -19,6 +19,7 @@ from bayesbinn_nb.library.packing import (
     unpack_bits,
     unpack_model,
 )
+from bayesbinn_nb.library.trainer import Trainer
 
 CASES = [
     ("mnist_mlp", dict(hidden=24), (1, 28, 28)),
@@ -122,6 +123,85 @@ def test_packed_layers_work_under_autocast(tmp_path):
     x = torch.randn(4, 1, 28, 28)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(bits(x), model(x))
+
+
+def layers_of_all_kinds():
+    "Each kind of packed layer, with bias, and a normalisation; all sums are small integers"
+    conv, up = nn.Conv2d(1, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2, stride=2)
+    model = nn.Sequential(conv, nn.BatchNorm2d(4), up, nn.Flatten(), nn.Linear(2 * 8 * 8, 3))
+    with torch.no_grad():
+        for layer in (conv, up, model[4]):
+            layer.weight.bernoulli_(0.5).mul_(2).sub_(1)
+            layer.bias.copy_(torch.arange(len(layer.bias)))
+        model[1].running_var.fill_(1 - model[1].eps)
+    return model.eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("gradients", [False, True], ids=["packed product", "unpacked"])
+def test_packed_layers_change_their_type_as_others_do(dtype, gradients, tmp_path):
+    model = layers_of_all_kinds()
+    bits = load_packed(pack_model(model, tmp_path / "m"), layers_of_all_kinds())
+    model, bits = model.to(dtype), bits.to(dtype)
+    x = torch.randint(-1, 2, (3, 1, 4, 4)).to(dtype).requires_grad_(gradients)
+    found, expected = bits(x), model(x)
+    assert found.dtype == expected.dtype == dtype
+    assert torch.allclose(found, expected, rtol=4 * torch.finfo(dtype).eps, atol=64 * torch.finfo(dtype).eps)
+    assert bits[0].weight_bits.dtype == torch.uint8 and bits[0].weight.dtype == dtype
+    again = bits.float()
+    assert torch.equal(again(x.float()), model.float()(x.float())) and again[0].dtype == torch.float32
+
+
+def test_packed_layers_of_all_kinds_work_under_autocast(tmp_path):
+    model = layers_of_all_kinds()
+    bits, x = load_packed(pack_model(model, tmp_path / "m"), layers_of_all_kinds()), torch.randn(3, 1, 4, 4)
+    for dtype in (torch.float32, torch.bfloat16):  # a network that was brought to the type before
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(bits.to(dtype)(x), model.to(dtype)(x))
+
+
+def test_a_refusal_leaves_the_model_whole(tmp_path):
+    def make():
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"))
+
+    model = make()
+    for p in (model[0].weight, model[1].weight):
+        p.data.sign_()
+    path, other = pack_model(model, tmp_path / "m"), make()
+    with pytest.raises(ValueError, match="1 pads with 'circular'.*unpack_model"):
+        load_packed(path, other)
+    assert type(other[0]) is nn.Conv2d
+    assert torch.equal(unpack_model(path, other)[0].weight, model[0].weight)
+
+
+@pytest.mark.parametrize("choice", ["anything", "predicate", "names"])
+@pytest.mark.parametrize("name,kwargs,shape", CASES, ids=[c[0] for c in CASES])
+def test_a_packed_network_is_packed_again(name, kwargs, shape, choice, tmp_path):
+    model = trained(name, kwargs, shape)
+    names = binary_names(model)
+    path = pack_model(model, tmp_path / "m", names)
+    bits = load_packed(path)
+    binary = {"anything": None, "predicate": binary_predicate(bits), "names": names}[choice]
+    again = read_packed(pack_model(bits, tmp_path / "again", binary))
+    if choice == "anything":  # also scales of ones
+        assert again[1].items() >= read_packed(path)[1].items()
+    else:
+        assert again[1] == read_packed(path)[1]
+    loaded = unpack_model(tmp_path / "again").state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_layer_of_bits_alone_is_packed_again(tmp_path):
+    layer = nn.Linear(8, 4)
+    layer.weight.data.sign_()
+    bits = load_packed(pack_model(layer, tmp_path / "m"), nn.Linear(8, 4))
+    again = unpack_model(pack_model(bits.half(), tmp_path / "again"), nn.Linear(8, 4))
+    assert torch.equal(again.weight, layer.weight) and read_packed(tmp_path / "again")[1]["weight"][1] == torch.float16
+
+
+def test_a_trainer_is_no_network(tmp_path):
+    with pytest.raises(TypeError, match="was given a Trainer; of a trainer pass trainer.model"):
+        pack_model(Trainer(nn.Linear(2, 2), device="cpu"), tmp_path / "m")
 
 
 def test_size_is_a_bit_per_weight(tmp_path):

@@ -1,10 +1,12 @@
 """Trained networks: what is shipped is what its record says."""
 
+import copy
+
 import pytest
 import torch
 
-from bayesbinn_nb import load_pretrained
-from bayesbinn_nb.library.models import assert_binary
+from bayesbinn_nb import PMF, STE, BayesBiNN, Bop, FullPrecision, Trainer, build_model, load_pretrained
+from bayesbinn_nb.library.models import assert_binary, binary_names
 from bayesbinn_nb.library.packing import memory_bytes
 from bayesbinn_nb.library.pretrained import main, pretrained_networks
 
@@ -34,6 +36,29 @@ def test_the_record_is_true():
             right += int((model(x).argmax(1) == y).sum())
     # trained in bfloat16 perhaps: a few examples near a border may fall on its other side
     assert abs(right / len(test) - model.record["test_accuracy"]) <= 0.001
+
+
+def test_training_further_begins_with_what_was_learnt():
+    "As the page says of each method"
+    network, x = build_model("mnist_mlp", hidden=16), torch.randn(20, 1, 28, 28)
+    for name in binary_names(network):
+        network.get_parameter(name).data.bernoulli_(0.5).mul_(2).sub_(1)
+    keep = [BayesBiNN(init="weights"), STE(init="layer"), Bop(), FullPrecision()]
+    for method in [*keep, BayesBiNN(), STE(), PMF()]:
+        trainer = Trainer(copy.deepcopy(network), device="cpu").compile(method)
+        before = trainer.model.eval()(x)
+        trainer.prepare(1000)
+        assert torch.equal(trainer.model.eval()(x), before) == (method in keep), method
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_in_another_type_predicts_the_same(dtype):
+    x = torch.randn(20, 1, 28, 28)
+    packed, floats = load_pretrained("mnist-bayesbinn").to(dtype), load_pretrained("mnist-bayesbinn", packed=False)
+    with torch.no_grad():
+        found, expected = packed(x.to(dtype)), floats(x)
+    assert found.dtype == dtype
+    assert (found.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_an_unknown_name_is_refused(tmp_path):

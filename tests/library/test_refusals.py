@@ -153,7 +153,7 @@ REFUSED = {
     "a loss that is NaN": (
         lambda: fit(new(), [(x * math.nan, y)]),
         FloatingPointError,
-        "training loss is nan in epoch 1",
+        "training loss is not finite in epoch 1, and neither are the data: x of example 0 of batch 0",
     ),
     # evaluation
     "a mean of nothing": (lambda: Trainer(net(), "cpu").predict(x, "mean", 2), RuntimeError, "needs a trained method"),

@@ -157,3 +157,16 @@ def test_arrays_as_fit_takes_them(seeds, digits):
         assert len(histories) == len(seeds) and all(len(h) == 1 for h in histories)
     assert [t.history[0]["loss"] for t in apart] == [t.history[0]["loss"] for t in as_pair]
     assert all("val_loss" in t.history[0] for t in validated) and not any("val_loss" in t.history[0] for t in apart)
+
+
+def test_names_that_the_joint_fit_would_pass_over(digits):
+    run = dict(epochs=1, progress="silent", batch_size=50)
+    x, y = (t[:120].numpy() for t in digits.train.tensors())
+    named = trainers("ste", (0, 1))
+    histories = fit_together(named, x, y, validation_data=(x[:30], y[:30]), **run)
+    assert all("val_loss" in h[0] for h in histories)
+    for seeds in ((0, 1), (0,)):
+        with pytest.raises(TypeError, match="does not take validation_split, monitr: beside .* batch_size, drop_last"):
+            fit_together(trainers("ste", seeds), x, y, validation_split=0.1, monitr="loss", **run)
+    with pytest.raises(ValueError, match="given twice"):
+        fit_together(trainers("ste", (0, 1)), digits.train, digits.val, validation_data=digits.val, **run)

@@ -215,6 +215,7 @@ def _from_for(numbers, start):
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #90a8db1c
 _BLOCK, _ROW = 2048, 64  # weights that are asked once, and weights that are written together
+_STRIDE = 512  # weights of an open block that are computed in one call
 _AHEAD = 4 * _ROW  # by so many numbers a row is asked for before its turn
 
 
@@ -321,15 +322,22 @@ def _writer(sign: Any) -> Any:
 _put_modes = _writer(_positive_or_not)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #71efa8a9
-@_compiled
-def _state(signs, lam, n, bound):
-    "(negative if a |λ| is not beyond the bound, 0 if the signs are those of λ)"
+@_inlined
+def _state_of(signs, lam, n, bound):
     any_open, differ = i32(0), i32(0)
     for i in range(n):
         l = lam[i]
         any_open = i32(any_open | i32(_size_bits(l) - bound - i32(1)))
         differ = i32(differ | i32(_as_int(_get(signs, i)) ^ _as_int(_sign_bit(l))))
     return any_open, differ
+
+
+@_compiled
+def _state(signs, lam, n, bound):
+    "(negative if a |λ| is not beyond the bound, 0 if the signs are those of λ)"
+    if n == _ROW:
+        return _state_of(signs, lam, _ROW, bound)
+    return _state_of(signs, lam, n, bound)
 
 
 def _settle(signs, lam, n, bound, of_means):
@@ -379,23 +387,27 @@ def _draw(l, rate, i, key0, key1, spread, unit):
 @_compiled
 def _sample_open(out, lam, n, rate, key, key1, spread, unit):
     if rate == 1:  # (K8)
-        for i in range(n):
-            z = _times_sign_of(_uniform(i32(i), key, key1, spread, unit), lam[i])
+        for i in range(i32(n)):  # a counter of 32 bits: the hash multiplies it
+            z = _times_sign_of(_uniform(i, key, key1, spread, unit), lam[i])
             a, b = f32(1) + z, _exp_negative(f32(-2) * abs(lam[i])) * (f32(1) - z)
             _put(out, i, _times_sign_of(f32(1) - f32(2) * b / (a + b), lam[i]))
     else:
-        for i in range(n):
-            _put(out, i, _draw(lam[i], rate, i32(i), key, key1, spread, unit))
+        for i in range(i32(n)):
+            _put(out, i, _draw(lam[i], rate, i, key, key1, spread, unit))
 
 
 @_compiled
 def _sample_block(out, lam, n, rate, key, key1, spread, unit, bound):
-    all_open = _mostly_open(lam, None, min(n, _ROW), bound)
+    if _mostly_open(lam, None, min(n, _ROW), bound):
+        for start in range(0, n, _STRIDE):
+            o, l, m = _from(out, start), _from(lam, start), min(n - start, _STRIDE)
+            _sample_open(o, l, m, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
+        return
     for start in range(0, n, _ROW):
         _ask_for_row(out, start + _AHEAD)
         _ask_for_row(lam, start + _AHEAD)
         o, l, m = _from(out, start), _from(lam, start), min(n - start, _ROW)
-        if all_open or not _settle(o, l, m, bound, False):
+        if not _settle(o, l, m, bound, False):
             _sample_open(o, l, m, rate, i32(i32(i32(start) * spread) + key), key1, spread, unit)
 
 
@@ -438,6 +450,17 @@ def _update_open(lam, mode, grad, w, mean, n, eps, keep, scaled, push):
     _put_modes(mode, lam, n)
 
 # %% ../../../nbs/methods/kernels/compiled.ipynb #00000025
+@_inlined
+def _move(lam, mode, grad, n, keep, scaled, push):
+    "Move a row; not 0 if its mode is not that of the new λ"
+    differ = i32(0)
+    for i in range(n):
+        l = lam[i] * keep - _get(grad, i) * scaled + push
+        lam[i] = l
+        differ = i32(differ | i32(_as_int(_get(mode, i)) ^ _as_int(_positive_or_not(l))))
+    return differ
+
+
 def _update_settled(lam, mode, grad, n, keep, scaled, push):
     raise NotImplementedError
 
@@ -449,11 +472,10 @@ def _update_settled_for(lam, mode, grad, n, keep, scaled, push):
             lam[i] = lam[i] * keep - _get(grad, i) * scaled + push
 
     def update_with_mode(lam, mode, grad, n, keep, scaled, push):
-        differ = i32(0)
-        for i in range(n):
-            l = lam[i] * keep - _get(grad, i) * scaled + push
-            lam[i] = l
-            differ = i32(differ | i32(_as_int(_get(mode, i)) ^ _as_int(_positive_or_not(l))))
+        if n == _ROW:
+            differ = _move(lam, mode, grad, _ROW, keep, scaled, push)
+        else:
+            differ = _move(lam, mode, grad, n, keep, scaled, push)
         if differ != 0:
             for i in range(n):
                 _put(mode, i, _positive_or_not(lam[i]))
@@ -463,17 +485,19 @@ def _update_settled_for(lam, mode, grad, n, keep, scaled, push):
 # %% ../../../nbs/methods/kernels/compiled.ipynb #3591676d
 @_compiled
 def _update_usual(lam, mode, grad, w, mean, n, eps, keep, scaled, push, bound):
-    all_open = _mostly_open(lam, mean, min(n, _ROW), bound)
+    if _mostly_open(lam, mean, min(n, _ROW), bound):
+        for start in range(0, n, _STRIDE):
+            l, o, g, mu = _from(lam, start), _from(mode, start), _from(grad, start), _from(mean, start)
+            _update_open(l, o, g, _from(w, start), mu, min(n - start, _STRIDE), eps, keep, scaled, push)
+        return
     for start in range(0, n, _ROW):
         m = min(n - start, _ROW)
         _ask_for_row(lam, start + _AHEAD)
         _ask_for_row(grad, start + _AHEAD)
         _ask_for_row(mode, start + _AHEAD)
         _ask_for_row(mean, start + _AHEAD)
-        if all_open:
-            _ask_for_row(w, start + _AHEAD)
         l, o, g, mu = _from(lam, start), _from(mode, start), _from(grad, start), _from(mean, start)
-        if not all_open and _settle(mu, l, m, bound, True):
+        if _settle(mu, l, m, bound, True):
             _update_settled(l, o, g, m, keep, scaled, push)
         else:
             _update_open(l, o, g, _from(w, start), mu, m, eps, keep, scaled, push)
