@@ -1,14 +1,16 @@
 """Trained networks: what is shipped is what its record says."""
 
 import copy
+import json
 
 import pytest
 import torch
 
 from bayesbinn_nb import PMF, STE, BayesBiNN, Bop, FullPrecision, Trainer, build_model, load_pretrained
+from bayesbinn_nb.library.checkpoint import save_checkpoint
 from bayesbinn_nb.library.models import assert_binary, binary_names
 from bayesbinn_nb.library.packing import memory_bytes
-from bayesbinn_nb.library.pretrained import main, pretrained_networks
+from bayesbinn_nb.library.pretrained import main, pretrained_networks, write_pretrained
 
 
 def test_every_network_predicts_packed_as_unpacked():
@@ -71,3 +73,13 @@ def test_an_unknown_name_is_refused(tmp_path):
 def test_a_run_that_was_not_kept_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="seed0.json.*--keep"):
         main(["name", str(tmp_path)])
+
+
+def test_nothing_is_packed_without_an_accuracy_to_tell(tmp_path):
+    row, there = tmp_path / "row", tmp_path / "networks"
+    save_checkpoint({"model": {}}, row / "_work" / "seed0" / "last.pt")
+    for metrics in ({}, {"last": {}}):
+        (row / "seed0.json").write_text(json.dumps({"metrics": metrics}))
+        with pytest.raises(ValueError, match="holds no test_accuracy@mode"):
+            write_pretrained("mine", row, folder=there)
+    assert not there.exists()

@@ -9,7 +9,7 @@ import pytest
 
 from bayesbinn_nb.library import targets
 from bayesbinn_nb.repro import confirm, executed, jobs, notebooks, runner, suites, units
-from bayesbinn_nb.repro.cli import main
+from bayesbinn_nb.repro.cli import _what_next, main
 from bayesbinn_nb.repro.identity import identify
 from bayesbinn_nb.repro.jobs import RunnerError
 from bayesbinn_nb.repro.runner import folder_lock, suite_folder
@@ -73,6 +73,14 @@ def test_an_empty_part_or_device_is_refused(options, tmp_path, capsys):
     code = main(["batch", "quick", "--out", str(tmp_path), *options])
     assert code == 2 and options[0] in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_advised_after_a_batch_is_a_command_that_works(tmp_path, monkeypatch):
+    folder = tmp_path / "a folder"
+    monkeypatch.setattr("bayesbinn_nb.repro.places.default_out", lambda name: folder)
+    own = _what_next(suites.Suite("mine", []))
+    assert f"`bayesbinn report --suite '{folder}'`" in own
+    assert "`bayesbinn report --suite quick`" in _what_next(load_suite("quick"))
 
 
 def test_a_file_system_without_locks_is_not_taken_for_a_busy_one(tmp_path, monkeypatch):

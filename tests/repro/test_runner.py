@@ -195,8 +195,10 @@ def test_pages_run_last_and_read_the_records(batch):
 def test_pages_of_committed_suites_are_executed_where_they_stand(tmp_path, monkeypatch):
     results = tmp_path / "results"
     results.mkdir()
-    (tmp_path / "lists").mkdir()
-    path = suite_in(tmp_path / "lists", [dict(row="a", pages="page")]).rename(tmp_path / "lists" / "short.yaml")
+    (tmp_path / "lists" / "suites").mkdir(parents=True)
+    path = suite_in(tmp_path / "lists" / "suites", [dict(row="a", pages="page")])
+    path = path.rename(path.with_name("short.yaml"))
+    monkeypatch.setattr(runner, "experiments_dir", lambda: tmp_path / "lists")  # it is the package's own
     page = notebook(
         results / "page.ipynb",
         "from pathlib import Path\nprint(repr(suite), sorted(p.name for p in Path(records_root).rglob('seed*.json')))",

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
@@ -20,12 +22,14 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from bayesbinn_nb.library.packing import unpack_model
+from bayesbinn_nb.repro import executors
 from bayesbinn_nb.repro.executors import OnDask, put_in_place, run_units, workers_of
 from bayesbinn_nb.repro.jobs import RunnerError, kept_networks, row_identity
 from bayesbinn_nb.repro.operations import Machine, hours, row_work
 from bayesbinn_nb.repro.records import load_records
-from bayesbinn_nb.repro.runner import folder_lock, row_state, run_suite
+from bayesbinn_nb.repro.runner import Outcome, folder_lock, row_state, run_suite
 from bayesbinn_nb.repro.suites import SuiteError, load_suite
+from bayesbinn_nb.repro.terminal import Display
 from bayesbinn_nb.repro.units import (
     Taken,
     claimed,
@@ -283,6 +287,68 @@ def test_a_row_is_put_together_once_and_only_when_it_is_complete(tmp_path):
     row = load_suite(path).rows[0]
     run_units(path, only="a", only_seed=0, out=tmp_path / "runs", quiet=True)
     assert gather(row, tmp_path / "runs") is False and not (tmp_path / "runs" / "a" / "row.json").exists()
+
+
+class Idle:
+    "Workers that answer without having done anything, or never"
+
+    slots = 1
+
+    def __init__(self, answers=True):
+        self.answers, self.closed = answers, []
+
+    def start(self, unit, job):
+        future = Future()
+        if self.answers:
+            future.set_result({"error": None, "notes": [], "seconds": 0.0})
+        self.folder = Path(job["folder"])
+        return future
+
+    def lost(self):
+        return ""
+
+    def stop(self):
+        pass
+
+    def close(self):
+        try:
+            with folder_lock(self.folder):
+                self.closed.append("free")
+        except RunnerError:
+            self.closed.append("claimed")
+
+
+def test_a_batch_of_everything_that_leaves_units_has_failed(tmp_path):
+    path, out = two_rows(tmp_path), tmp_path / "runs"
+    plain = run_units(path, only="a", out=out, executor=Idle(), quiet=True)
+    assert not plain.ok and "some of its units are left" in plain.failed[0]["error"]
+    part = run_units(path, only="a", only_seed=0, out=out, executor=Idle(), quiet=True)
+    assert part.ok and [row["status"] for row in part.rows] == ["stopped"]  # the others are somebody else's
+
+
+def test_a_unit_stays_claimed_until_its_worker_has_ended(tmp_path, monkeypatch):
+    workers = Idle(answers=False)
+    monkeypatch.setattr(executors, "workers_of", lambda *a: workers)
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(executors.time, "sleep", interrupted)
+    outcome = run_units(two_rows(tmp_path), only="a", only_seed=0, out=tmp_path / "runs", quiet=True)
+    assert outcome.stopped and workers.closed == ["claimed"]
+    with folder_lock(workers.folder):  # free in the end
+        pass
+
+
+def test_a_page_that_fails_is_a_fault_of_the_units(tmp_path, monkeypatch):
+    said = io.StringIO()
+    page = {"name": "table", "status": "failed", "seconds": 0.0, "error": "KeyError: no such record"}
+    drawn = Outcome("mine", tmp_path, pages=[page], stopped=True)
+    monkeypatch.setattr(executors, "run_suite", lambda *a, **k: drawn)
+    batch = SimpleNamespace(suite=None, outcome=Outcome("mine", tmp_path), display=Display(said))
+    executors._draw_pages(batch, None, None)
+    assert batch.outcome.failed == [page] and batch.outcome.stopped
+    assert "page table FAILED: KeyError: no such record" in said.getvalue()
 
 
 # ---- a cluster
