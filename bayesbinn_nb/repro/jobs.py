@@ -45,6 +45,7 @@ TRACE_FILE = "trace.json"
 _PARTIAL = "_failed"  # folder of a failed row's partial notebook
 _OLDER = "_older"  # folder of the records that a row had before its code changed
 _BEFORE = "_before"  # the working folder of a whole row whose networks were kept, while newer code runs
+_SOCKETS = "_work/jupyter/sockets.txt"  # notes the folder of a row's sockets
 STAGED = "_work/records"  # where records wait until their row is whole
 
 # %% ../../nbs/repro/jobs.ipynb #601d5b56
@@ -439,7 +440,6 @@ def _kernel_of_our_own(job: dict, env: dict) -> dict:
 
 # %% ../../nbs/repro/jobs.ipynb #0195abf8
 _SOCKET_PATH = 90  # bytes that a folder of sockets may have: macOS allows 103, with the file's name
-_SOCKETS = "_work/jupyter/sockets.txt"  # notes the folder of a row's sockets
 
 
 def _socket_folder() -> tuple[str, str]:  # (folder, transport)
